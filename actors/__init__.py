@@ -1,0 +1,7 @@
+"""What an agent author touches: actors, their events, and what a handler may ask for. No I/O outside a step; no runtime in here."""
+
+from actors.actor import Actor, command, query
+from actors.errors import ActorError, Rejected, StepFailed
+from actors.event import Event, State
+
+__all__ = ["Actor", "ActorError", "Event", "Rejected", "State", "StepFailed", "command", "query"]

@@ -1,0 +1,130 @@
+"""Actor, command and query: what an agent author writes, and what a handler may ask for while it runs."""
+
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, TypeVar, overload
+
+from actors.event import Event, S
+from actors.ref import ActorRef, ViewRef
+from events.ids import is_token
+
+if TYPE_CHECKING:
+    from actors.turn import Turn
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+_ROLE = "__cuebook_role__"
+
+
+def command(function: F) -> F:
+    """Mark a method as a command: it may emit events, and may refuse by raising `Rejected`."""
+    setattr(function, _ROLE, "command")
+    return function
+
+
+def query(function: F) -> F:
+    """Mark a plain method as a query: it changes nothing and answers from the state."""
+    setattr(function, _ROLE, "query")
+    return function
+
+
+def handler_role(function: Any) -> Literal["command", "query"] | None:
+    """What `command` or `query` marked, else None."""
+    role: Literal["command", "query"] | None = getattr(function, _ROLE, None)
+    return role
+
+
+class Actor(Generic[S]):
+    """One agent: an isolated unit with a state, a mailbox and a stream of events.
+
+    Subclass as ``class AccountActor(Actor[Account], name="account")``; without `name` the class is abstract. An instance lives for one
+    turn: what must last is emitted as events, so setting attributes is refused.
+    """
+
+    __slots__ = ("_turn",)
+    __actor_name__: ClassVar[str | None] = None
+    _turn: "Turn"
+
+    def __init_subclass__(cls, *, name: str | None = None) -> None:
+        super().__init_subclass__()
+        if name is not None and not is_token(name):
+            raise TypeError(f"{cls.__name__}: the name {name!r} is not 1 to 64 letters, digits, '_' or '-'")
+        cls.__actor_name__ = name
+
+    def __init__(self, turn: "Turn") -> None:
+        object.__setattr__(self, "_turn", turn)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__}.{name}: an actor keeps nothing but its state; emit an event that changes it")
+
+    @property
+    def id(self) -> str:
+        """The actor's own id, the second half of its stream's name."""
+        return self._turn.key
+
+    @property
+    def state(self) -> S:
+        """The state with everything emitted so far. Read it; change it only through events."""
+        state: S = self._turn.state
+        return state
+
+    def emit(self, event: Event[S]) -> None:
+        """Record a fact. It applies to `state` at once; all facts of a turn commit together or not at all (S16).
+
+        Raises:
+            EncodingError: the event does not come back from JSON as it went in, or holds what S13 refuses.
+            TooLarge: beyond 1 MiB, 1,000 events or 4 MiB in this turn.
+        """
+        self._turn.emit(event)
+
+    @overload
+    async def step(
+        self, name: str, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, key: str | None = None, **kwargs: Any
+    ) -> T: ...
+
+    @overload
+    async def step(self, name: str, function: Callable[..., T], *args: Any, key: str | None = None, **kwargs: Any) -> T: ...
+
+    async def step(self, name: str, function: Callable[..., Any], *args: Any, key: str | None = None, **kwargs: Any) -> Any:
+        """Run a side effect once and journal its result; after a crash a finished step returns what was recorded (S15).
+
+        The first step of a turn waits until every earlier turn of this actor is committed. A plain `def` runs in a thread. The result
+        passes through JSON and comes back as the annotated return type of `function`.
+
+        Args:
+            name: stable name of the step within this method; a re-run matches by (name, key, n-th use).
+            function: called with `args` and `kwargs`, which are recorded and so must be JSON values.
+            key: names one of several concurrent uses of `name`.
+
+        Raises:
+            StepFailed: `function` raised; recorded, and raised again on a re-run.
+        """
+        return await self._turn.step(name, function, args, kwargs, key)
+
+    def ref(self, actor: "type[Actor[Any]] | str", id: str, *, timeout_s: float | None = None) -> ActorRef:
+        """Another actor: ``await ref.method(...)`` asks, ``ref.tell.method(...)`` sends with the commit.
+
+        Args:
+            timeout_s: at most this long per ask; never longer than what is left of this turn's own deadline (S10).
+        """
+        return self._turn.ref(actor, id, timeout_s)
+
+    def view(self, projection: str) -> ViewRef:
+        """A projection: ``await self.view("memory").recall(query=...)`` is a recorded step over ``cue.view`` (S37)."""
+        return self._turn.view(projection)
+
+    def now(self) -> datetime:
+        """The time of this turn's last journal entry, UTC; the same on a re-run."""
+        return self._turn.now()
+
+    def random(self) -> float:
+        """A number in [0, 1), the same on a re-run."""
+        return self._turn.random()
+
+    def new_id(self) -> str:
+        """A fresh name of 26 characters that may stand in a subject, the same on a re-run."""
+        return self._turn.new_id()
+
+    def chunk(self, data: Any) -> None:
+        """Show partial output to whoever listens on ``cue.chunk``. Not recorded; held back until nothing before it can be undone."""
+        self._turn.chunk(data)

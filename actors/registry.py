@@ -1,0 +1,258 @@
+"""Which commands, queries and events an actor class has: worked out once when an app is put together, then looked up by name.
+
+The registry is closed: what is stored or sent names a tag, a type or a method, and what is not in here is refused. No name from data is
+ever imported.
+"""
+
+import copy
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic
+
+import msgspec
+
+from actors.actor import Actor, handler_role
+from actors.errors import BadPayload, Unknown
+from actors.event import Event, S, State, event_state_type
+from actors.journal import RESERVED_TAGS
+from events.codec import canonical, canonical_hash, decode_strict
+from events.envelope import RecordedEvent
+from events.errors import ConfigurationError, CorruptLogError, EncodingError, UnknownEventTypeError
+from events.ids import is_token
+
+
+class Method(msgspec.Struct, frozen=True, kw_only=True):
+    """One command or query. `arguments` is a Struct made from its signature; `returns` the annotated result type."""
+
+    name: str
+    function: Callable[..., Any]
+    query: bool
+    asynchronous: bool
+    arguments: type[msgspec.Struct]
+    decoder: msgspec.json.Decoder[Any]
+    returns: Any
+    summary: str
+
+    def decode(self, body: bytes) -> dict[str, Any]:
+        """The keyword arguments in `body`; an empty body stands for no arguments.
+
+        Raises:
+            BadPayload: not a JSON object of exactly this method's arguments; names the field where known.
+        """
+        body = body or b"{}"
+        try:
+            decode_strict(body)
+            arguments = self.decoder.decode(body)
+        except (EncodingError, msgspec.ValidationError) as error:
+            raise BadPayload(f"{self.name}: {error}", field=field_of(error)) from error
+        return {name: getattr(arguments, name) for name in self.arguments.__struct_fields__}
+
+
+_FIELD = re.compile(r"field `(?P<name>[^`]+)`|at `\$\.(?P<path>[^`]+)`")
+
+
+def field_of(error: Exception) -> str | None:
+    """The field that a decoding error names: ``... - at `$.cents` `` or ``missing required field `cents` ``; None if it names none."""
+    if isinstance(error, EncodingError):
+        return error.fields.get("field")
+    found = _FIELD.search(str(error))
+    return found and (found["name"] or found["path"])
+
+
+class EventType(msgspec.Struct, frozen=True, kw_only=True):
+    """One event class with its decoder."""
+
+    tag: str
+    version: int
+    cls: type[Event[Any]]
+    decoder: msgspec.json.Decoder[Any]
+
+
+class ActorType(Generic[S]):
+    """Everything that the runtime knows of one actor class."""
+
+    def __init__(self, cls: type[Actor[S]]) -> None:
+        if cls.__actor_name__ is None:
+            raise ConfigurationError(f"{cls.__name__} has no name: write class {cls.__name__}(Actor[...], name='...')")
+        self.cls = cls
+        self.name: str = cls.__actor_name__
+        self.state_type: type[S] = _state_type(cls)
+        self.methods = dict(_methods(cls))
+        self._reserved = {"_state": _method(cls, "_state", _state, query=True)}
+        self.events: dict[str, EventType] = {}
+        self._by_class: dict[type, EventType] = {}
+        self._state_decoder = msgspec.json.Decoder(self.state_type)
+        # Another shape of state makes older snapshots unusable, never wrong: they are ignored by name.
+        self.shape = canonical_hash(msgspec.json.schema(self.state_type))[:16]
+        for event in _event_types(self.state_type):
+            self._add(event)
+
+    def _add(self, cls: type[Event[Any]]) -> None:
+        known = self.events.get(cls.__event_tag__)
+        if known is not None:
+            raise ConfigurationError(f"the tag {known.tag!r} belongs to both {known.cls.__qualname__} and {cls.__qualname__}")
+        if cls.__event_tag__ in RESERVED_TAGS:
+            raise ConfigurationError(f"{cls.__qualname__}: the tag {cls.__event_tag__!r} is one of Cuebook's own")
+        entry = EventType(tag=cls.__event_tag__, version=cls.__event_version__, cls=cls, decoder=msgspec.json.Decoder(cls))
+        self.events[entry.tag] = self._by_class[cls] = entry
+
+    def method(self, name: str) -> Method:
+        """Raises: Unknown: no such command or query."""
+        try:
+            return self.methods.get(name) or self._reserved[name]
+        except KeyError:
+            known = ", ".join(sorted(self.methods)) or "none"
+            raise Unknown(f"{self.name} has no method {name!r} (it has: {known})", method=name) from None
+
+    def event_of(self, event: Event[Any]) -> EventType:
+        """The registered type of an event about to be emitted.
+
+        Raises:
+            ConfigurationError: its class changes another state, or was defined after the app was put together.
+        """
+        entry = self._by_class.get(type(event))
+        if entry is None:
+            raise ConfigurationError(f"{type(event).__qualname__} is no event of {self.name}: its state is not {self.state_type.__name__}")
+        return entry
+
+    def initial(self) -> S:
+        return self.state_type()
+
+    def apply(self, state: S, event: RecordedEvent) -> None:
+        """Fold one recorded state event into `state`.
+
+        Raises:
+            UnknownEventTypeError: this program does not know the tag or the schema version.
+            CorruptLogError: the payload does not fit the registered type.
+        """
+        entry = self.events.get(event.type)
+        place = {"stream": event.stream, "version": event.version, "position": f"{event.shard}:{event.position}"}
+        if entry is None or entry.version != event.schema_version:
+            known = f"schema version {entry.version}" if entry else "no such tag"
+            raise UnknownEventTypeError(
+                f"{event.stream} version {event.version} is {event.type} in schema version {event.schema_version}; "
+                f"this program knows {known}",
+                **place,
+            )
+        try:
+            fact = entry.decoder.decode(event.payload)
+        except msgspec.DecodeError as error:
+            raise CorruptLogError(f"{event.stream} version {event.version}: {error}", **place) from error
+        fact.apply(state)
+
+    def encode_state(self, state: S) -> bytes:
+        return canonical(state)
+
+    def decode_state(self, body: bytes) -> S:
+        state: S = self._state_decoder.decode(body)
+        return state
+
+
+class Registry:
+    """The actor types of one app, by name."""
+
+    def __init__(self, actors: Iterable[type[Actor[Any]]]) -> None:
+        self.types: dict[str, ActorType[Any]] = {}
+        owners: dict[str, type] = {}
+        for cls in actors:
+            kind: ActorType[Any] = ActorType(cls)
+            if kind.name in self.types:
+                raise ConfigurationError(f"two actor classes are called {kind.name!r}")
+            for tag, event in kind.events.items():
+                if owners.setdefault(tag, event.cls) is not event.cls:
+                    raise ConfigurationError(f"the tag {tag!r} belongs to both {owners[tag].__qualname__} and {event.cls.__qualname__}")
+            self.types[kind.name] = kind
+
+    def type(self, name: str) -> ActorType[Any]:
+        """Raises: Unknown: this app has no such actor type."""
+        try:
+            return self.types[name]
+        except KeyError:
+            known = ", ".join(sorted(self.types)) or "none"
+            raise Unknown(f"no actor type {name!r} here (known: {known})", type=name) from None
+
+
+def _state_type(cls: type[Actor[Any]]) -> Any:
+    for base in cls.__mro__:
+        for generic in getattr(base, "__orig_bases__", ()):
+            origin = typing.get_origin(generic)
+            if isinstance(origin, type) and issubclass(origin, Actor):
+                (argument,) = typing.get_args(generic)
+                if isinstance(argument, type) and issubclass(argument, State):
+                    return argument
+    raise ConfigurationError(f"{cls.__name__} names no state: derive it from Actor[YourState]")
+
+
+def _event_types(state: type[State]) -> list[type[Event[Any]]]:
+    """Every concrete event class that may change `state`: those of the state itself and of its bases (Event is contravariant)."""
+    found: list[type[Event[Any]]] = []
+    stack: list[type[Event[Any]]] = [Event]
+    seen: set[type] = set()
+    while stack:
+        cls = stack.pop()
+        if cls in seen:
+            continue
+        seen.add(cls)
+        stack.extend(cls.__subclasses__())
+        changed = event_state_type(cls)
+        if getattr(cls, "__event_tag__", "") and changed is not None and issubclass(state, changed):
+            found.append(cls)
+    return sorted(found, key=lambda event: event.__event_tag__)
+
+
+def _methods(cls: type[Actor[Any]]) -> Iterable[tuple[str, Method]]:
+    for name in dir(cls):
+        function = inspect.getattr_static(cls, name)
+        role = handler_role(function)
+        if role is None:
+            continue
+        if not is_token(name) or name.startswith("_"):
+            raise ConfigurationError(f"{cls.__name__}.{name}: names that start with '_' are reserved")
+        yield name, _method(cls, name, function, query=role == "query")
+
+
+def _method(cls: type, name: str, function: Callable[..., Any], *, query: bool) -> Method:
+    hints: Mapping[str, Any] = typing.get_type_hints(function, include_extras=True)
+    fields: list[Any] = []
+    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise ConfigurationError(f"{cls.__name__}.{name}: *args, ** and positional-only parameters have no place in a JSON object")
+        annotation = hints.get(parameter.name, Any)
+        fields.append(
+            (parameter.name, annotation)
+            if parameter.default is parameter.empty
+            else (parameter.name, annotation, msgspec.field(default_factory=_Constant(parameter.default)))
+        )
+    arguments = msgspec.defstruct(f"{cls.__name__}_{name}", fields, kw_only=True, forbid_unknown_fields=True)
+    asynchronous = inspect.iscoroutinefunction(function)
+    if query and asynchronous:
+        raise ConfigurationError(f"{cls.__name__}.{name}: a query is a plain def; it may await nothing")
+    return Method(
+        name=name,
+        function=function,
+        query=query,
+        asynchronous=asynchronous,
+        arguments=arguments,
+        decoder=msgspec.json.Decoder(arguments),
+        returns=hints.get("return", Any),
+        summary=(inspect.getdoc(function) or "").partition("\n")[0],
+    )
+
+
+def _state(actor: Actor[Any]) -> dict[str, Any]:
+    """Where the actor stands: what `replay --verify` compares the log with. Reserved, as all names that start with '_'."""
+    return {"version": actor._turn.version, "state_hash": canonical_hash(actor.state)}
+
+
+class _Constant:
+    """A default factory: msgspec refuses mutable defaults, and a signature may have any."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __call__(self) -> Any:
+        return copy.copy(self._value)

@@ -1,0 +1,387 @@
+"""One append transaction: a batch of groups is decided in memory against what the shard is known to hold, then written
+by a few executemany.
+ A `Draft` is the memory of the shard as it will be if the transaction commits: `decide` adds rows to it, `write` sends
+them to the file, `keep` takes it over into `ShardMemory` after COMMIT. If anything in a batch cannot be stored, its
+draft is thrown away with the transaction and the batch is done again group by group (`careful`), each behind a
+savepoint, so that only the bad group is refused (S18).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from events.appending import ENTROPY_PER_EVENT, OPEN_STATUSES, continues, delivery, merged, record
+from events.envelope import GENESIS_HASH, RecordedEvent, rolling_hash
+from events.heads import PAIRS_MAX, InboxKey, PairKey, ShardMemory, flush_is_due, read_pair
+from events.ids import Position, StreamId, Version, parse_stream_id, shard_of
+from events.limits import STREAM_PAGE_VERSIONS
+from events.pending_sqlite import PendingRows
+from events.reads_sqlite import FoundHead, flushed_head
+from events.rows import (
+    SELECT_INBOX,
+    InboxRow,
+    event_check,
+    flush_check,
+    inbox_row,
+    stream_check,
+)
+from events.sqlite_library import SqliteConnection
+from events.store import (
+    Accepted,
+    Append,
+    Arrival,
+    Committed,
+    Conflict,
+    Duplicate,
+    InboxEntry,
+    InboxStatus,
+    Outcome,
+    PendingSend,
+)
+
+
+class ShardPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the draft writes, and as whom."""
+
+    shard: int
+    shards: int
+    incarnation: str
+    epoch: int
+
+
+class Draft:
+    """See the module. careful: look up every command id, also those that we made up ourselves."""
+
+    def __init__(
+        self, connection: SqliteConnection, memory: ShardMemory, place: ShardPlace, now_us: int, entropy: bytes, *, careful: bool = False
+    ) -> None:
+        self._connection = connection
+        self._memory = memory
+        self._place = place
+        self._now_us = now_us
+        self._entropy = entropy
+        self._careful = careful
+        self.position = memory.position
+        self.time = memory.time
+        self.rolling = memory.rolling
+        self.event_hash = memory.event_hash
+        self.eventless = memory.eventless
+        self._next_inbox = memory.next_inbox
+        self._next_stream = memory.next_stream
+        self._heads: dict[str, FoundHead] = {}
+        self._new_formats: set[tuple[str, str, int]] = set()
+        self._opened: dict[InboxKey, int] = {}
+        self._closed: set[InboxKey] = set()
+        self._sent: dict[PairKey, int] = {}
+        self._received: dict[PairKey, int] = {}
+        self._outbox_delta: Counter[PairKey] = Counter()
+        self._pending = PendingRows()
+        self._flushed = False
+        self.wrote = False
+
+    # Deciding
+
+    def decide(self, group: Append) -> Outcome:
+        """What becomes of `group`; if it is `Committed`, its rows are pending and the draft stands after it.
+
+        Raises:
+            ValueError, TypeError, OverflowError: the group holds what cannot be stored; the draft is of no more use (or
+            to be restored).
+        """
+        known: InboxRow | None = None
+        if group.inbox is not None:
+            known = self._find_inbox((group.inbox.command_id, group.inbox.stream), group.inbox.explicit)
+            if known is not None and not continues(known.entry, group.inbox):
+                return Duplicate(entry=known.entry)
+        head = self._head(group.stream)
+        version = head.version if head is not None else 0
+        if version != group.expected_version:
+            if group.inbox is not None and known is None:
+                # A repeat comes with an old version. Its reply is the better answer, even under an id that should not come twice.
+                known = self._find_inbox((group.inbox.command_id, group.inbox.stream), True)
+                if known is not None:
+                    return Duplicate(entry=known.entry)
+            return Conflict(actual=Version(version), reason=f"{group.stream} is at version {version}, not {group.expected_version}")
+        if head is not None and head.status != "live":
+            return Conflict(actual=Version(version), reason=f"{group.stream} is {head.status}")
+        return self._accept_group(group, head, known)
+
+    def _accept_group(self, group: Append, head: FoundHead | None, known: InboxRow | None) -> Committed:
+        stream_id = head.stream_id if head is not None else self._next_stream
+        rows, recorded, pages, position, time, rolling, last_hash = self._event_rows(group, head, stream_id)
+        if head is None:
+            self._name_stream(group.stream)
+        version = (head.version if head is not None else 0) + len(rows)
+        pending = self._pending
+        if rows:
+            new_head = FoundHead(stream_id, version, position, last_hash, "live")
+            if head is not None:
+                new_head.base_version, new_head.base_hash = head.base_version, head.base_hash
+            self._heads[group.stream] = new_head
+            self.position, self.rolling, self.event_hash = position, rolling, last_hash
+            pending.events.extend(rows)
+            pending.pages.extend(pages)
+            self._note_formats(group, rows)
+        self.time = max(time, group.received_time)
+        if group.inbox is not None:
+            self._put_inbox(merged(known.entry if known else None, group.inbox, self._now_us), known, 0)
+        for timer in group.timers:
+            pending.timers[timer.stream, timer.timer_id] = timer
+        for timer_id in group.timers_gone:
+            pending.timers[group.stream, timer_id] = None
+        for wait in group.waits:
+            pending.waits[wait.stream, wait.wait_id] = wait
+        for wait_id in group.waits_gone:
+            pending.waits[group.stream, wait_id] = None
+        if group.snapshot is not None:
+            pending.snapshots[group.snapshot.stream] = group.snapshot
+        delivered, unsent = self._send(group) if group.outbox else ((), ())
+        return Committed(
+            events=recorded, version=Version(version), position=Position(self.position), time=self.time, delivered=delivered, pending=unsent
+        )
+
+    def _event_rows(
+        self, group: Append, head: FoundHead | None, stream_id: int
+    ) -> tuple[list[tuple[Any, ...]], list[RecordedEvent], list[tuple[Any, ...]], int, int, bytes, bytes]:
+        place = self._place
+        position, time, rolling = self.position, self.time, self.rolling
+        version, prev_position, previous = (head.version, head.position, head.hash) if head is not None else (0, 0, GENESIS_HASH)
+        first = position - self._memory.position
+        rows: list[tuple[Any, ...]] = []
+        recorded: list[RecordedEvent] = []
+        pages: list[tuple[Any, ...]] = []
+        for index, event in enumerate(group.events):
+            position += 1
+            version += 1
+            # S30: after everything recorded here and everything received.
+            time = max(self._now_us, time + 1, group.received_time + 1)
+            start = (first + index) * ENTROPY_PER_EVENT
+            entropy = self._entropy[start : start + ENTROPY_PER_EVENT]
+            fact, salt, previous = record(
+                group, event, shard=place.shard, position=position, version=version, time=time, now_us=self._now_us,
+                epoch=place.epoch, entropy=entropy, previous_hash=previous,
+            )  # fmt: skip
+            check = event_check(
+                position, prev_position, place.epoch, event.duration_us, event.summary, event.error,
+                group.traceparent, group.parent, group.code_version, event.key_id, event.state_hash,
+            )  # fmt: skip
+            rolling = rolling_hash(rolling, previous)
+            rows.append((
+                position, stream_id, prev_position, time, version, fact.event_id, event.type, event.schema_version,
+                self._now_us, group.command_id, group.causation_id, group.correlation_id, group.traceparent,
+                group.sender, group.branch, group.parent, event.kind._value_, place.epoch, group.code_version,
+                event.duration_us, event.summary, event.error, bytearray(salt), event.key_id, event.state_hash,
+                bytearray(previous), check, None, event.payload.decode(),
+            ))  # fmt: skip
+            recorded.append(fact)
+            if version % STREAM_PAGE_VERSIONS == 0:
+                pages.append((stream_id, version, position))
+            prev_position = position
+        return rows, recorded, pages, position, time, rolling, previous
+
+    def _send(self, group: Append) -> tuple[list[InboxEntry], list[PendingSend]]:
+        """A send inside the shard becomes an inbox row at once, another an outbox row (S25)."""
+        delivered: list[InboxEntry] = []
+        unsent: list[PendingSend] = []
+        for entry in group.outbox:
+            key = (group.stream, entry.receiver, self._place.incarnation)
+            n = self._last(self._sent, self._memory.sent, "sent_heads", key) + 1
+            self._sent[key] = self._pending.sent[key] = n
+            type_name, name = parse_stream_id(entry.receiver)
+            if shard_of(type_name, name, self._place.shards) != self._place.shard:
+                send = PendingSend(sender=group.stream, n=n, incarnation=self._place.incarnation, time=self.time, entry=entry)
+                self._pending.outbox.append(send)
+                self._outbox_delta[key] += 1
+                unsent.append(send)
+                continue
+            if self._find_inbox((entry.command_id, entry.receiver), True) is None:
+                arrived = delivery(group, entry, n, self._now_us)
+                self._put_inbox(arrived, None, self.time)
+                delivered.append(arrived)
+        return delivered, unsent
+
+    def take_arrival(self, arrival: Arrival) -> Accepted:
+        """What becomes of a tell that reached the shard without a turn (S11, S25). Raises as `decide`."""
+        entry = arrival.entry
+        pair: PairKey | None = None
+        if arrival.sender is not None:
+            pair = (arrival.sender, entry.stream, arrival.incarnation)
+            expected = self._last(self._received, self._memory.received, "received_heads", pair) + 1
+            if arrival.n < expected:
+                return Accepted(result="known", expected=expected, position=Position(self.position))
+            if arrival.n > expected:
+                return Accepted(result="gap", expected=expected, position=Position(self.position))
+        known = self._find_inbox((entry.command_id, entry.stream), True)
+        if known is None:
+            queued = msgspec.structs.replace(entry, status=InboxStatus.QUEUED, received_at_us=entry.received_at_us or self._now_us)
+            self._put_inbox(queued, None, arrival.time)
+        if pair is not None:
+            # Also if the command was known: otherwise the sender would offer it for ever.
+            self._received[pair] = self._pending.received[pair] = arrival.n
+        self.time = max(self.time, arrival.time)
+        return Accepted(result="known" if known else "taken", expected=arrival.n + 1, position=Position(self.position))
+
+    # Looking up
+
+    def _head(self, stream: str) -> FoundHead | None:
+        head = self._heads.get(stream) or self._memory.heads.get(stream)
+        if head is None:
+            head = flushed_head(self._connection, stream)
+            if head is not None:
+                head.version = max(head.version, head.base_version)
+                head.hash = head.hash if head.position else head.base_hash
+                self._memory.heads.remember(stream, head)
+        return head
+
+    def version_of(self, stream: StreamId) -> Version:
+        """Where `stream` stands in this draft."""
+        head = self._head(stream)
+        return Version(head.version if head is not None else 0)
+
+    def _name_stream(self, stream: str) -> FoundHead:
+        """A row for a stream that has none. Its head is filled in by the next flush."""
+        type_name, _, key = stream.partition("/")
+        head = FoundHead(self._next_stream, 0, 0, GENESIS_HASH, "live")
+        check = stream_check(head.stream_id, stream, head.status, 0, 0, GENESIS_HASH, 0, None)
+        self._pending.streams.append((head.stream_id, stream, type_name, key, 0, 0, GENESIS_HASH, check))
+        self._heads[stream] = head
+        self._next_stream += 1
+        actor = ("actor", type_name, 1)
+        if actor not in self._memory.formats and actor not in self._new_formats:
+            self._new_formats.add(actor)
+            self._pending.formats.append((*actor, self.position))
+        return head
+
+    def _note_formats(self, group: Append, rows: Sequence[tuple[Any, ...]]) -> None:
+        for event, row in zip(group.events, rows, strict=True):
+            used = ("event", event.type, event.schema_version)
+            if used not in self._memory.formats and used not in self._new_formats:
+                self._new_formats.add(used)
+                self._pending.formats.append((*used, row[0]))
+
+    def _find_inbox(self, key: InboxKey, explicit: bool) -> InboxRow | None:
+        """The row of a command. Ids that we made up are only looked up if they are known to be under way: they cannot
+        come twice."""
+        pending = self._pending.inbox.get(key)
+        if pending is not None:
+            return pending
+        if not (explicit or self._careful or key in self._opened or key in self._memory.open_inbox):
+            return None
+        rows = self._connection.execute(f"{SELECT_INBOX} WHERE i.command_id = ? AND s.name = ?", key).fetchall()
+        return inbox_row(self._place.shard, rows[0]) if rows else None
+
+    def _put_inbox(self, entry: InboxEntry, known: InboxRow | None, received_time: int) -> None:
+        key = (entry.command_id, entry.stream)
+        if known is None:
+            head = self._head(entry.stream) or self._name_stream(entry.stream)
+            row = InboxRow(id=self._next_inbox, stream_id=head.stream_id, entry=entry, received_time=received_time, is_new=True)
+            self._next_inbox += 1
+        else:
+            row = InboxRow(id=known.id, stream_id=known.stream_id, entry=entry, received_time=known.received_time, is_new=known.is_new)
+        self._pending.inbox[key] = row
+        if entry.status in OPEN_STATUSES:
+            self._opened[key] = row.id
+            self._closed.discard(key)
+        else:
+            self._opened.pop(key, None)
+            self._closed.add(key)
+
+    def _last(self, mine: dict[PairKey, int], remembered: dict[PairKey, int], table: str, key: PairKey) -> int:
+        n = mine.get(key)
+        if n is None:
+            n = remembered.get(key)
+        if n is None:
+            n = remembered[key] = read_pair(self._connection, table, key)
+        return n
+
+    # Writing
+
+    def write(self) -> None:
+        """Send the pending rows to the file, inside the caller's transaction."""
+        pending, self._pending = self._pending, PendingRows()
+        self.wrote = self.wrote or pending.any()
+        pending.write(self._connection)
+
+    def acknowledge(self, sends: Sequence[tuple[StreamId, StreamId, str, int]]) -> None:
+        """Delete the outbox rows that have arrived; unknown ones are no error, an acknowledgement may come twice."""
+        for sender, receiver, incarnation, n in sends:
+            gone = self._connection.execute(
+                "DELETE FROM outbox WHERE sender = ? AND receiver = ? AND incarnation = ? AND n = ?", (sender, receiver, incarnation, n)
+            ).rowcount
+            if gone:
+                self._outbox_delta[sender, receiver, incarnation] -= gone
+                self.wrote = True
+
+    def finish(self) -> None:
+        """Last statements before COMMIT: the flush of heads if it is due, and the count of commits without events."""
+        if self.position == self._memory.position:
+            if self.wrote:
+                self.eventless += 1
+                self._connection.execute("UPDATE owner SET eventless = ?", (self.eventless,))
+        elif flush_is_due(self._memory, self.position):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write all changed heads, and one row that says as of where (kept: this one and the one before). Not twice at
+        one position."""
+        changed = {**self._memory.heads.dirty, **self._heads}
+        self._connection.executemany(
+            "UPDATE streams SET head_version = ?, head_position = ?, head_hash = ?, row_check = ? WHERE id = ?",
+            [
+                (
+                    head.version, head.position, head.hash,
+                    stream_check(
+                        head.stream_id, name, head.status, head.version, head.position, head.hash, head.base_version, head.base_hash
+                    ),
+                    head.stream_id,
+                )
+                for name, head in changed.items()
+                if head.position
+            ],
+        )  # fmt: skip
+        self._connection.execute("DELETE FROM heads WHERE position < ?", (self._memory.flushed_position,))
+        self._connection.execute(
+            "INSERT INTO heads VALUES (?, ?, ?, ?)",
+            (self.position, self.rolling, self.time, flush_check(self.position, self.rolling, self.time)),
+        )
+        self._flushed = True
+
+    def keep(self) -> None:
+        """Take the draft over into the memory of the shard: the transaction has committed."""
+        memory = self._memory
+        memory.position, memory.time, memory.rolling = self.position, self.time, self.rolling
+        memory.event_hash, memory.eventless = self.event_hash, self.eventless
+        memory.next_inbox, memory.next_stream = self._next_inbox, self._next_stream
+        memory.heads.dirty.update(self._heads)
+        if self._flushed:
+            memory.flushed_position = self.position
+            memory.heads.flushed()
+        memory.formats |= self._new_formats
+        memory.open_inbox.update(self._opened)
+        for key in self._closed:
+            memory.open_inbox.pop(key, None)
+        for remembered, mine in ((memory.sent, self._sent), (memory.received, self._received)):
+            if len(remembered) > PAIRS_MAX:
+                remembered.clear()
+            remembered.update(mine)
+        for pair, change in self._outbox_delta.items():
+            memory.outbox_pairs[pair] += change
+            memory.outbox_total += change
+            if memory.outbox_pairs[pair] <= 0:
+                del memory.outbox_pairs[pair]
+
+    # One group at a time
+
+    def checkpoint(self) -> Callable[[], None]:
+        """A function that takes the draft back to how it stands now, with nothing pending: used beside a SAVEPOINT."""
+        saved = {
+            name: value.copy() if isinstance(value, (dict, set)) else value for name, value in vars(self).items() if name != "_pending"
+        }
+
+        def restore() -> None:
+            vars(self).update(saved)
+            self._pending = PendingRows()
+
+        return restore

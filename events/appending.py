@@ -1,0 +1,130 @@
+"""The rules of an append that do not depend on where it is stored: shared by the SQLite and the memory adapter."""
+
+from typing import Final
+
+import msgspec
+
+from events.codec import args_hash
+from events.envelope import NewEvent, RecordedEvent, chain_hash, payload_hash
+from events.ids import EventId, Position, Version
+from events.store import Append, InboxEntry, InboxStatus, OutboxEntry
+
+SALT_BYTES: Final = 16
+ENTROPY_PER_EVENT: Final = 21
+"""Random bytes that one event takes: 16 of salt and 5 of its id."""
+TIME_DIGITS: Final = 14
+"""An event id starts with its logical time in so many hexadecimal digits, so that it can be found without an index."""
+OPEN_STATUSES: Final = (InboxStatus.QUEUED, InboxStatus.RUNNING)
+
+
+def record(
+    group: Append,
+    event: NewEvent,
+    *,
+    shard: int,
+    position: int,
+    version: int,
+    time: int,
+    now_us: int,
+    epoch: int,
+    entropy: bytes,
+    previous_hash: bytes,
+) -> tuple[RecordedEvent, bytes, bytes]:
+    """`event` with its place, its salt and its hash. entropy: `ENTROPY_PER_EVENT` bytes.
+
+    Raises:
+        ValueError, TypeError: the event holds what cannot be stored, such as a payload that is not UTF-8.
+    """
+    salt = entropy[:SALT_BYTES]
+    event_id = EventId(f"{time:014x}{entropy[SALT_BYTES:].hex()}")
+    kind = event.kind._value_
+    digest = chain_hash(
+        previous_hash,
+        stream=group.stream,
+        version=version,
+        event_id=event_id,
+        type=event.type,
+        schema_version=event.schema_version,
+        kind=kind,
+        recorded_at_us=now_us,
+        time=time,
+        command_id=group.command_id,
+        causation_id=group.causation_id,
+        correlation_id=group.correlation_id,
+        sender=group.sender,
+        branch=group.branch,
+        payload_digest=payload_hash(salt, event.payload),
+    )
+    recorded = RecordedEvent(
+        shard=shard,
+        position=Position(position),
+        time=time,
+        stream=group.stream,
+        version=Version(version),
+        event_id=event_id,
+        type=event.type,
+        schema_version=event.schema_version,
+        recorded_at_us=now_us,
+        command_id=group.command_id,
+        causation_id=group.causation_id,
+        correlation_id=group.correlation_id,
+        traceparent=group.traceparent,
+        sender=group.sender,
+        branch=group.branch,
+        parent=group.parent,
+        kind=event.kind,
+        owner_epoch=epoch,
+        code_version=group.code_version,
+        duration_us=event.duration_us,
+        summary=event.summary,
+        error=event.error,
+        payload=msgspec.Raw(event.payload),
+        salt=salt.hex(),
+        key_id=event.key_id,
+        state_hash=event.state_hash,
+        hash=digest.hex(),
+    )
+    return recorded, salt, digest
+
+
+def continues(known: InboxEntry, entry: InboxEntry) -> bool:
+    """True if `entry` is the next step of the command `known`, and not a second command under its id (S24)."""
+    return known.status in OPEN_STATUSES and known.method == entry.method and known.args_hash == entry.args_hash
+
+
+def merged(known: InboxEntry | None, entry: InboxEntry, now_us: int) -> InboxEntry:
+    """The row to store: who asked and when stays as first received, how far it got is new. Arguments go once it is
+    finished."""
+    unfinished = entry.status in OPEN_STATUSES
+    completed = None if unfinished else entry.completed_at_us or now_us
+    if known is None:
+        if completed == entry.completed_at_us and entry.received_at_us and (unfinished or entry.args is None):
+            return entry
+        return msgspec.structs.replace(
+            entry,
+            args=entry.args if unfinished else None,
+            received_at_us=entry.received_at_us or now_us,
+            completed_at_us=completed,
+        )
+    args = (entry.args if entry.args is not None else known.args) if unfinished else None
+    return msgspec.structs.replace(known, status=entry.status, args=args, reply=entry.reply, code=entry.code, completed_at_us=completed)
+
+
+def delivery(group: Append, entry: OutboxEntry, n: int, now_us: int) -> InboxEntry:
+    """A send whose receiver lives in the same shard, as the inbox row that it becomes at once (S25)."""
+    return InboxEntry(
+        stream=entry.receiver,
+        command_id=entry.command_id,
+        method=entry.method,
+        args_hash=args_hash(entry.method, entry.args),
+        status=InboxStatus.QUEUED,
+        args=entry.args,
+        sender=group.stream,
+        causation_id=entry.causation_id,
+        correlation_id=entry.correlation_id,
+        traceparent=entry.traceparent,
+        deadline_ms=entry.deadline_ms,
+        source=f"{group.stream}#{n}",
+        explicit=True,
+        received_at_us=now_us,
+    )

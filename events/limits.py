@@ -1,0 +1,62 @@
+"""Every bound of the system in one place, with the relations between them checked at import (S12, S13, design.md 11)."""
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# One message or record (S12). Embedded servers allow 2 MiB so that 1 MiB of arguments and its headers always fit.
+ARGUMENTS_BYTES_MAX: Final = 1 * MIB
+REPLY_BYTES_MAX: Final = 1 * MIB
+EVENT_BYTES_MAX: Final = 1 * MIB
+HEADERS_BYTES_MAX: Final = 16 * KIB
+PUBLISH_RESERVE_BYTES: Final = 1 * KIB
+SERVER_PAYLOAD_BYTES_MAX: Final = 2 * MIB
+
+# One turn and one commit (S12).
+TURN_BYTES_MAX: Final = 4 * MIB
+TURN_EVENTS_MAX: Final = 1_000
+COMMIT_BYTES_MAX: Final = 16 * MIB
+COMMIT_TURNS_MAX: Final = 1_000
+
+# JSON at the edge (S13).
+JSON_DEPTH_MAX: Final = 64
+INT64_MIN: Final = -(2**63)
+INT64_MAX: Final = 2**63 - 1
+SUMMARY_BYTES_MAX: Final = 200
+
+# Actors.
+MAILBOX_MAX: Final = 1_024
+WAITS_PER_ACTOR_MAX: Final = 100
+CALL_CHAIN_MAX: Final = 32
+OUTBOX_PER_PAIR_MAX: Final = 10_000
+OUTBOX_PER_SHARD_MAX: Final = 100_000
+SNAPSHOT_EVENTS: Final = 500
+SNAPSHOT_BYTES: Final = 256 * KIB
+STATE_HASH_EVERY: Final = 100
+
+# Time.
+ASK_DEADLINE_S: Final = 30.0
+STALL_AFTER_S: Final = 5.0
+LOOP_BLOCKED_S: Final = 15.0
+PAUSE_NOTICED_S: Final = 2.0
+DRAIN_S: Final = 30.0
+TELL_KEPT_S: Final = 3 * 24 * 3600
+INBOX_KEPT_S: Final = 7 * 24 * 3600
+
+# The log.
+SHARDS_MIN: Final = 4
+PAGE_EVENTS_MAX: Final = 1_000
+STREAM_PAGE_VERSIONS: Final = 256
+HEADS_FLUSH_EVENTS: Final = 10_000
+READERS_PER_SHARD: Final = 2
+
+_RELATIONS = (
+    (ARGUMENTS_BYTES_MAX + HEADERS_BYTES_MAX + PUBLISH_RESERVE_BYTES <= SERVER_PAYLOAD_BYTES_MAX, "arguments fit the server"),
+    (EVENT_BYTES_MAX <= TURN_BYTES_MAX <= COMMIT_BYTES_MAX, "an event fits a turn, a turn fits a commit"),
+    (MAILBOX_MAX >= COMMIT_TURNS_MAX, "one commit can be filled from one mailbox"),
+    (STALL_AFTER_S < LOOP_BLOCKED_S, "a stall is seen before a blocked loop gives up its shards"),
+)
+for _holds, _what in _RELATIONS:
+    if not _holds:
+        raise ValueError(f"events/limits.py: {_what}")

@@ -1,0 +1,76 @@
+"""The rows that one append transaction will write, collected by table and sent with one executemany each."""
+
+from typing import Any, Final
+
+from events.heads import InboxKey, PairKey
+from events.rows import (
+    EVENT_COLUMNS,
+    INBOX_COLUMNS,
+    OUTBOX_COLUMNS,
+    PAIR_COLUMNS,
+    UPDATE_INBOX,
+    UPSERT_SNAPSHOT,
+    UPSERT_TIMER,
+    UPSERT_WAIT,
+    InboxRow,
+    inbox_update_values,
+    inbox_values,
+    insert_rows,
+    insert_sql,
+    outbox_values,
+    pair_check,
+    snapshot_values,
+    timer_values,
+    wait_values,
+)
+from events.sqlite_library import SqliteConnection
+from events.store import PendingSend, Snapshot, TimerEntry, WaitEntry
+
+_STREAM_COLUMNS: Final = ("id", "name", "type", "key", "head_version", "head_position", "head_hash", "row_check")
+_INSERT_STREAM: Final = insert_sql("streams", _STREAM_COLUMNS)
+_UPSERT_SENT: Final = insert_sql("sent_heads", PAIR_COLUMNS, ("sender", "receiver", "incarnation"))
+_UPSERT_RECEIVED: Final = insert_sql("received_heads", PAIR_COLUMNS, ("sender", "receiver", "incarnation"))
+
+
+class PendingRows:
+    """Rows that are decided but not written yet."""
+
+    def __init__(self) -> None:
+        self.streams: list[tuple[Any, ...]] = []
+        self.formats: list[tuple[Any, ...]] = []
+        self.events: list[tuple[Any, ...]] = []
+        self.pages: list[tuple[Any, ...]] = []
+        self.inbox: dict[InboxKey, InboxRow] = {}
+        self.outbox: list[PendingSend] = []
+        self.sent: dict[PairKey, int] = {}
+        self.received: dict[PairKey, int] = {}
+        # None = gone. The last word on a key wins, whatever order a batch sets and removes it in.
+        self.timers: dict[tuple[str, str], TimerEntry | None] = {}
+        self.waits: dict[tuple[str, str], WaitEntry | None] = {}
+        self.snapshots: dict[str, Snapshot] = {}
+
+    def any(self) -> bool:
+        """True if something would be written that an answer depends on."""
+        return bool(self.events or self.inbox or self.outbox or self.timers or self.waits or self.snapshots or self.sent or self.received)
+
+    def write(self, connection: SqliteConnection) -> None:
+        """Send everything, inside the caller's transaction."""
+        insert_rows(connection, "events", EVENT_COLUMNS, self.events)
+        # New rows before updates: a command that arrives and runs in one batch is one row, already as it ends.
+        insert_rows(connection, "inbox", INBOX_COLUMNS, [inbox_values(row) for row in self.inbox.values() if row.is_new])
+        insert_rows(connection, "outbox", OUTBOX_COLUMNS, map(outbox_values, self.outbox))
+        for sql, values in (
+            (_INSERT_STREAM, self.streams),
+            ("INSERT INTO formats VALUES (?, ?, ?, ?)", self.formats),
+            ("INSERT INTO stream_pages VALUES (?, ?, ?)", self.pages),
+            (UPDATE_INBOX, [inbox_update_values(row) for row in self.inbox.values() if not row.is_new]),
+            (_UPSERT_SENT, [(*key, n, pair_check(*key, n)) for key, n in self.sent.items()]),
+            (_UPSERT_RECEIVED, [(*key, n, pair_check(*key, n)) for key, n in self.received.items()]),
+            (UPSERT_TIMER, [timer_values(timer) for timer in self.timers.values() if timer is not None]),
+            ("DELETE FROM timers WHERE stream = ? AND timer_id = ?", [key for key, timer in self.timers.items() if timer is None]),
+            (UPSERT_WAIT, [wait_values(wait) for wait in self.waits.values() if wait is not None]),
+            ("DELETE FROM waits WHERE stream = ? AND wait_id = ?", [key for key, wait in self.waits.items() if wait is None]),
+            (UPSERT_SNAPSHOT, [snapshot_values(snapshot) for snapshot in self.snapshots.values()]),
+        ):
+            if values:
+                connection.executemany(sql, values)

@@ -1,0 +1,103 @@
+"""The reader of a log in memory: `store.LogReader` over `store_memory.MemoryLog`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from events.appending import TIME_DIGITS
+from events.envelope import RecordedEvent
+from events.ids import CommandId, EventId, Position, StreamId, parse_stream_id, shard_of
+from events.limits import PAGE_EVENTS_MAX
+from events.store import Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo
+
+if TYPE_CHECKING:
+    from events.store_memory import MemoryLog, MemoryShardContent
+
+
+class MemoryLogReader:
+    """See `store.LogReader`."""
+
+    def __init__(self, log: "MemoryLog") -> None:
+        self.shards = log.shards
+        self.incarnation = log.incarnation
+        self._log = log
+
+    def _of(self, stream: StreamId) -> "MemoryShardContent":
+        return self._log.content(shard_of(*parse_stream_id(stream), self.shards))
+
+    async def read(self, shard: int, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
+        return self._log.content(shard).events[max(0, after) :][: _page(limit)]
+
+    async def read_stream(self, stream: StreamId, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
+        return self._of(stream).streams.get(stream, [])[max(0, after) :][: _page(limit)]
+
+    async def read_last(self, shard: int, *, before: int | None = None, limit: int = 50) -> Sequence[RecordedEvent]:
+        events = self._log.content(shard).events
+        end = len(events) if before is None else min(len(events), max(0, before - 1))
+        return events[max(0, end - _page(limit)) : end][::-1]
+
+    async def head(self, stream: StreamId) -> Head | None:
+        return self._of(stream).head(stream)
+
+    async def event(self, event_id: EventId) -> RecordedEvent | None:
+        try:
+            int(event_id[:TIME_DIGITS], 16)
+        except ValueError:
+            return None
+        for shard in range(self.shards):
+            for event in self._log.content(shard).events:
+                if event.event_id == event_id:
+                    return event
+        return None
+
+    async def at(self, shard: int, position: Position) -> RecordedEvent | None:
+        events = self._log.content(shard).events
+        return events[position - 1] if 1 <= position <= len(events) else None
+
+    async def streams(self, *, after: str = "", limit: int = 1_000) -> Sequence[StreamInfo]:
+        found = []
+        for shard in range(self.shards):
+            for events in self._log.content(shard).streams.values():
+                last = events[-1]
+                if last.stream > after:
+                    found.append(
+                        StreamInfo(
+                            stream=last.stream,
+                            shard=shard,
+                            version=last.version,
+                            position=last.position,
+                            status="live",
+                        )
+                    )
+        return sorted(found, key=lambda info: info.stream)[: _page(limit)]
+
+    async def info(self, shard: int) -> ShardInfo:
+        content = self._log.content(shard)
+        return ShardInfo(
+            shard=shard,
+            shards=self.shards,
+            incarnation=self.incarnation,
+            position=Position(len(content.events)),
+            time=content.events[-1].time if content.events else 0,
+            owner_epoch=content.epoch,
+            worker=content.worker,
+        )
+
+    async def formats(self, shard: int) -> Sequence[Format]:
+        found = self._log.content(shard).formats
+        return [
+            Format(kind=kind, name=name, version=version, first_position=found[kind, name, version])
+            for kind, name, version in sorted(found)
+        ]
+
+    async def inbox(self, stream: StreamId, command_id: CommandId) -> InboxEntry | None:
+        return self._of(stream).inbox.get((command_id, stream))
+
+    async def snapshot(self, stream: StreamId) -> Snapshot | None:
+        return self._of(stream).snapshots.get(stream)
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _page(limit: int) -> int:
+    return max(0, min(limit, PAGE_EVENTS_MAX))

@@ -1,0 +1,172 @@
+"""Committed rows of all shards, from read-only connections: `store.LogReader` (S31). Ownership plays no part.
+ Every event that leaves here has been verified against its hash and its predecessor (I-20), which costs about a third
+of a read.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import aiosqlite
+
+from events import reads_sqlite as reads
+from events.appending import TIME_DIGITS
+from events.envelope import RecordedEvent
+from events.errors import ConfigurationError, CorruptLogError, InvariantError
+from events.ids import CommandId, EventId, Position, StreamId, parse_stream_id, shard_of
+from events.limits import READERS_PER_SHARD
+from events.log_directory import LogIdentity, check_identity, read_identity, shard_path
+from events.schema import file_version
+from events.sqlite_library import SqliteConnection, SqliteError, close_connection, connect, on_thread, open_reader, translated
+from events.store import Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _ShardReaders:
+    """The connections to one shard: made when first used, a second one when the first is busy, anew when the file was
+    replaced."""
+
+    def __init__(self, path: Path, identity: LogIdentity, shard: int) -> None:
+        self._path = path
+        self._identity = identity
+        self._shard = shard
+        self._lock = asyncio.Lock()
+        self._busy: dict[aiosqlite.Connection, int] = {}
+        self._file: tuple[int, int] | None = None
+        self._closed = False
+
+    async def run(self, fn: Callable[Concatenate[SqliteConnection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            connection = await self._pick()
+            self._busy[connection] += 1
+            try:
+                return await on_thread(connection, fn, *args, **kwargs)
+            finally:
+                if connection in self._busy:
+                    self._busy[connection] -= 1
+        except SqliteError as error:
+            raise translated(error, self._path) from error
+
+    async def _pick(self) -> aiosqlite.Connection:
+        if self._closed:
+            raise InvariantError("the reader is closed")
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            raise CorruptLogError(f"{self._path} is missing: the log has lost a shard. Restore a backup", path=str(self._path)) from None
+        file = (status.st_dev, status.st_ino)
+        idle = min(self._busy, key=self._busy.__getitem__, default=None)
+        if file == self._file and idle is not None and not self._busy[idle]:
+            return idle
+        async with self._lock:
+            if file != self._file:
+                await self._retire()
+                self._file = file
+            idle = min(self._busy, key=self._busy.__getitem__, default=None)
+            if idle is not None and (not self._busy[idle] or len(self._busy) >= READERS_PER_SHARD):
+                return idle
+            connection = await connect(self._open)
+            self._busy[connection] = 0
+            return connection
+
+    def _open(self) -> SqliteConnection:
+        connection = open_reader(self._path)
+        try:
+            if file_version(connection, self._path) == 0:
+                raise ConfigurationError(f"{self._path} holds no log yet", path=str(self._path))
+            check_identity(connection, self._path, self._identity, self._shard)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def _retire(self) -> None:
+        """Close the connections; what is under way on them ends first."""
+        connections, self._busy = list(self._busy), {}
+        for connection in connections:
+            await close_connection(connection)
+
+    async def close(self) -> None:
+        self._closed = True
+        async with self._lock:
+            await self._retire()
+
+
+class SqliteLogReader:
+    """See `store.LogReader`. Made by `open`; must be closed, else its threads keep the interpreter alive."""
+
+    def __init__(self, directory: Path, identity: LogIdentity) -> None:
+        self.shards = identity.shards
+        self.incarnation = identity.incarnation
+        self._readers = [_ShardReaders(shard_path(directory, shard), identity, shard) for shard in range(identity.shards)]
+
+    @classmethod
+    async def open(cls, directory: Path) -> "SqliteLogReader":
+        """Read the log in `directory`. No file is opened before it is asked for.
+
+        Raises:
+            ConfigurationError: no log there.
+        """
+        return cls(directory, read_identity(directory))
+
+    def _shard(self, shard: int) -> _ShardReaders:
+        if not 0 <= shard < self.shards:
+            raise ValueError(f"the log has shards 0 to {self.shards - 1}, not {shard}")
+        return self._readers[shard]
+
+    def _of(self, stream: StreamId) -> int:
+        return shard_of(*parse_stream_id(stream), self.shards)
+
+    async def read(self, shard: int, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
+        return await self._shard(shard).run(reads.read_page, shard, after, limit)
+
+    async def read_stream(self, stream: StreamId, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
+        shard = self._of(stream)
+        return await self._shard(shard).run(reads.read_stream, shard, stream, after, limit)
+
+    async def read_last(self, shard: int, *, before: int | None = None, limit: int = 50) -> Sequence[RecordedEvent]:
+        return await self._shard(shard).run(reads.read_last, shard, before, limit)
+
+    async def head(self, stream: StreamId) -> Head | None:
+        return await self._shard(self._of(stream)).run(reads.read_head, stream)
+
+    async def event(self, event_id: EventId) -> RecordedEvent | None:
+        try:
+            time = int(event_id[:TIME_DIGITS], 16)
+        except ValueError:
+            return None
+        for shard in range(self.shards):
+            event = await self._shard(shard).run(reads.read_event, shard, event_id, time)
+            if event is not None:
+                return event
+        return None
+
+    async def at(self, shard: int, position: Position) -> RecordedEvent | None:
+        return await self._shard(shard).run(reads.read_at, shard, position)
+
+    async def streams(self, *, after: str = "", limit: int = 1_000) -> Sequence[StreamInfo]:
+        limit = reads.page_limit(limit)
+        found: list[StreamInfo] = []
+        for shard in range(self.shards):
+            found += await self._shard(shard).run(reads.read_streams, shard, after, limit)
+        return sorted(found, key=lambda info: info.stream)[:limit]
+
+    async def info(self, shard: int) -> ShardInfo:
+        return await self._shard(shard).run(reads.read_info, shard)
+
+    async def formats(self, shard: int) -> Sequence[Format]:
+        return await self._shard(shard).run(reads.read_formats)
+
+    async def inbox(self, stream: StreamId, command_id: CommandId) -> InboxEntry | None:
+        shard = self._of(stream)
+        return await self._shard(shard).run(reads.read_inbox, shard, stream, command_id)
+
+    async def snapshot(self, stream: StreamId) -> Snapshot | None:
+        return await self._shard(self._of(stream)).run(reads.read_snapshot, stream)
+
+    async def close(self) -> None:
+        for readers in self._readers:
+            await readers.close()

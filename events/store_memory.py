@@ -1,0 +1,370 @@
+"""The log port in memory, for simulation, `actors.testing` and the contract suite: the same answers as SQLite, and
+deterministic.
+ Time and randomness come only from the given ports. Faults are put in by the caller (`MemoryLog.inject`), so that a
+seeded simulation can try every outcome of an append; nothing here survives the process.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from events.appending import ENTROPY_PER_EVENT, OPEN_STATUSES, continues, delivery, merged, record
+from events.clock import Clock, Entropy, SystemClock, SystemEntropy
+from events.envelope import GENESIS_HASH, RecordedEvent
+from events.errors import (
+    AppendOutcomeUnknownError,
+    ConfigurationError,
+    InvariantError,
+    LogFullError,
+    SupersededError,
+    TransientError,
+)
+from events.ids import CommandId, Position, StreamId, Version, parse_stream_id, shard_of
+from events.limits import INBOX_KEPT_S, OUTBOX_PER_PAIR_MAX, OUTBOX_PER_SHARD_MAX
+from events.reader_memory import MemoryLogReader
+from events.store import (
+    Accepted,
+    Append,
+    Arrival,
+    Committed,
+    Conflict,
+    Duplicate,
+    Format,
+    Head,
+    InboxEntry,
+    InboxStatus,
+    Outcome,
+    Ownership,
+    PendingSend,
+    ShardInfo,
+    Snapshot,
+    TimerEntry,
+    WaitEntry,
+)
+
+Send = tuple[StreamId, StreamId, str, int]
+PairKey = tuple[str, str, str]
+
+PURGE_ROWS: Final = 32
+_probe = msgspec.json.Encoder()
+
+
+class Fault(StrEnum):
+    """What the next commit of a shard shall come to. The two UNKNOWN ones look alike to the caller: written, or not."""
+
+    FULL = "full"
+    TRANSIENT = "transient"
+    SUPERSEDED = "superseded"
+    UNKNOWN_WRITTEN = "unknown_written"
+    UNKNOWN_LOST = "unknown_lost"
+
+
+class MemoryShardContent:
+    """All that one shard file would hold."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.token = bytes(16)
+        self.worker: str | None = None
+        self.time = 0
+        self.events: list[RecordedEvent] = []
+        self.streams: dict[str, list[RecordedEvent]] = {}
+        self.inbox: dict[tuple[str, str], InboxEntry] = {}
+        self.outbox: dict[tuple[str, str, str, int], PendingSend] = {}
+        self.sent: dict[PairKey, int] = {}
+        self.received: dict[PairKey, int] = {}
+        self.timers: dict[tuple[str, str], TimerEntry] = {}
+        self.waits: dict[tuple[str, str], WaitEntry] = {}
+        self.snapshots: dict[str, Snapshot] = {}
+        self.formats: dict[tuple[str, str, int], int] = {("format", "shard", 1): 0}
+        self.faults: deque[Fault] = deque()
+
+    def head(self, stream: str) -> Head | None:
+        events = self.streams.get(stream)
+        if not events:
+            return None
+        last = events[-1]
+        return Head(stream=last.stream, version=last.version, position=last.position, hash=bytes.fromhex(last.hash))
+
+
+class MemoryLog:
+    """One log; `shard` opens a writer, `reader` a reader. Several writers of one shard may be open, the last to `take`
+    it is the owner."""
+
+    def __init__(self, shards: int = 4, *, clock: Clock | None = None, entropy: Entropy | None = None) -> None:
+        self.shards = shards
+        self.clock: Clock = clock or SystemClock()
+        self.entropy: Entropy = entropy or SystemEntropy()
+        self.incarnation = self.entropy.token_bytes(16).hex()
+        self._shards = [MemoryShardContent() for _ in range(shards)]
+
+    def content(self, shard: int) -> MemoryShardContent:
+        """What a shard holds; for the adapters below."""
+        if not 0 <= shard < self.shards:
+            raise ConfigurationError(f"the log has shards 0 to {self.shards - 1}, not {shard}")
+        return self._shards[shard]
+
+    def inject(self, shard: int, fault: Fault) -> None:
+        """Let a coming commit of `shard` end in `fault`; several are used up in order."""
+        self.content(shard).faults.append(fault)
+
+    def shard(self, shard: int) -> "MemoryShard":
+        """A writer of `shard`, which must `take` it first."""
+        return MemoryShard(self, shard)
+
+    def reader(self) -> MemoryLogReader:
+        """A reader of all shards."""
+        return MemoryLogReader(self)
+
+
+class MemoryShard:
+    """See `store.ShardStore`."""
+
+    def __init__(self, log: MemoryLog, shard: int) -> None:
+        self.shard = shard
+        self._log = log
+        self._content = log.content(shard)
+        self._ownership: Ownership | None = None
+        self._closed = False
+
+    async def take(self, worker: str) -> Ownership:
+        content = self._content
+        content.epoch += 1
+        content.token = self._log.entropy.token_bytes(16)
+        content.worker = worker
+        self._ownership = Ownership(
+            shard=self.shard,
+            epoch=content.epoch,
+            token=content.token,
+            worker=worker,
+            incarnation=self._log.incarnation,
+        )
+        return self._ownership
+
+    async def commit(
+        self, groups: Sequence[Append], arrivals: Sequence[Arrival] = (), sends: Sequence[Send] = ()
+    ) -> tuple[Sequence[Outcome], Sequence[Accepted]]:
+        # One turn of the loop, as a real commit takes some: what arrives meanwhile makes the next batch.
+        await asyncio.sleep(0)
+        self._fence()
+        fault = self._content.faults.popleft() if self._content.faults else None
+        if fault is Fault.FULL:
+            raise LogFullError(f"no space left for shard {self.shard}: nothing was written", shard=self.shard)
+        if fault is Fault.TRANSIENT:
+            raise TransientError(f"the write lock of shard {self.shard} was not free within a second", shard=self.shard)
+        if fault is Fault.SUPERSEDED:
+            await MemoryShard(self._log, self.shard).take("another")
+            self._fence()
+        if fault is Fault.UNKNOWN_LOST:
+            raise AppendOutcomeUnknownError(f"shard {self.shard}: injected; look up each command id", shard=self.shard)
+        accepted = [self._take_arrival(arrival) for arrival in arrivals]
+        outcomes = [self._decide(group) for group in groups]
+        for sender, receiver, incarnation, n in sends:
+            self._content.outbox.pop((sender, receiver, incarnation, n), None)
+        self._purge()
+        if fault is Fault.UNKNOWN_WRITTEN:
+            raise AppendOutcomeUnknownError(f"shard {self.shard}: injected; look up each command id", shard=self.shard)
+        return outcomes, accepted
+
+    def _fence(self) -> Ownership:
+        content, ownership = self._content, self._ownership
+        if self._closed:
+            raise InvariantError(f"shard {self.shard} is closed", shard=self.shard)
+        if ownership is None:
+            raise InvariantError(f"shard {self.shard} was not taken before it was written", shard=self.shard)
+        if (ownership.epoch, ownership.token) != (content.epoch, content.token):
+            raise SupersededError(
+                f"shard {self.shard} has a new owner: epoch {content.epoch}, ours was {ownership.epoch}",
+                shard=self.shard,
+                epoch=ownership.epoch,
+                current_epoch=content.epoch,
+            )
+        return ownership
+
+    def _decide(self, group: Append) -> Outcome:
+        content = self._content
+        events = content.streams.get(group.stream, [])
+        known = None
+        if group.inbox is not None:
+            known = content.inbox.get((group.inbox.command_id, group.inbox.stream))
+            if known is not None and not continues(known, group.inbox):
+                return Duplicate(entry=known)
+        actual = Version(len(events))
+        if actual != group.expected_version:
+            return Conflict(actual=actual, reason=f"{group.stream} is at version {actual}, not {group.expected_version}")
+        try:
+            recorded, time = self._record(group, events)
+            entry = merged(known, group.inbox, self._log.clock.wall_us()) if group.inbox is not None else None
+            # Text that has no UTF-8 is refused here as SQLite refuses it.
+            _probe.encode((entry, group.outbox, group.timers, group.timers_gone, group.waits, group.waits_gone, group.snapshot))
+            arrived = [
+                delivery(group, sent, 0, self._log.clock.wall_us()) if self._is_mine(sent.receiver) else None for sent in group.outbox
+            ]
+        except (ValueError, TypeError, OverflowError) as error:
+            return Conflict(actual=actual, reason=f"it cannot be stored: {error}")
+        self._store(group, recorded, time, entry)
+        delivered: list[InboxEntry] = []
+        pending: list[PendingSend] = []
+        for sent, inbox_entry in zip(group.outbox, arrived, strict=True):
+            pair = (group.stream, sent.receiver, self._log.incarnation)
+            n = content.sent[pair] = content.sent.get(pair, 0) + 1
+            if inbox_entry is None:
+                send = PendingSend(sender=group.stream, n=n, incarnation=pair[2], time=content.time, entry=sent)
+                content.outbox[*pair, n] = send
+                pending.append(send)
+            elif (sent.command_id, sent.receiver) not in content.inbox:
+                inbox_entry = msgspec.structs.replace(inbox_entry, source=f"{group.stream}#{n}")
+                content.inbox[sent.command_id, sent.receiver] = inbox_entry
+                self._note_actor(sent.receiver)
+                delivered.append(inbox_entry)
+        return Committed(
+            events=recorded,
+            version=Version(actual + len(recorded)),
+            position=Position(len(content.events)),
+            time=content.time,
+            delivered=delivered,
+            pending=pending,
+        )
+
+    def _is_mine(self, stream: StreamId) -> bool:
+        return shard_of(*parse_stream_id(stream), self._log.shards) == self.shard
+
+    def _record(self, group: Append, events: Sequence[RecordedEvent]) -> tuple[list[RecordedEvent], int]:
+        content = self._content
+        now_us = self._log.clock.wall_us()
+        time = content.time
+        previous = bytes.fromhex(events[-1].hash) if events else GENESIS_HASH
+        recorded = []
+        for index, event in enumerate(group.events, 1):
+            time = max(now_us, time + 1, group.received_time + 1)
+            event.payload.decode()
+            fact, _, previous = record(
+                group,
+                event,
+                shard=self.shard,
+                position=len(content.events) + index,
+                version=len(events) + index,
+                time=time,
+                now_us=now_us,
+                epoch=content.epoch,
+                entropy=self._log.entropy.token_bytes(ENTROPY_PER_EVENT),
+                previous_hash=previous,
+            )
+            _probe.encode(fact)
+            recorded.append(fact)
+        return recorded, time
+
+    def _store(self, group: Append, recorded: list[RecordedEvent], time: int, entry: InboxEntry | None) -> None:
+        content = self._content
+        content.time = max(time, group.received_time)
+        if recorded or entry is not None:
+            self._note_actor(group.stream)
+        for event in recorded:
+            content.events.append(event)
+            content.streams.setdefault(group.stream, []).append(event)
+            content.formats.setdefault(("event", event.type, event.schema_version), event.position)
+        if entry is not None:
+            content.inbox[entry.command_id, entry.stream] = entry
+        for timer in group.timers:
+            content.timers[timer.stream, timer.timer_id] = timer
+        for timer_id in group.timers_gone:
+            content.timers.pop((group.stream, timer_id), None)
+        for wait in group.waits:
+            content.waits[wait.stream, wait.wait_id] = wait
+        for wait_id in group.waits_gone:
+            content.waits.pop((group.stream, wait_id), None)
+        if group.snapshot is not None:
+            content.snapshots[group.snapshot.stream] = group.snapshot
+
+    def _note_actor(self, stream: str) -> None:
+        self._content.formats.setdefault(("actor", stream.partition("/")[0], 1), len(self._content.events))
+
+    def _take_arrival(self, arrival: Arrival) -> Accepted:
+        content, entry = self._content, arrival.entry
+        position = Position(len(content.events))
+        pair: PairKey | None = None
+        if arrival.sender is not None:
+            pair = (arrival.sender, entry.stream, arrival.incarnation)
+            expected = content.received.get(pair, 0) + 1
+            if arrival.n != expected:
+                return Accepted(result="known" if arrival.n < expected else "gap", expected=expected, position=position)
+        known = (entry.command_id, entry.stream) in content.inbox
+        if not known:
+            try:
+                _probe.encode(entry)
+            except (ValueError, TypeError, OverflowError):
+                return Accepted(result="refused")
+            received_at_us = entry.received_at_us or self._log.clock.wall_us()
+            queued = msgspec.structs.replace(entry, status=InboxStatus.QUEUED, received_at_us=received_at_us)
+            content.inbox[entry.command_id, entry.stream] = queued
+            self._note_actor(entry.stream)
+        if pair is not None:
+            content.received[pair] = arrival.n
+        content.time = max(content.time, arrival.time)
+        return Accepted(result="known" if known else "taken", expected=arrival.n + 1, position=position)
+
+    def _purge(self) -> None:
+        oldest_kept_us = self._log.clock.wall_us() - INBOX_KEPT_S * 1_000_000
+        gone = []
+        for index, (key, entry) in enumerate(self._content.inbox.items()):
+            if index >= PURGE_ROWS or entry.received_at_us >= oldest_kept_us:
+                break
+            if entry.status not in OPEN_STATUSES and (entry.completed_at_us or entry.received_at_us) < oldest_kept_us:
+                gone.append(key)
+        for key in gone:
+            del self._content.inbox[key]
+
+    async def append(self, groups: Sequence[Append]) -> Sequence[Outcome]:
+        return (await self.commit(groups))[0]
+
+    async def accept(self, arrivals: Sequence[Arrival]) -> Sequence[Accepted]:
+        return (await self.commit((), arrivals))[1]
+
+    async def acknowledge(self, sends: Sequence[Send]) -> None:
+        await self.commit((), (), sends)
+
+    def outbox_room(self, sender: StreamId, receiver: StreamId) -> int:
+        outbox = self._content.outbox
+        pair = sum(1 for key in outbox if key[:3] == (sender, receiver, self._log.incarnation))
+        return max(0, min(OUTBOX_PER_PAIR_MAX - pair, OUTBOX_PER_SHARD_MAX - len(outbox)))
+
+    async def head(self, stream: StreamId) -> Head | None:
+        return self._content.head(stream)
+
+    async def load(self, stream: StreamId, shape: str) -> tuple[Snapshot | None, Sequence[RecordedEvent]]:
+        events = self._content.streams.get(stream, [])
+        snapshot = self._content.snapshots.get(stream)
+        if snapshot is None or snapshot.shape != shape or snapshot.version > len(events):
+            return None, events[:]
+        return snapshot, events[snapshot.version :]
+
+    async def inbox(self, stream: StreamId, command_id: CommandId) -> InboxEntry | None:
+        return self._content.inbox.get((command_id, stream))
+
+    async def unfinished(self) -> Sequence[InboxEntry]:
+        return [entry for entry in self._content.inbox.values() if entry.status in OPEN_STATUSES]
+
+    async def unsent(self) -> Sequence[PendingSend]:
+        return [self._content.outbox[key] for key in sorted(self._content.outbox)]
+
+    async def timers(self) -> Sequence[TimerEntry]:
+        return sorted(self._content.timers.values(), key=lambda timer: (timer.due_us, timer.stream, timer.timer_id))
+
+    async def waits(self) -> Sequence[WaitEntry]:
+        return sorted(self._content.waits.values(), key=lambda wait: (wait.opened_at_us, wait.stream, wait.wait_id))
+
+    async def formats(self) -> Sequence[Format]:
+        return await MemoryLogReader(self._log).formats(self.shard)
+
+    async def info(self) -> ShardInfo:
+        return await MemoryLogReader(self._log).info(self.shard)
+
+    async def sync_anchor(self) -> None:
+        """Nothing to make durable."""
+
+    async def close(self) -> None:
+        self._closed = True

@@ -1,0 +1,107 @@
+"""Asks from this process, over a NATS server, to a worker process; beside an echo between two processes over the same server."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from ops import child
+from ops.bench.echo_nats import SUBJECT, URL_VARIABLE
+from ops.bench.limits import STREAMS
+from ops.bench.measure import ECHO_1, ECHO_100, Case, Sample, closed_loop, in_turn
+from ops.exits import CommandError, Exit
+from ops.settings import PREFIX, Settings
+from ops.up import Deployment, running
+from runtime.client import connect
+
+_APP: Final = "ops.examples.bank:app"
+_BODY: Final = b'{"cents":500}'
+_TIMEOUT_S: Final = 30.0
+_ECHO_UP_S: Final = 10.0
+
+
+@asynccontextmanager
+async def nats_cases(folder: Path) -> AsyncIterator[dict[str, Case]]:
+    """Deposits over NATS to one worker: by a plain nats-py client, and by ours, whose ids make every ask repeatable."""
+    settings = Settings(data=folder / "deployment", namespace="cue", log_level="warning")
+    with _no_settings_from_outside():
+        async with running(settings, app=_APP, workers=1) as deployment:
+            url = deployment.connection.client_url
+            echo = child.spawn(
+                [sys.executable, "-P", "-m", "ops.bench.echo_nats"],
+                environment={**os.environ, URL_VARIABLE: url},
+                output=folder / "echo.log",
+            )
+            client = await nats.connect(**deployment.connection.nats_options())
+            try:
+                async with connect(url) as cue:
+
+                    async def send(subject: str) -> None:
+                        answer = await client.request(subject, _BODY, timeout=_TIMEOUT_S)
+                        if answer.headers:  # only an error has headers
+                            raise CommandError(f"an ask of the bench failed: {answer.data.decode()}")
+
+                    async def ask(number: int) -> None:
+                        await send(f"cue.ask.account.{number % STREAMS}.deposit")
+
+                    async def ask_by_ours(number: int) -> None:
+                        await cue.ref("account", str(number % STREAMS)).ask("deposit", cents=500)
+
+                    async def ask_echo(number: int) -> None:
+                        await send(f"{SUBJECT}.account.{number % STREAMS}.deposit")
+
+                    await _wait_for_echo(client)
+                    await in_turn(ask, STREAMS)
+                    yield {
+                        name: _guarded(deployment, operation, in_flight)
+                        for name, operation, in_flight in (
+                            (ECHO_1, ask_echo, 1), ("nats-1", ask, 1), ("client-1", ask_by_ours, 1),
+                            (ECHO_100, ask_echo, 100), ("nats-100", ask, 100), ("client-100", ask_by_ours, 100),
+                        )
+                    }  # fmt: skip
+            finally:
+                await client.close()
+                await child.stop(echo, 2.0)
+
+
+def _guarded(deployment: Deployment, operation: Callable[[int], Awaitable[None]], in_flight: int) -> Case:
+    """The case of `operation`; once Ctrl-C has begun to stop the deployment, what fails has failed for that reason."""
+
+    async def run(seconds: float) -> Sample:
+        try:
+            if not deployment.tree.is_stopping():
+                return await closed_loop(operation, in_flight, seconds)
+        except BaseExceptionGroup:
+            if not deployment.tree.is_stopping():
+                raise
+        raise CommandError("the bench was interrupted", code=Exit.INTERRUPTED)
+
+    return run
+
+
+async def _wait_for_echo(client: Client) -> None:
+    async with asyncio.timeout(_ECHO_UP_S):
+        while True:
+            try:
+                await client.request(f"{SUBJECT}.up", b"", timeout=_ECHO_UP_S)
+            except nats.errors.NoRespondersError:
+                await asyncio.sleep(0.02)
+            else:
+                return
+
+
+@contextmanager
+def _no_settings_from_outside() -> Iterator[None]:
+    """The worker must not be led elsewhere by a CUEBOOK_* variable that is meant for another deployment."""
+    taken = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(PREFIX)}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)

@@ -1,0 +1,123 @@
+"""Replay: the whole log of a shard folded to the state of every actor in it."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from events.clock import SystemClock, SystemEntropy
+from events.envelope import RecordedEvent
+from events.errors import InvariantError
+from events.ids import StreamId
+from events.limits import PAGE_EVENTS_MAX
+from events.log_directory import create_log
+from events.reader_sqlite import SqliteLogReader
+from events.sqlite_library import open_reader
+from events.store_sqlite import SqliteShard
+from ops.bench.in_process import append_group
+from ops.bench.limits import STREAMS, create_table, insert, plain_rows
+from ops.bench.measure import SQLITE_REPLAY, Case, Sample, sample
+from ops.examples.bank import Account, Deposited, app
+from runtime.recovery import fold
+
+_EVENTS_PER_S: Final = 50_000
+_PAYLOAD: Final = b'{"cents":1}'
+_BATCH: Final = 1_000
+_FETCH: Final = 10_000
+
+
+@asynccontextmanager
+async def replay_cases(folder: Path, seconds: float) -> AsyncIterator[dict[str, Case]]:
+    """Replay of one log, as often as it takes to fill the time; the log is longer where there is more time."""
+    events = max(STREAMS, int(min(seconds, 4.0) * _EVENTS_PER_S) // _BATCH * _BATCH)
+    await _write_log(folder / "replay", events)
+    bare = folder / "bare-replay.sqlite"
+    _write_table(bare, events)
+    reader = await SqliteLogReader.open(folder / "replay")
+    try:
+
+        async def ours(seconds: float) -> Sample:
+            count = 0
+            start = now = time.perf_counter()
+            while now - start < seconds or not count:
+                _check(await fold_shard(reader), events)
+                count += events
+                now = time.perf_counter()
+            return sample(count, now - start)
+
+        async def limit(seconds: float) -> Sample:
+            count = 0
+            start = now = time.perf_counter()
+            while now - start < seconds or not count:
+                _check(_fold_table(bare), events)
+                count += events
+                now = time.perf_counter()
+            return sample(count, now - start)
+
+        yield {SQLITE_REPLAY: limit, "replay": ours}
+    finally:
+        await reader.close()
+
+
+async def fold_shard(reader: SqliteLogReader) -> dict[str, Account]:
+    """The state of every account in shard 0, from its verified events."""
+    kind = app.registry.type("account")
+    states: dict[StreamId, tuple[Any, int]] = {}
+    position = 0
+    while page := await reader.read(0, after=position, limit=PAGE_EVENTS_MAX):
+        position = page[-1].position
+        by_stream: dict[StreamId, list[RecordedEvent]] = {}
+        for event in page:
+            by_stream.setdefault(event.stream, []).append(event)
+        for stream, events in by_stream.items():
+            state, version = states.get(stream, (None, 0))
+            states[stream] = fold(kind, events, state=state, after=version)
+    return {stream: state for stream, (state, _) in states.items()}
+
+
+def _fold_table(path: Path) -> dict[str, Account]:
+    connection = open_reader(path)
+    decode = msgspec.json.Decoder(Deposited).decode
+    states: dict[str, Account] = {}
+    try:
+        cursor = connection.execute("SELECT position, stream, version, type, payload FROM log ORDER BY position")
+        while rows := cursor.fetchmany(_FETCH):
+            for _, stream, _, _, payload in rows:
+                state = states.get(stream)
+                if state is None:
+                    state = states[stream] = Account()
+                decode(payload).apply(state)
+    finally:
+        connection.close()
+    return states
+
+
+def _check(states: dict[str, Account], events: int) -> None:
+    found = sum(state.cents for state in states.values())
+    if found != events or len(states) != STREAMS:
+        raise InvariantError(f"a replay of {events:,} events of {STREAMS:,} accounts gave {found:,} of {len(states):,}")
+
+
+async def _write_log(directory: Path, events: int) -> None:
+    clock, entropy = SystemClock(), SystemEntropy()
+    create_log(directory, 1, clock=clock, entropy=entropy)
+    store = await SqliteShard.open(directory, 0, clock=clock, entropy=entropy)
+    try:
+        await store.take("bench")
+        for first in range(0, events, _BATCH):
+            await store.append([append_group(n % STREAMS, n // STREAMS, _PAYLOAD) for n in range(first, first + _BATCH)])
+    finally:
+        await store.close()
+
+
+def _write_table(path: Path, events: int) -> None:
+    connection = create_table(path)
+    rows = plain_rows(_PAYLOAD)
+    try:
+        for _ in range(0, events, _BATCH):
+            insert(connection, [next(rows) for _ in range(_BATCH)])
+    finally:
+        connection.close()

@@ -1,0 +1,65 @@
+"""The verbs of the command line: one table, no imports of what they need.
+
+A verb is added by one row here and one function in a module of this folder, in the commit in which it works. Its module
+is imported when the verb is called, never for `cuebook --help`.
+"""
+
+from typing import Literal, NamedTuple
+
+Heading = Literal["Run", "Talk", "Look", "Travel", "Keep"]
+HEADINGS: tuple[Heading, ...] = ("Run", "Talk", "Look", "Travel", "Keep")
+
+
+class Verb(NamedTuple):
+    """One verb.
+
+    `words` is what is typed ("stop", "config show"); `target` is MODULE:FUNCTION; `summary` equals the first line of
+    the function's docstring (a test compares them); a verb that is not `shown` works and is left out of `--help`.
+    """
+
+    words: str
+    heading: Heading
+    target: str
+    summary: str
+    shown: bool = True
+
+
+VERBS: tuple[Verb, ...] = (
+    Verb("up", "Run", "ops.commands.run:up", "Start a deployment: a NATS server and workers, until Ctrl-C."),
+    Verb("worker", "Run", "ops.commands.run:worker", "Run one worker process for a deployment whose server runs."),
+    Verb("stop", "Run", "ops.commands.run:stop", "Stop the running deployment: drain, then end its processes."),
+    Verb("status", "Run", "ops.commands.health:status", "Show what runs on the deployment's folder."),
+    Verb(
+        "doctor",
+        "Run",
+        "ops.commands.health:doctor",
+        "Check what a deployment needs from this machine; exits 1 and says what to do if something is wrong.",
+    ),
+    Verb("review", "Run", "ops.commands.review:review", "Examine a Python code base and write report.md, report.html and report.json."),
+    Verb(
+        "config show", "Run", "ops.commands.config:show", "Show the settings and, with --origin, where each comes from."
+    ),
+    Verb("bench", "Run", "ops.commands.bench:bench", "Measure speed beside the raw limits of this machine."),
+    Verb("ask", "Talk", "ops.commands.talk:ask", "Ask an actor and print its reply."),
+    Verb("tell", "Talk", "ops.commands.talk:tell", "Send a command and return once it is kept; it is done when its actor can."),
+    Verb("tail", "Look", "ops.commands.look:tail", "Follow events as they happen; survives restarts of server and workers."),
+    Verb("log", "Look", "ops.commands.look:log", "Show recorded events, the newest 50 unless told otherwise."),
+    Verb("streams", "Look", "ops.commands.look:streams", "List the streams: one per actor that has recorded anything."),
+    Verb("show", "Look", "ops.commands.look:show", "Show one event, with its state, its patch, its causes and effects if asked."),
+    Verb("state", "Look", "ops.commands.look:state", "Show the state of an actor, now or after any version of its past."),
+    Verb("trace", "Look", "ops.commands.look:trace", "Show which turn caused which, for one conversation."),
+    Verb("replay", "Travel", "ops.commands.travel:replay", "Fold recorded events again and show the states, or verify them."),
+    Verb(
+        "verify",
+        "Keep",
+        "ops.commands.keep:verify",
+        "Check hashes, versions and checksums of the whole log; exits 4 and names what is damaged.",
+    ),
+    Verb(
+        "version", "Keep", "ops.commands.version:version", "Show the versions of Cuebook and of the parts it runs on."
+    ),
+)
+"""Rows stand in the order in which `--help` lists them."""
+
+GROUP_SUMMARIES = {"config": "Settings of the deployment."}
+"""What `--help` says of a first word that has verbs below it."""

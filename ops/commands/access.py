@@ -1,0 +1,132 @@
+"""What verbs that read or talk share: the log's files, the app's code, a client, and errors of actors as exit codes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ops.exits import CommandError, Exit
+from ops.nats_connection import connection_of
+from ops.output import progress
+from ops.processes import read_up
+from ops.settings import Settings
+
+if TYPE_CHECKING:
+    from actors.errors import ActorError
+    from actors.registry import Registry
+    from events.reader_sqlite import SqliteLogReader
+    from runtime.client import Client
+
+_EXITS = {400: Exit.USAGE, 404: Exit.NOT_FOUND, 409: Exit.CONFLICT, 410: Exit.NOT_FOUND, 413: Exit.USAGE, 503: Exit.CANNOT_CONNECT}
+_EXITS |= dict.fromkeys((202, 504, 520), Exit.TIMEOUT)
+
+
+def log_folder(settings: Settings) -> Path:
+    """The folder of the deployment's log.
+
+    Raises:
+        CommandError: NOT_FOUND, there is none.
+    """
+    folder = Path(settings.data) / "log"
+    if not (folder / "log.json").is_file():
+        raise CommandError(
+            f"there is no log in {settings.data}",
+            why="no deployment was ever started there",
+            next_step="name the deployment's folder with --data, or start one: cuebook up --app MODULE:OBJECT",
+            code=Exit.NOT_FOUND,
+        )
+    return folder
+
+
+@asynccontextmanager
+async def open_log(settings: Settings) -> AsyncIterator["SqliteLogReader"]:
+    """The log on its files, whether a deployment runs or not; what actors answer becomes an exit code."""
+    from actors.errors import ActorError
+    from events.reader_sqlite import SqliteLogReader
+
+    reader = await SqliteLogReader.open(log_folder(settings))
+    try:
+        yield reader
+    except ActorError as error:
+        raise as_command_error(error) from error
+    finally:
+        await reader.close()
+
+
+def registry_of(settings: Settings, app: str | None) -> "Registry | None":
+    """The code that folds states (S32): the app named by --app, else the one of the settings, else None.
+
+    The one of the settings is only used if it can be: reading a log must work where its code is not.
+    """
+    from ops.worker import load_app
+
+    if app is not None:
+        return load_app(app).registry
+    if settings.app is None:
+        return None
+    try:
+        return load_app(settings.app).registry
+    except Exception as error:  # noqa: BLE001  importing somebody's module may raise anything
+        progress(f"note: the app {settings.app} cannot be loaded ({type(error).__name__}: {error}); going on without its code")
+        return None
+
+
+def is_up(settings: Settings) -> bool:
+    """Whether there is a server to talk to: an outside one by URL, or that of a running deployment."""
+    return settings.nats_url is not None or read_up(Path(settings.data)) is not None
+
+
+@asynccontextmanager
+async def open_client(settings: Settings) -> AsyncIterator["Client"]:
+    """A client of the running deployment.
+
+    Raises:
+        CommandError: CANNOT_CONNECT, nothing runs or the server does not answer; else what an actor answered, by its number.
+    """
+    from actors.errors import ActorError
+    from events.errors import TransientError
+    from runtime.client import connect
+
+    if not is_up(settings):
+        raise CommandError(f"no deployment runs on {settings.data}", next_step="cuebook up --app MODULE:OBJECT", code=Exit.CANNOT_CONNECT)
+    connection = connection_of(Path(settings.data), url=settings.nats_url, credentials=settings.nats_credentials)
+    try:
+        async with connect(namespace=settings.namespace, wait_s=3.0, **connection.nats_options()) as client:
+            yield client
+    except ActorError as error:
+        raise as_command_error(error) from error
+    except TransientError as error:
+        raise CommandError(error.message, next_step="cuebook doctor", code=Exit.CANNOT_CONNECT) from error
+
+
+def as_command_error(error: "ActorError") -> CommandError:
+    """What an actor, or the client for it, answered, as an exit code (design.md 9)."""
+    from actors.errors import error_body
+
+    body: dict[str, Any] = error_body(error)
+    fields = {name: value for name, value in body.items() if name not in ("code", "error", "message", "retryable", "outcome")}
+    said = ", ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+    next_step = f"the same command with --id {body['command_id']}" if error.number == 520 and body.get("command_id") else ""
+    why = f"{error.number} {error.error}" + (f" ({said})" if said else "")
+    return CommandError(error.message, why=why, next_step=next_step, code=_EXITS.get(error.number, Exit.FAILURE))
+
+
+def seconds(text: str) -> float:
+    """A duration such as 500ms, 30s, 5m, or a plain number of seconds.
+
+    Raises:
+        CommandError: USAGE.
+    """
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0}
+    number, unit = text, "s"
+    for name in units:
+        if text.endswith(name) and text[: -len(name)].replace(".", "", 1).isdigit():
+            number, unit = text[: -len(name)], name
+            break
+    try:
+        found = float(number) * units[unit]
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= 86_400:
+        raise CommandError(f"{text!r} is no duration", next_step="for example 30s, 500ms or 5m", code=Exit.USAGE)
+    return found

@@ -1,0 +1,340 @@
+"""Verbs that show what is recorded. All but a following `tail` work on the files, with no server running."""
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from ops import event_loop
+from ops.commands.access import is_up, open_client, open_log, registry_of
+from ops.commands.common import DEFAULTS, Common
+from ops.event_lines import EventPrinter
+from ops.exits import CommandError, Exit
+from ops.output import print_json, print_record, print_rows, progress, wants_json
+from ops.settings import Settings
+
+if TYPE_CHECKING:
+    from events.envelope import RecordedEvent
+    from events.store import LogReader
+    from runtime.causes import TurnNode
+    from runtime.filters import Filter
+
+Term = Annotated[
+    str,
+    Parameter(
+        help="Terms such as type:account.* -kind:step actor:account/42 error:true corr:ID after:5m, or words.", allow_leading_hyphen=True
+    ),
+]
+Stream = Annotated[str, Parameter(help="The stream as TYPE/ID.")]
+AppOption = Annotated[str | None, Parameter(help="MODULE:OBJECT whose code folds states (default: the deployment's own app).")]
+
+
+def log(
+    *terms: Term,
+    n: Annotated[int, Parameter(name=("-n", "--count"), help="How many of the newest; 0 = all, oldest first.")] = 50,
+    common: Common = DEFAULTS,
+) -> None:
+    """Show recorded events, the newest 50 unless told otherwise.
+
+    Example: cuebook log actor:account/42 -type:step.* after:1h -n 0
+    """
+    from runtime.inspection import last, matching
+
+    settings, wanted, printer = common.load().settings, _filter(terms), EventPrinter(json=common.json)
+
+    async def main() -> None:
+        async with open_log(settings) as reader:
+            if n > 0:
+                for event in await last(reader, wanted, n):
+                    printer.print(event)
+                return
+            async with aclosing(matching(reader, wanted)) as events:
+                async for event in events:
+                    printer.print(event)
+
+    event_loop.run(main())
+
+
+def tail(
+    *terms: Term,
+    from_: Annotated[str | None, Parameter(name="--from", help="Begin at 5m (ago), start, or SHARD:POSITION (default: now).")] = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Follow events as they happen; survives restarts of server and workers.
+
+    Example: cuebook tail type:account.* --from 5m
+    """
+    from runtime.filters import Filter
+
+    settings = common.load().settings
+    text = _text(terms)
+    wanted = _filter(terms)
+    printer = EventPrinter(json=common.json)
+    if not is_up(settings):
+        event_loop.run(_recorded(settings, wanted, from_, printer))
+        progress(f"no deployment runs on {settings.data}: this is the end of its log")
+        return
+
+    async def main() -> None:
+        async with open_client(settings) as cue:
+            positions, since_us = await _start(cue.log, from_)
+            shown = f"{text} after:{_iso(since_us)}" if since_us is not None else text
+            # Durations mean the time of the call, however long this follows.
+            if wanted.after_us is not None:
+                shown = f"{shown} after:{_iso(wanted.after_us)}"
+            Filter(shown)
+            async with aclosing(cue.follow(positions, filter=shown, on_gap=progress)) as events:
+                async for event in events:
+                    printer.print(event)
+
+    event_loop.run(main())
+
+
+async def _recorded(settings: Settings, wanted: "Filter", from_: str | None, printer: EventPrinter) -> None:
+    """What `tail` prints where nothing runs: what is there already, from the place asked for."""
+    from runtime.inspection import last, merged, positions_at
+
+    async with open_log(settings) as reader:
+        if from_ is None:
+            for event in await last(reader, wanted):
+                printer.print(event)
+            return
+
+        async def ask(operation: str, **arguments: Any) -> Any:
+            from runtime.log_service import LogService
+
+            return msgspec.json.decode(await LogService(reader, None).handle(operation, msgspec.json.encode(arguments)))
+
+        positions, since_us = await _start(ask, from_)
+        if since_us is not None:
+            positions = await positions_at(reader, since_us) | positions
+        async with aclosing(merged(reader, after=positions)) as events:
+            async for event in events:
+                if wanted.matches(event):
+                    printer.print(event)
+
+
+async def _start(ask: Any, from_: str | None) -> tuple[dict[int, int], int | None]:
+    """Where --from begins: positions, and a time before which nothing is meant.
+
+    A position begins there in its own shard, and at the same time in the others.
+    """
+    if from_ is None:
+        found = await ask("head")
+        return {int(shard): position for shard, position in found["positions"].items()}, None
+    if from_ == "start":
+        return {}, None
+    shard, colon, position = from_.partition(":")
+    if colon and shard.isdecimal() and position.isdecimal():
+        page = await ask("read", shard=int(shard), after=max(0, int(position) - 1), limit=1)
+        if not page["events"]:
+            raise CommandError(f"there is no event at {from_} yet", next_step="cuebook log -n 5", code=Exit.NOT_FOUND)
+        return {int(shard): int(position) - 1}, page["events"][0]["time"]
+    return {}, _moment(from_)
+
+
+def streams(*, common: Common = DEFAULTS) -> None:
+    """List the streams: one per actor that has recorded anything."""
+    from runtime.inspection import streams as all_streams
+
+    settings = common.load().settings
+
+    async def main() -> list[dict[str, object]]:
+        async with open_log(settings) as reader:
+            return [msgspec.structs.asdict(info) async for info in all_streams(reader)]
+
+    print_rows(event_loop.run(main()), json=common.json)
+
+
+def show(
+    event: Annotated[str, Parameter(help="An event id, the beginning of one, or SHARD:POSITION.")],
+    *,
+    state: Annotated[bool, Parameter(help="With the state after it.")] = False,
+    patch: Annotated[bool, Parameter(help="With what it changed, as JSON Patch.")] = False,
+    causes: Annotated[bool, Parameter(help="With the turns that led to it.")] = False,
+    effects: Annotated[bool, Parameter(help="With the turns that its turn caused.")] = False,
+    app: AppOption = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Show one event, with its state, its patch, its causes and effects if asked.
+
+    Example: cuebook show 0:17 --patch --causes
+    """
+    from runtime.inspection import diff, find_event, state_at
+
+    settings = common.load().settings
+    registry = registry_of(settings, app) if state or patch else None
+
+    async def main() -> tuple[dict[str, object], bytes]:
+        async with open_log(settings) as reader:
+            found = await find_event(reader, event)
+            shown: dict[str, object] = msgspec.structs.asdict(found)
+            if state:
+                view = await state_at(reader, registry, found.stream, found.version)
+                shown["state"] = view.state
+                _note(view.note)
+            if patch:
+                change = await diff(reader, registry, found.stream, found.version - 1, found.version)
+                shown["patch"] = change.patch
+                _note(change.note)
+            if causes or effects:
+                up, down = await _relatives(reader, found)
+                shown |= {"causes": up} if causes else {}
+                shown |= {"effects": down} if effects else {}
+            return shown, bytes(found.payload)
+
+    record, payload = event_loop.run(main())
+    if not wants_json(common.json):
+        record["payload"] = msgspec.json.decode(payload)
+    print_record(record, json=common.json)
+
+
+async def _relatives(reader: "LogReader", event: "RecordedEvent") -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """The turns above the turn of `event`, nearest first, and those directly below it."""
+    from runtime.causes import flat, trace
+
+    if event.correlation_id is None:
+        return [], []
+    found = await trace(reader, event.correlation_id)
+    nodes = {(node.stream, node.command_id): node for _, node in flat(found.roots)}
+    node = nodes[event.stream, event.command_id or ""]
+    above: list[dict[str, object]] = []
+    parent = node.parent
+    while parent is not None:
+        cause = nodes[parent]  # type: ignore[index]
+        above.append(_turn(cause))
+        parent = cause.parent
+    return above, [_turn(child) for child in node.children]
+
+
+def state(
+    stream: Stream,
+    *,
+    at: Annotated[int | None, Parameter(help="The version after which to look (default: the newest).")] = None,
+    app: AppOption = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Show the state of an actor, now or after any version of its past.
+
+    Without the actor's code it shows the events instead, and says so.
+    Example: cuebook state account/42 --at 3
+    """
+    from runtime.inspection import state_at
+
+    settings = common.load().settings
+    registry = registry_of(settings, app)
+    printer = EventPrinter(json=common.json)
+
+    async def main() -> dict[str, object] | None:
+        async with open_log(settings) as reader:
+            view = await state_at(reader, registry, stream, at)  # type: ignore[arg-type]
+            if view.note is None:
+                return {name: value for name, value in msgspec.structs.asdict(view).items() if name != "note"}
+            _note(view.note)
+            await print_stream(reader, stream, view.version, printer)
+            return None
+
+    record = event_loop.run(main())
+    if record is not None:
+        print_record(record, json=common.json)
+
+
+async def print_stream(reader: "LogReader", stream: str, to: int, printer: EventPrinter) -> None:
+    """The events of a stream up to a version."""
+    from events.ids import StreamId
+
+    version = 0
+    name = StreamId(stream)
+    while version < to and (page := await reader.read_stream(name, after=version, limit=min(1_000, to - version))):
+        for event in page:
+            printer.print(event)
+        version = page[-1].version
+
+
+def trace(
+    correlation_id: Annotated[str, Parameter(help="The correlation id, as `show` and `log` give it.")],
+    *,
+    mermaid: Annotated[bool, Parameter(help="As a Mermaid sequence diagram.")] = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """Show which turn caused which, for one conversation.
+
+    Its events are in: cuebook log corr:ID -n 0
+    """
+    from runtime import causes
+
+    settings = common.load().settings
+
+    async def main() -> causes.Trace:
+        async with open_log(settings) as reader:
+            return await causes.trace(reader, correlation_id)
+
+    found = event_loop.run(main())
+    if not found.events:
+        raise CommandError(f"nothing is recorded under the correlation id {correlation_id}", next_step="cuebook log", code=Exit.NOT_FOUND)
+    if mermaid:
+        print(causes.mermaid(found), end="")
+        return
+    turns = causes.flat(found.roots)
+    if wants_json(common.json):
+        for depth, node in turns:
+            print_json({"depth": depth, **_turn(node)})
+        return
+    rows = [
+        {
+            "turn": "  " * depth + node.stream,
+            "method": node.method,
+            "status": node.status or node.error,
+            "ms": round(node.duration_us / 1_000, 1),
+            "events": len(node.positions),
+            "first": node.positions[0],
+            "command_id": node.command_id,
+        }
+        for depth, node in turns
+    ]
+    print_rows(rows, json=False, title=correlation_id)
+
+
+def _turn(node: "TurnNode") -> dict[str, object]:
+    return {name: value for name, value in msgspec.structs.asdict(node).items() if name != "children"}
+
+
+def _note(text: str | None) -> None:
+    if text is not None:
+        progress(f"note: {text} (--app MODULE:OBJECT names the code)")
+
+
+def _text(terms: tuple[str, ...]) -> str:
+    """The words of the command line as one filter: a word with blanks came in quotes and gets them back."""
+    import shlex
+
+    return " ".join(shlex.quote(term) if " " in term and '"' not in term else term for term in terms)
+
+
+def _filter(terms: tuple[str, ...]) -> "Filter":
+    from actors.errors import BadPayload
+    from events.clock import SystemClock
+    from runtime.filters import Filter
+
+    try:
+        return Filter(_text(terms), now_us=SystemClock().wall_us())
+    except BadPayload as error:
+        raise CommandError(error.message, next_step="for example: type:account.* -kind:step after:5m", code=Exit.USAGE) from error
+
+
+def _moment(text: str) -> int:
+    from actors.errors import BadPayload
+    from events.clock import SystemClock
+    from runtime.filters import moment_us
+
+    try:
+        return moment_us(text, SystemClock().wall_us())
+    except BadPayload as error:
+        raise CommandError(error.message, next_step="--from 5m, start or SHARD:POSITION", code=Exit.USAGE) from error
+
+
+def _iso(at_us: int) -> str:
+    from runtime.wire import iso_time
+
+    return iso_time(at_us)

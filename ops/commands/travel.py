@@ -1,0 +1,129 @@
+"""Verbs that fold recorded events again: no effect happens, nothing is written."""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from ops import event_loop
+from ops.commands.access import is_up, open_client, open_log, registry_of
+from ops.commands.common import DEFAULTS, Common
+from ops.commands.look import AppOption, print_stream
+from ops.event_lines import EventPrinter
+from ops.exits import CommandError, Exit
+from ops.output import print_record, print_rows, progress
+from ops.settings import Settings
+
+if TYPE_CHECKING:
+    from actors.registry import Registry
+    from events.store import LogReader
+    from runtime.client import Client
+    from runtime.inspection import AskLive, StateCheck
+
+
+def replay(
+    stream: Annotated[str | None, Parameter(help="One stream as TYPE/ID (default: all).")] = None,
+    /,
+    *,
+    to: Annotated[int | None, Parameter(help="The last version to fold; with a stream only.")] = None,
+    verify: Annotated[bool, Parameter(help="Compare with recorded state hashes, snapshots and live states; exits 4.")] = False,
+    app: AppOption = None,
+    common: Common = DEFAULTS,
+) -> int:
+    """Fold recorded events again and show the states, or verify them.
+
+    With --app the code of another version folds the same events.
+    Example: cuebook replay --verify
+    """
+    if to is not None and stream is None:
+        raise CommandError(
+            "--to needs a stream", why="versions count per stream", next_step="cuebook replay TYPE/ID --to V", code=Exit.USAGE
+        )
+    settings = common.load().settings
+    registry = registry_of(settings, app)
+    if verify:
+        return event_loop.run(_verify(settings, registry, stream, to, json=common.json))
+    event_loop.run(_replay(settings, registry, stream, to, json=common.json))
+    return int(Exit.OK)
+
+
+async def _replay(settings: Settings, registry: "Registry | None", stream: str | None, to: int | None, *, json: bool) -> None:
+    from runtime.inspection import state_at
+
+    async with open_log(settings) as reader:
+        if stream is not None:
+            view = await state_at(reader, registry, stream, to)  # type: ignore[arg-type]
+            if view.note is not None:
+                progress(f"note: {view.note} (--app MODULE:OBJECT names the code)")
+                await print_stream(reader, stream, view.version, EventPrinter(json=json))
+                return
+            print_record({name: value for name, value in msgspec.structs.asdict(view).items() if name != "note"}, json=json)
+            return
+        print_rows([_row(check) async for check in _checks(reader, registry, None, None, None)], json=json)
+
+
+async def _verify(settings: Settings, registry: "Registry | None", stream: str | None, to: int | None, *, json: bool) -> int:
+    rows: list[dict[str, object]] = []
+    differences = unknown = 0
+    async with open_log(settings) as reader:
+        if is_up(settings):
+            async with open_client(settings) as cue:
+                checks = [check async for check in _checks(reader, registry, stream, to, live_states(cue))]
+        else:
+            progress(f"no deployment runs on {settings.data}: there is no live state to compare with")
+            checks = [check async for check in _checks(reader, registry, stream, to, None)]
+    for check in checks:
+        rows.append(_row(check))
+        unknown += check.note is not None
+        differences += check.difference is not None
+    print_rows(rows, json=json)
+    for check in checks:
+        if (found := check.difference) is not None:
+            progress(f"{found.stream} version {found.version}: {found.what} expected {found.expected}, found {found.found}")
+    hashes = sum(check.hashes for check in checks)
+    live = sum(check.live for check in checks)
+    progress(
+        f"{len(checks)} streams, {sum(check.events for check in checks):,} events folded; {hashes} state hashes, "
+        f"{sum(check.snapshot for check in checks)} snapshots and {live} live states compared: {differences} differ"
+        + (f"; {unknown} streams have no code here" if unknown else "")
+    )
+    if unknown and unknown == len(checks):
+        raise CommandError(
+            "nothing could be verified",
+            why="no code for these streams",
+            next_step="cuebook replay --verify --app MODULE:OBJECT",
+            code=Exit.USAGE,
+        )
+    return int(Exit.VERIFICATION_FAILED if differences else Exit.OK)
+
+
+async def _checks(
+    reader: "LogReader", registry: "Registry | None", stream: str | None, to: int | None, live: "AskLive | None"
+) -> AsyncIterator["StateCheck"]:
+    from runtime.inspection import verify_state, verify_states
+
+    if stream is not None:
+        yield await verify_state(reader, registry, stream, live, to=to)  # type: ignore[arg-type]
+        return
+    async for check in verify_states(reader, registry, live):
+        yield check
+
+
+def _row(check: "StateCheck") -> dict[str, object]:
+    return msgspec.structs.asdict(check)
+
+
+def live_states(cue: "Client") -> "AskLive":
+    """Asks actors for version and hash of their committed state, over the reserved query ``_state``; a worker without it says nothing."""
+    from actors.errors import BadPayload, Unknown
+    from events.ids import StreamId
+    from runtime.inspection import LiveState
+
+    async def live(stream: StreamId) -> LiveState | None:
+        try:
+            return msgspec.json.decode(await cue.ask(stream, "_state", {}, 30.0, None), type=LiveState)
+        except (BadPayload, Unknown):
+            return None
+
+    return live

@@ -1,0 +1,40 @@
+"""Events on a terminal: one line each, as they come, so that a tail never waits for a table; JSON Lines when piped."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ops.output import cell, colour_wanted, print_json, wants_json
+
+if TYPE_CHECKING:
+    from events.envelope import RecordedEvent
+
+_TEXT_CHARACTERS_MAX = 100
+
+
+class EventPrinter:
+    """Prints events in the one record shape, or as lines under one heading."""
+
+    def __init__(self, *, json: bool) -> None:
+        self._json = wants_json(json)
+        self._began = False
+
+    def print(self, event: "RecordedEvent") -> None:
+        if self._json:
+            print_json(event)
+            return
+        if not self._began:
+            self._began = True
+            print(f"{'time (UTC)':<15} {'position':>10}  {'stream':<28} {'version':>7}  {'type':<26} content", flush=True)
+        print(line(event), flush=True)
+
+
+def line(event: "RecordedEvent") -> str:
+    """Time of day, place, stream, version, type, then what it says; an error is red where colour is wanted."""
+    import sys
+
+    at = datetime.fromtimestamp(event.recorded_at_us / 1_000_000, UTC).strftime("%H:%M:%S.%f")
+    place = f"{event.shard}:{event.position}"
+    said = event.error or event.summary or bytes(event.payload).decode(errors="replace")
+    text = cell(said if len(said) <= _TEXT_CHARACTERS_MAX else said[: _TEXT_CHARACTERS_MAX - 1] + "…").replace("\n", " ")
+    found = f"{at:<15} {place:>10}  {event.stream:<28} {event.version:>7}  {event.type:<26} {text}"
+    return f"\x1b[31m{found}\x1b[0m" if event.error is not None and colour_wanted(sys.stdout) else found

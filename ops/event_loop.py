@@ -1,0 +1,27 @@
+"""Which event loop runs: uvloop where it is installed, asyncio's own otherwise. The only importer of uvloop."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's factory, or None for asyncio's default; everything works on either."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def loop_name() -> str:
+    """Return `uvloop` or `asyncio`, as shown by the start line, `status` and `version`."""
+    return "asyncio" if loop_factory() is None else "uvloop"
+
+
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+    """Run `main` to its end on the best loop there is, in the main thread of a process without a running loop."""
+    with asyncio.Runner(loop_factory=loop_factory(), debug=debug) as runner:
+        return runner.run(main)

@@ -1,0 +1,76 @@
+"""One worker process: settings to a running node, and its orderly end."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import structlog
+
+from ops import event_loop, log_setup
+from ops.exits import StartError
+from ops.nats_connection import connection_of
+from ops.search_path import load_object
+from ops.settings import Settings
+from runtime.app import App
+
+log = structlog.get_logger("cuebook.worker")
+
+
+def load_app(spec: str | None) -> App:
+    """The app that `spec` (MODULE:OBJECT) names.
+
+    Raises:
+        StartError: none is named, or what is found is no App.
+    """
+    if spec is None:
+        raise StartError("no app is named", why="a worker must know which actors it runs", next_step="add --app MODULE:OBJECT")
+    found = load_object(spec)
+    if not isinstance(found, App):
+        raise StartError(
+            f"{spec} is a {type(found).__name__}, not an App", next_step="write app = App(actors=[...]) and name it as MODULE:app"
+        )
+    return found
+
+
+def run_worker(settings: Settings, name: str, *, quiet: bool = False) -> int:
+    """Run a worker until it is told to stop; returns its exit code."""
+    log_setup.configure(name, data=settings.data, level=settings.log_level, console=False if quiet else None)
+    app = load_app(settings.app)
+    return event_loop.run(_main(settings, name, app))
+
+
+async def _main(settings: Settings, name: str, app: App) -> int:
+    from ops.commands.version import distribution_version, sqlite_version
+    from runtime.node import Node, NodeConfig
+
+    stop, now = asyncio.Event(), asyncio.Event()
+
+    def asked() -> None:
+        if stop.is_set():
+            now.set()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked)
+    connection = connection_of(settings.data, url=settings.nats_url, credentials=settings.nats_credentials)
+    config = NodeConfig(
+        worker=f"{name}-{os.getpid()}",
+        data=Path(settings.data),
+        namespace=settings.namespace,
+        shards=settings.shard_count,
+        nats_options=connection.nats_options(),
+        durability=settings.durability,
+        drain_s=settings.drain_s,
+        version=distribution_version("cuebook") or "0",
+    )
+    log.info(
+        "worker_starting", loop=event_loop.loop_name(), codec=f"msgspec {distribution_version('msgspec')}", sqlite=sqlite_version(),
+        version=config.version, nats=connection.public_url, app=settings.app,
+    )  # fmt: skip
+    try:
+        return await Node(config, app).run(stop, now)
+    except Exception:
+        log.exception("worker_failed")  # the terminal shows one line, the log file where it came from
+        raise

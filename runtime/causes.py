@@ -1,0 +1,182 @@
+"""Who caused what: the turns of one correlation as a tree, and as a sequence diagram. Edges are read from the log, never guessed.
+
+A turn is known by (stream, command id). Its parent is the turn whose command id is its causation id; a turn that left no event (a query, or
+one that only sent) is not in the log, so its children stand at the top with their cause named.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from actors.journal import TURN_ENDS, TURN_STARTED
+from events.envelope import Kind, RecordedEvent
+from events.ids import CommandId, EventId, StreamId
+from events.store import LogReader
+from runtime.inspection import merged, positions_at
+
+_LABEL_CHARACTERS_MAX: Final = 80
+OUTSIDE: Final = "client"
+"""How a diagram names whoever is no actor."""
+
+
+class TurnNode(msgspec.Struct, kw_only=True):
+    """One turn. method and status come from the inbox, which forgets after 7 days (S24); then only what events say is known.
+
+    parent: (stream, command id) of the turn that caused it, None at the top; cause: its causation id as recorded.
+    """
+
+    stream: StreamId
+    command_id: str
+    method: str | None
+    status: str | None
+    sender: str | None
+    cause: str | None
+    parent: tuple[str, str] | None
+    time: int
+    duration_us: int
+    error: str | None
+    positions: list[str]
+    children: list["TurnNode"]
+
+
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
+    """All events of a correlation in merged order, and the turns at the top of its cause tree."""
+
+    correlation_id: str
+    events: list[RecordedEvent]
+    roots: list[TurnNode]
+
+
+async def trace(reader: LogReader, correlation_id: str, *, after_us: int | None = None) -> Trace:
+    """Everything that has `correlation_id`. Reads the whole log, since it has no index by correlation; `after_us` skips its beginning."""
+    start = {} if after_us is None else await positions_at(reader, after_us)
+    events = [event async for event in merged(reader, after=start) if event.correlation_id == correlation_id]
+    return Trace(correlation_id=correlation_id, events=events, roots=await cause_tree(reader, events))
+
+
+async def cause_tree(reader: LogReader, events: Sequence[RecordedEvent]) -> list[TurnNode]:
+    """The turns of `events`, given in merged order, linked by their causes; the ones without a known cause are returned."""
+    nodes = turn_nodes(events)
+    owners = {event.event_id: (event.stream, event.command_id or "") for event in events}
+    by_command: dict[str, list[TurnNode]] = {}
+    for node in nodes.values():
+        by_command.setdefault(node.command_id, []).append(node)
+        entry = await reader.inbox(node.stream, CommandId(node.command_id))
+        if entry is not None:
+            node.method, node.status = entry.method, entry.status.value
+    roots: list[TurnNode] = []
+    for node in nodes.values():
+        causes = by_command.get(node.cause or "", [])
+        if (owner := owners.get(EventId(node.cause or ""))) is not None:
+            causes = [nodes[owner]]
+        # A cause is earlier (S30), so the links never form a ring, whatever ids a client chose.
+        earlier = [cause for cause in causes if cause.time < node.time]
+        parent = next((cause for cause in earlier if cause.stream == node.sender), earlier[0] if earlier else None)
+        if parent is None:
+            roots.append(node)
+        else:
+            node.parent = (parent.stream, parent.command_id)
+            parent.children.append(node)
+    return roots
+
+
+def turn_nodes(events: Sequence[RecordedEvent]) -> dict[tuple[str, str], TurnNode]:
+    """One node per turn, in order of their first events, not yet linked."""
+    nodes: dict[tuple[str, str], TurnNode] = {}
+    for event in events:
+        key = (event.stream, event.command_id or "")
+        node = nodes.get(key)
+        if node is None:
+            node = nodes[key] = TurnNode(
+                stream=event.stream, command_id=key[1], method=None, status=None, sender=event.sender, cause=event.causation_id,
+                parent=None, time=event.time, duration_us=0, error=None, positions=[], children=[],
+            )  # fmt: skip
+        node.positions.append(f"{event.shard}:{event.position}")
+        node.duration_us = max(node.duration_us, event.time - node.time)
+        if event.type == TURN_STARTED:
+            node.method = _payload(event).get("command")
+        if event.type in TURN_ENDS:
+            node.error = event.error
+    return nodes
+
+
+def flat(roots: Sequence[TurnNode], depth: int = 0) -> list[tuple[int, TurnNode]]:
+    """(depth, node) of every turn, parents before children."""
+    found: list[tuple[int, TurnNode]] = []
+    stack = [(depth, node) for node in reversed(roots)]
+    while stack:
+        at, node = stack.pop()
+        found.append((at, node))
+        stack.extend((at + 1, child) for child in reversed(node.children))
+    return found
+
+
+# -- Mermaid ------------------------------------------------------------------------------------------------------------------------------
+
+
+def mermaid(found: Trace) -> str:
+    """`found` as a Mermaid sequence diagram: asks with their replies, tells as open arrows, steps and failures as notes."""
+    diagram = _Diagram()
+    nodes = {(node.stream, node.command_id): node for _, node in flat(found.roots)}
+    shown: set[str] = set()
+    for event in found.events:
+        payload = {} if event.kind is Kind.STATE else _payload(event)
+        node = nodes[event.stream, event.command_id or ""]
+        if event.type == "ask.started" or event.kind is Kind.MESSAGE:
+            shown.add(str(payload.get("command_id")))
+        if node.positions[0] == f"{event.shard}:{event.position}" and node.command_id not in shown:
+            # No record of its being sent: a client's command, or one whose sender is not part of this.
+            arrow = "->>" if node.sender is None else "-)"
+            diagram.arrow(node.sender or OUTSIDE, arrow, node.stream, node.method or event.type)
+        diagram.event(event, payload)
+    return diagram.text()
+
+
+class _Diagram:
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+        self._lines: list[str] = []
+
+    def event(self, event: RecordedEvent, payload: dict[str, Any]) -> None:
+        effect, _, outcome = event.type.partition(".")
+        name = str(payload.get("name", ""))
+        if effect == "ask":
+            receiver, _, method = name.partition(".")
+            if outcome == "started":
+                self.arrow(event.stream, "->>", receiver, method)
+            else:
+                self.arrow(receiver, "-->>" if outcome == "completed" else "--x", event.stream, event.error or "reply")
+        elif event.kind is Kind.MESSAGE and "receiver" in payload:
+            self.arrow(event.stream, "-)", str(payload["receiver"]), str(payload.get("method", "")))
+        elif event.kind is Kind.STEP and outcome != "started":
+            self.note(event.stream, f"{effect} {name}" + (f": {event.error}" if event.error else ""))
+        elif event.error is not None:
+            self.note(event.stream, f"{event.type}: {event.error}")
+
+    def arrow(self, source: str, arrow: str, target: str, label: str) -> None:
+        self._lines.append(f"    {self._name(source)}{arrow}{self._name(target)}: {_label(label)}")
+
+    def note(self, over: str, label: str) -> None:
+        self._lines.append(f"    Note over {self._name(over)}: {_label(label)}")
+
+    def _name(self, participant: str) -> str:
+        return self._names.setdefault(participant, f"p{len(self._names)}")
+
+    def text(self) -> str:
+        people = [f"    participant {short} as {_label(name)}" for name, short in self._names.items()]
+        return "\n".join(["sequenceDiagram", *people, *self._lines]) + "\n"
+
+
+def _label(text: str) -> str:
+    """`text` without what Mermaid reads as its own: it ends a statement at ';' and a line break, and '#' begins an entity."""
+    clean = re.sub(r"[;#\s]+", " ", text).strip() or "-"
+    return clean if len(clean) <= _LABEL_CHARACTERS_MAX else clean[: _LABEL_CHARACTERS_MAX - 1] + "…"
+
+
+def _payload(event: RecordedEvent) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(event.payload, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return {}

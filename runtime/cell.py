@@ -1,0 +1,495 @@
+"""One live actor: its mailbox, its state, and the pipelining of its turns (S14 to S19).
+
+Short turns are decided one after another on the actor's own uncommitted state; each becomes one append group, and its reply waits for the
+commit. The first effect of a turn is a barrier: from there on the actor belongs to that turn until it ends. A cell has a task only while
+its mailbox holds something.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+
+from actors.errors import (
+    ActorError,
+    HandlerFailed,
+    IdReused,
+    LogFull,
+    NondeterminismError,
+    Overloaded,
+    Unavailable,
+    error_body,
+    error_from_body,
+)
+from actors.journal import TURN_COMPLETED, TURN_FAILED, TURN_PARKED, TURN_REFUSED, end_event, open_turn, sent_event
+from actors.registry import ActorType
+from actors.turn import Turn
+from events.codec import canonical, canonical_hash
+from events.envelope import NewEvent, RecordedEvent
+from events.errors import CuebookError, LogFullError, SupersededError
+from events.limits import MAILBOX_MAX, SNAPSHOT_BYTES, SNAPSHOT_EVENTS, STATE_HASH_EVERY
+from events.store import Append, Committed, Conflict, Duplicate, InboxEntry, InboxStatus, Outcome, Snapshot
+from runtime.context import current_turn
+from runtime.driver import TurnDriver
+from runtime.exchange import Reply
+from runtime.items import Item, KnownError, LostError, StaleError, first_of, resolve
+from runtime.records import append_of, entry_of
+from runtime.recovery import Recovered
+
+if TYPE_CHECKING:
+    from runtime.shard import Shard
+
+log = structlog.get_logger("cuebook.cell")
+FULL_RETRY_S: Final = 1.0
+
+
+class Cell:
+    """One live actor of one shard."""
+
+    __slots__ = (
+        "_requeued", "_settled", "_snapshot_bytes", "_snapshot_version", "committed", "driver", "inflight", "journal",
+        "key", "kind", "mailbox", "pending", "position", "shard", "state", "stream", "task", "time", "turn", "version",
+    )  # fmt: skip
+
+    def __init__(self, shard: "Shard", kind: ActorType[Any], key: str, stream: Any) -> None:
+        self.shard = shard
+        self.kind = kind
+        self.key = key
+        self.stream = stream
+        self.mailbox: deque[Item] = deque()
+        self.inflight: dict[str, Item] = {}
+        self.pending: deque[Item] = deque()
+        self.state: Any = None
+        self.version = 0
+        self.committed = 0
+        self.position = 0
+        self.time = 0
+        self.journal: list[RecordedEvent] = []
+        self.task: asyncio.Task[Any] | None = None
+        self.turn: Turn | None = None
+        self.driver: TurnDriver | None = None
+        self._settled: asyncio.Future[None] | None = None
+        self._requeued: list[Item] = []
+        self._snapshot_version = 0
+        self._snapshot_bytes = 0
+
+    # -- arrival ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        return self.task is None and not self.mailbox and not self.pending and not self._requeued
+
+    def receive(self, item: Item) -> None:
+        """Queue `item`, or attach it to the same command under way (S24). Never blocks.
+
+        Raises:
+            IdReused: the id is under way with another method or other arguments.
+            Overloaded: the mailbox is full; tells that are stored already are never refused.
+        """
+        command = item.command
+        if command.explicit and (same := self.inflight.get(command.command_id)) is not None:
+            if same.method is not item.method or same.arguments != item.arguments:
+                raise IdReused(f"{command.command_id} is the id of another command to {self.stream}", command_id=command.command_id)
+            same.replies.extend(item.replies)
+            same.stored = same.stored or item.stored
+            return
+        if item.method.query and self.turn is not None and self.turn.journaled:
+            self._answer_beside(item)
+            return
+        if item.stored is None and len(self.mailbox) >= MAILBOX_MAX:
+            raise Overloaded(f"{self.stream} has {MAILBOX_MAX:,} commands waiting", retry_after_ms=100)
+        if command.explicit and not item.method.query:
+            self.inflight[command.command_id] = item
+        self.mailbox.append(item)
+        self.wake()
+
+    def wake(self) -> None:
+        if self.task is None and self.mailbox:
+            self.task = self.shard.spawn(self._run(), name=f"cell {self.stream}")
+
+    # -- the loop -----------------------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            while self.mailbox and not self.shard.lost:
+                if self.state is None and not await self._recover():
+                    continue
+                item = self.mailbox.popleft()
+                if self._expired(item):
+                    self._finish(item, Reply(error=self.shard.deadline_passed()))
+                elif item.method.query:
+                    self._answer(item)
+                else:
+                    await self._handle(item)
+        finally:
+            self.task = None
+            self.turn = None
+        self.wake()
+
+    def _expired(self, item: Item) -> bool:
+        deadline = item.command.deadline_ms
+        return item.stored is not InboxStatus.RUNNING and deadline is not None and self.shard.now_ms() > deadline
+
+    async def _recover(self) -> bool:
+        """Fold the stream again after everything submitted has an outcome. False if the actor cannot be recovered: then everybody who
+        waits is told why, and the next command tries again."""
+        await self.settle()
+        try:
+            recovered: Recovered = await self.shard.recover(self.kind, self.stream)
+        except SupersededError:
+            self.shard.superseded()
+            return False
+        except CuebookError as error:
+            refusal = Unavailable(f"{self.stream} cannot be recovered: {error.message}", reason=error.code, **error.fields)
+            while self.mailbox:
+                self._finish(self.mailbox.popleft(), Reply(error=refusal))
+            return False
+        self.state = recovered.state
+        self.version = self.committed = recovered.version
+        self.journal = recovered.journal
+        self._snapshot_version = recovered.snapshot_version
+        self._snapshot_bytes = recovered.tail_bytes
+        return True
+
+    def _answer(self, item: Item) -> None:
+        """A query in mailbox order, on the speculative state (S17)."""
+        self._after_what_it_saw(item, self._query(item, self.state))
+
+    def _after_what_it_saw(self, item: Item, reply: Reply) -> None:
+        """An answer that rests on uncommitted state leaves with its commit; if that fails, it is made again."""
+        if self.pending:
+            self.pending[-1].after.append((item, reply))
+        else:
+            self._finish(item, reply)
+
+    def _answer_beside(self, item: Item) -> None:
+        """A query while a turn with a journal holds the mailbox: on the committed state."""
+        committed = None if self.driver is None else self.driver.committed_state
+        item.answer(self._query(item, self.state if committed is None else committed))
+
+    def _query(self, item: Item, state: Any) -> Reply:
+        turn = self._new_turn(item, state, TurnDriver(self, item), None)
+        try:
+            return self._reply(turn.answer(item.arguments))
+        except ActorError as error:
+            return Reply(error=error)
+        except Exception as error:
+            log.warning("query_failed", stream=self.stream, method=item.method.name, exc_info=error)
+            return Reply(error=HandlerFailed(f"{self.kind.name}.{item.method.name} raised {type(error).__name__}: {error}"))
+
+    def _new_turn(self, item: Item, state: Any, driver: TurnDriver, started: Any) -> Turn:
+        seed = "" if item.method.query else self.shard.seed()
+        return Turn(self.kind, self.key, item.command, item.method, state, self.version, driver, seed, started=started)
+
+    async def _handle(self, item: Item) -> None:
+        """Run one command to the end of its turn, or put it back where it has to be decided again."""
+        started = open_turn(self.journal, item.command.command_id) if item.stored is InboxStatus.RUNNING else None
+        driver = TurnDriver(self, item)
+        turn = self._new_turn(item, self.state, driver, started)
+        turn.bind(self.task)
+        self.turn, self.driver = turn, driver
+        token = current_turn.set(item.command)
+        try:
+            await self._decide(item, turn)
+        except StaleError:
+            self.state = None
+            if turn.journaled:
+                item.stored = InboxStatus.RUNNING
+            self.mailbox.appendleft(item)
+        except KnownError as known:
+            self.state = None
+            self._finish(item, self._remembered(item, known.entry))
+        except LostError:
+            self.shard.superseded()
+            self.shard.forward(item)
+        finally:
+            self.turn = self.driver = None
+            current_turn.reset(token)
+
+    async def _decide(self, item: Item, turn: Turn) -> None:
+        began = self.shard.clock.monotonic()
+        try:
+            item.reply = await turn.decide(item.arguments)
+        except (StaleError, LostError, KnownError):
+            raise
+        except BaseExceptionGroup as group:
+            # Concurrent steps raise together; what unwinds the turn comes first, else the first failure stands for all.
+            for unwinds in (LostError, KnownError, StaleError):
+                if found := group.subgroup(unwinds):
+                    raise first_of(found) from None
+            error = first_of(group)
+            if not isinstance(error, Exception):
+                raise
+            await self._end_badly(item, turn, error, began)
+        except Exception as error:  # noqa: BLE001  a handler may raise anything; it becomes its answer
+            await self._end_badly(item, turn, error, began)
+        else:
+            if turn.journaled:
+                await self._end(item, turn, InboxStatus.DONE, TURN_COMPLETED, {"reply": msgspec.Raw(item.reply)}, began)
+            else:
+                self._end_short(item, turn)
+
+    async def _end_badly(self, item: Item, turn: Turn, error: Exception, began: float) -> None:
+        if isinstance(error, ActorError):
+            await self._refuse(item, turn, error, began)
+        elif isinstance(error, NondeterminismError):
+            await self._park(item, turn, error, began)
+        else:
+            await self._fail(item, turn, error, began)
+
+    # -- how a turn ends ----------------------------------------------------------------------------------------------------------
+
+    def _end_short(self, item: Item, turn: Turn) -> None:
+        """One append group, no waiting: the next command may be decided at once (S14)."""
+        explicit = item.command.explicit or item.stored is not None
+        if not turn.emitted and not turn.sends and not explicit:
+            # Nothing to record and nobody can ask again: like a query.
+            self._after_what_it_saw(item, self._reply(item.reply))
+            return
+        self._submit(item, self._closing_group(item, turn, turn.emitted, InboxStatus.DONE, item.reply), self._short_outcome)
+
+    async def _end(
+        self,
+        item: Item,
+        turn: Turn,
+        status: InboxStatus,
+        event: str,
+        fields: dict[str, Any],
+        began: float,
+        *,
+        error: ActorError | None = None,
+    ) -> None:
+        """Close a turn that has a journal: what it emitted and sends, its end, and its reply commit as one group."""
+        duration_us = int((self.shard.clock.monotonic() - began) * 1_000_000)
+        emitted = turn.emitted if status is InboxStatus.DONE else []
+        if emitted is not turn.emitted or error is not None:
+            turn.sends.clear()
+        text = error.message[:500] if error is not None else None
+        events = [*emitted, end_event(event, fields, duration_us=duration_us, error=text)]
+        group = self._closing_group(item, turn, events, status, item.reply, code=error.number if error else None)
+        outcome = await self.commit_held(group)
+        if isinstance(outcome, Committed):
+            self._advance(outcome)
+            if turn.chunks_sent:
+                self.shard.exchange.chunk(item.command, self.shard.epoch, turn.chunks_sent, None, end=True)
+            if turn.emitted and status is not InboxStatus.DONE:
+                self.state = None
+            self._finish(item, self._reply(item.reply, error))
+            return
+        # The log moved under a turn that holds its actor: run it again from its journal.
+        self.state = None
+        item.stored = InboxStatus.RUNNING
+        self.mailbox.appendleft(item)
+
+    async def _refuse(self, item: Item, turn: Turn, refusal: ActorError, began: float) -> None:
+        if turn.journaled:
+            item.reply = canonical(error_body(refusal))
+            await self._end(item, turn, InboxStatus.REFUSED, TURN_REFUSED, error_body(refusal), began, error=refusal)
+            return
+        if turn.emitted:
+            self.state = None
+        if item.stored is not None:
+            # A tell has nobody to hear the refusal: it becomes a control event, and its inbox row is finished (S11).
+            body = error_body(refusal)
+            event = end_event(TURN_REFUSED, body, error=refusal.message[:500])
+            await self._end_stored(item, event, InboxStatus.REFUSED, refusal)
+        elif item.command.explicit and (entry := await self.shard.store.inbox(self.stream, item.command.command_id)) is not None:
+            self._finish(item, self._remembered(item, entry))
+        else:
+            self._after_what_it_saw(item, self._reply(error=refusal))
+
+    async def _fail(self, item: Item, turn: Turn, error: Exception, began: float) -> None:
+        """The handler raised: nothing it emitted is kept, and the failure itself is recorded, so that 500 can name it."""
+        name = f"{self.kind.name}.{item.method.name}"
+        text = f"{name} raised {type(error).__name__}: {error}"[:2_000]
+        log.warning("turn_failed", stream=self.stream, method=item.method.name, error=text, exc_info=error)
+        fields = {"method": item.method.name, "type": type(error).__name__, "message": str(error)[:2_000]}
+        if turn.emitted:
+            self.state = None
+        if turn.journaled:
+            failure = HandlerFailed(text)
+            item.reply = canonical(error_body(failure))
+            await self._end(item, turn, InboxStatus.FAILED, TURN_FAILED, fields, began, error=failure)
+            return
+        if item.command.explicit and item.stored is None:
+            entry = await self.shard.store.inbox(self.stream, item.command.command_id)
+            if entry is not None:
+                self._finish(item, self._remembered(item, entry))
+                return
+        await self._end_stored(item, end_event(TURN_FAILED, fields, error=text[:500]), InboxStatus.FAILED, HandlerFailed(text))
+
+    async def _end_stored(self, item: Item, event: NewEvent, status: InboxStatus, error: ActorError) -> None:
+        """Record how a turn without a journal failed. Only a tell has an inbox row to finish: an ask may be tried again (S24)."""
+        await self.settle()
+        if self.state is None and not await self._recover():
+            return
+        inbox = self.entry(item, status, canonical(error_body(error)), error.number) if item.stored is not None else None
+        outcome = await self.commit_held(self.group(item, [event], inbox))
+        if isinstance(outcome, Committed):
+            self._advance(outcome)
+            if isinstance(error, HandlerFailed):
+                error.fields["event_id"] = outcome.events[0].event_id
+        self._finish(item, self._reply(error=error))
+
+    async def _park(self, item: Item, turn: Turn, error: NondeterminismError, began: float) -> None:
+        """S19: the code no longer follows the journal. Stop here, say so, free the mailbox."""
+        failure = HandlerFailed(f"{self.kind.name}.{item.method.name} cannot be run again: {error.message}", **error.fields)
+        item.reply = canonical(error_body(failure))
+        self.state = None if turn.emitted else self.state
+        fields = {"method": item.method.name, "message": error.message, **error.fields}
+        await self._end(item, turn, InboxStatus.FAILED, TURN_PARKED, fields, began, error=failure)
+
+    # -- append groups ------------------------------------------------------------------------------------------------------------
+
+    def group(self, item: Item, events: list[NewEvent], inbox: InboxEntry | None) -> Append:
+        """An append group of `item` on top of everything submitted so far."""
+        return append_of(self.shard.code_version, self.stream, self.version, item, events, inbox)
+
+    def entry(self, item: Item, status: InboxStatus, reply: bytes | None, code: int | None) -> InboxEntry:
+        return entry_of(self.stream, item, status, reply, code, self.shard.clock)
+
+    def _closing_group(
+        self, item: Item, turn: Turn, events: list[NewEvent], status: InboxStatus, reply: bytes, *, code: int | None = None
+    ) -> Append:
+        if turn.sends:
+            told = [sent_event(send.receiver, send.method, send.args, send.command_id) for send in turn.sends]
+            events = [*events, *told]
+        version = self.version + len(events)
+        self._snapshot_bytes += turn.payload_bytes
+        snapshot = None
+        if status is InboxStatus.DONE and turn.emitted:
+            due = version - self._snapshot_version >= SNAPSHOT_EVENTS or self._snapshot_bytes >= SNAPSHOT_BYTES
+            if due:
+                body = self.kind.encode_state(self.state)
+                snapshot = Snapshot(stream=self.stream, version=version, state=body, shape=self.kind.shape)  # type: ignore[arg-type]
+                self._snapshot_version, self._snapshot_bytes = version, 0
+            if due or version // STATE_HASH_EVERY != self.version // STATE_HASH_EVERY:
+                events = [*events[:-1], msgspec.structs.replace(events[-1], state_hash=canonical_hash(self.state))]
+        inbox = self.entry(item, status, reply, code)
+        return append_of(self.shard.code_version, self.stream, self.version, item, events, inbox, turn.sends, snapshot)
+
+    def _submit(self, item: Item, group: Append, on_outcome: Callable[[Item, Outcome | CuebookError], None]) -> None:
+        self.version += len(group.events)
+        self.pending.append(item)
+        self.shard.commit.submit(group, partial(on_outcome, item))
+
+    async def commit_held(self, group: Append) -> Outcome:
+        """Commit a group of the turn that holds this actor. A full disk is waited out: a turn that has begun is not given up for that.
+        Cancelling or timing out a caller never cancels a commit.
+
+        Raises:
+            LostError: the shard has another owner.
+            StaleError: the outcome is unknown; the turn runs again from what the log holds.
+        """
+        while True:
+            future: asyncio.Future[Outcome | CuebookError] = asyncio.get_running_loop().create_future()
+            self.shard.commit.submit(group, partial(resolve, future))
+            outcome = await asyncio.shield(future)
+            if isinstance(outcome, LogFullError):
+                await asyncio.sleep(FULL_RETRY_S)
+            elif isinstance(outcome, SupersededError):
+                raise LostError
+            elif isinstance(outcome, CuebookError):
+                log.warning("commit_outcome_unknown", stream=self.stream, error=outcome.message)
+                raise StaleError
+            else:
+                return outcome
+
+    # -- outcomes -----------------------------------------------------------------------------------------------------------------
+
+    def _short_outcome(self, item: Item, outcome: Outcome | CuebookError) -> None:
+        """Called in commit order; each outcome is told apart (S18)."""
+        self.pending.popleft()
+        if isinstance(outcome, Committed):
+            self._committed(item, outcome)
+            return
+        self.state = None
+        if isinstance(outcome, Duplicate):
+            self._finish(item, self._remembered(item, outcome.entry))
+        elif isinstance(outcome, Conflict):
+            self._again_or_fail(item, HandlerFailed(f"{self.stream}: {outcome.reason}"))
+        elif isinstance(outcome, SupersededError):
+            self.shard.superseded()
+            self.shard.forward(item)
+        elif isinstance(outcome, LogFullError):
+            self._finish(item, Reply(error=LogFull("the disk is full: the log is read-only until space returns", retry_after_ms=1_000)))
+        else:
+            # Unknown: the store looks the command id up when the group comes again, and answers Duplicate if it was done.
+            self._again_or_fail(item, HandlerFailed(f"{self.stream}: {outcome.message}"))
+        for waiting, _ in item.after:
+            if self.shard.lost:
+                self.shard.forward(waiting)
+            else:
+                self._requeued.append(waiting)
+        item.after.clear()
+        self._settle_if_done()
+
+    def _committed(self, item: Item, outcome: Committed) -> None:
+        self._stands_at(outcome)
+        self._finish(item, self._reply(item.reply))
+        for waiting, reply in item.after:
+            self._finish(waiting, self._reply(reply.body, reply.error))
+        item.after.clear()
+        self.shard.committed(outcome)
+        self._settle_if_done()
+
+    def recorded(self, outcome: Committed) -> None:
+        """Something of the turn that holds this actor is durable."""
+        self._stands_at(outcome)
+        self.shard.committed(outcome)
+
+    def _advance(self, outcome: Committed) -> None:
+        self.version = outcome.version
+        self.recorded(outcome)
+
+    def _again_or_fail(self, item: Item, failure: ActorError) -> None:
+        if item.attempts == 0:
+            item.attempts = 1
+            # From now on its id must be looked up: the first attempt may have been committed.
+            item.command = msgspec.structs.replace(item.command, explicit=True)
+            self._requeued.append(item)
+        else:
+            self._finish(item, Reply(error=failure))
+
+    def _settle_if_done(self) -> None:
+        if self.pending:
+            return
+        if self._requeued:
+            self.mailbox.extendleft(reversed(self._requeued))
+            self._requeued.clear()
+        if self._settled is not None and not self._settled.done():
+            self._settled.set_result(None)
+        self.wake()
+
+    async def settle(self) -> None:
+        """Wait until every group submitted so far has an outcome."""
+        while self.pending:
+            if self._settled is None or self._settled.done():
+                self._settled = asyncio.get_running_loop().create_future()
+            await self._settled
+
+    def _stands_at(self, outcome: Committed) -> None:
+        self.committed, self.position, self.time = outcome.version, outcome.position, outcome.time
+
+    def _reply(self, body: bytes = b"null", error: ActorError | None = None) -> Reply:
+        return Reply(body, error, self.committed, self.position, self.time)
+
+    def _finish(self, item: Item, reply: Reply) -> None:
+        if self.inflight.get(item.command.command_id) is item:
+            del self.inflight[item.command.command_id]
+        if item.stored is not None:
+            self.shard.stored_done()
+        item.answer(reply)
+
+    def _remembered(self, item: Item, entry: InboxEntry) -> Reply:
+        """The original answer to a repeated id (S24)."""
+        # Without a hash the id was made up by us, so the row can only be this command's own.
+        if entry.method != item.method.name or (entry.args_hash and entry.args_hash != item.args_hash()):
+            return Reply(error=IdReused(f"{entry.command_id} is the id of another command to {self.stream}", command_id=entry.command_id))
+        if entry.code is not None:
+            return Reply(error=error_from_body(entry.reply or b"{}"))
+        return self._reply(entry.reply or b"null")

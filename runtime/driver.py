@@ -1,0 +1,100 @@
+"""The driver of one turn against the log: the barrier, the journal, and what a handler asks of the world (S15, S17)."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from actors.journal import started_event
+from actors.turn import Call, Turn
+from events.envelope import NewEvent
+from events.store import Committed, Conflict, Duplicate, InboxStatus, Outcome
+from runtime.items import Item, KnownError, StaleError
+
+if TYPE_CHECKING:
+    from runtime.cell import Cell
+
+
+class TurnDriver:
+    """Adapter of `actors.turn.Driver`. One per turn."""
+
+    __slots__ = ("_cell", "_item", "_opening", "committed_state")
+
+    def __init__(self, cell: "Cell", item: Item) -> None:
+        self._cell = cell
+        self._item = item
+        self._opening: asyncio.Future[None] | None = None
+        self.committed_state: Any = None
+        """What queries see once this turn has changed the working state; None while both are the same."""
+
+    async def record(self, turn: Turn, events: list[NewEvent]) -> int:
+        cell = self._cell
+        if not turn.journaled:
+            if self._opening is None:
+                self._opening = asyncio.get_running_loop().create_future()
+                return await self._open(turn, events, self._opening)
+            await self._opening
+            if not turn.journaled:
+                raise StaleError
+        group = cell.group(self._item, events, None)
+        cell.version += len(events)
+        return self._recorded(turn, await cell.commit_held(group))
+
+    async def _open(self, turn: Turn, events: list[NewEvent], opening: asyncio.Future[None]) -> int:
+        """The barrier. If it fails the handler unwinds, and so do concurrent steps of it that wait for `opening`."""
+        cell = self._cell
+        try:
+            await cell.settle()
+            if cell.state is None:
+                raise StaleError
+            first = started_event(turn.started(cell.shard.code_version))
+            group = cell.group(self._item, [first, *events], cell.entry(self._item, InboxStatus.RUNNING, None, None))
+            outcome = await cell.commit_held(group)
+            if isinstance(outcome, Duplicate):
+                raise KnownError(outcome.entry)
+            if isinstance(outcome, Conflict):
+                raise StaleError
+            cell.version += len(group.events)
+            at_us = self._recorded(turn, outcome)
+            if turn.emitted:
+                self.committed_state = (await cell.shard.recover(cell.kind, cell.stream)).state
+            turn.journaled = True
+            return at_us
+        finally:
+            if not opening.done():
+                opening.set_result(None)
+
+    def _recorded(self, turn: Turn, outcome: Outcome) -> int:
+        if not isinstance(outcome, Committed):
+            raise StaleError
+        self._cell.recorded(outcome)
+        turn.time = outcome.time
+        return outcome.events[-1].recorded_at_us
+
+    async def ask(self, turn: Turn, call: Call) -> bytes:
+        shard = self._cell.shard
+        reply = await shard.exchange.ask(call, turn, shard.call_deadline_ms(turn.command, call.timeout_s))
+        self._item.received_time = max(self._item.received_time, reply.time)
+        if reply.error is not None:
+            raise reply.error
+        return reply.body
+
+    async def query_view(self, turn: Turn, projection: str, operation: str, body: bytes) -> bytes:
+        shard = self._cell.shard
+        return await shard.exchange.query_view(projection, operation, body, shard.call_deadline_ms(turn.command, None))
+
+    async def run_step(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if inspect.iscoroutinefunction(function):
+            return await function(*args, **kwargs)
+        result = await self._cell.shard.run_in_thread(partial(function, *args, **kwargs))
+        return await result if inspect.isawaitable(result) else result
+
+    def send_chunk(self, turn: Turn, offset: int, data: Any) -> None:
+        shard = self._cell.shard
+        shard.exchange.chunk(turn.command, shard.epoch, offset, data, end=False)
+
+    def before_first_emit(self, turn: Turn) -> None:
+        if turn.journaled:
+            kind = self._cell.kind
+            self.committed_state = kind.decode_state(kind.encode_state(turn.state))

@@ -1,0 +1,457 @@
+"""The exchange over NATS: what reaches the shards of this process, and what leaves them.
+
+Callbacks only enqueue (a nats-py callback is awaited in line), and everything that leaves goes through one queue with one writer task
+that exists only while there is something to write. What is a hint may be lost; what is not is repeated by its owner: asks by id until
+their deadline, outbox rows until acknowledged.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from actors.errors import ActorError, OutcomeUnknown, TooLarge, Unavailable, error_body, error_from_body
+from actors.turn import Call, Command, Turn
+from events.clock import Clock
+from events.codec import canonical_hash, encode
+from events.envelope import RecordedEvent
+from events.errors import CuebookError
+from events.ids import CommandId, StreamId, is_token, parse_stream_id, shard_of, stream_id
+from events.limits import ASK_DEADLINE_S, PUBLISH_RESERVE_BYTES
+from events.store import Arrival, PendingSend
+from runtime.exchange import Reply, ReplyTo
+from runtime.records import arrival_of
+from runtime.shard import Shard
+from runtime.tasks import Tasks
+from runtime.wire import (
+    ERROR,
+    ERROR_CODE,
+    META_COMMAND,
+    META_POSITION,
+    META_SHARD,
+    META_VERSION,
+    Answer,
+    Envelope,
+    Subjects,
+    cloud_event,
+    decode_answer,
+    decode_envelopes,
+    encode_answer,
+    encode_envelopes,
+    parse_address,
+    parse_headers,
+)
+
+log = structlog.get_logger("cuebook.exchange")
+_ASK_AGAIN_S: Final = 5.0
+_NO_OWNER_AGAIN_S: Final = 0.1
+_UNAVAILABLE_AGAIN_S: Final = 0.2
+_QUEUE_GROUP: Final = "cue"
+
+
+class ExchangeStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts since the start of the process."""
+
+    asks: int
+    replies: int
+    published: int
+    dropped: int
+    forwarded: int
+
+
+class _Waiting(msgspec.Struct):
+    """An ask of ours that is under way."""
+
+    envelope: Envelope
+    shard: int
+    future: asyncio.Future[Reply]
+
+
+class NatsExchange:
+    """Adapter of `runtime.exchange.Exchange`."""
+
+    def __init__(self, client: Client, subjects: Subjects, tasks: Tasks, clock: Clock, worker: str) -> None:
+        self._nc = client
+        self.subjects = subjects
+        self._tasks = tasks
+        self._clock = clock
+        self._worker = worker
+        self._inbox = f"_INBOX.{worker}"
+        self._shards: dict[int, Shard] = {}
+        self._subscriptions: dict[int, Subscription] = {}
+        self._waiting: dict[str, _Waiting] = {}
+        self._asked = 0
+        self._out: deque[tuple[str, bytes, dict[str, str] | None, str]] = deque()
+        self._writer: asyncio.Task[None] | None = None
+        self._calls: dict[int, list[Envelope]] = {}
+        self._hints: dict[int, int] = {}
+        self.paused = False
+        """Set while messages that waited in our socket during a pause of this process are read: headerless asks are expired (S10)."""
+        self._asks = self._replies = self._published = self._dropped = self._forwarded = 0
+
+    async def start(self) -> None:
+        await self._nc.subscribe(f"{self._inbox}.>", cb=self._on_reply)
+        # On a server without our mapping every ask comes here; with it, only what the mapping does not match (S8).
+        await self._nc.subscribe(f"{self.subjects.namespace}.ask.>", queue=_QUEUE_GROUP, cb=self._on_unmapped)
+
+    # -- shards of this process ---------------------------------------------------------------------------------------------------
+
+    async def listen(self, number: int, on_message: Callable[[Msg], None]) -> None:
+        """Subscribe to everything for shard `number` and hand it to `on_message`, which buffers until the shard is ready (S5)."""
+
+        async def callback(message: Msg) -> None:
+            on_message(message)
+
+        self._subscriptions[number] = await self._nc.subscribe(
+            f"{self.subjects.shard(number)}.>", cb=callback, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
+        await self._nc.flush()
+
+    def serve(self, shard: Shard) -> Callable[[Msg], None]:
+        """From now on `shard` decides here; returns what handles its messages."""
+        self._shards[shard.number] = shard
+        prefix = len(self.subjects.shard(shard.number)) + 1
+        return partial(self._on_shard, shard, prefix)
+
+    async def stop_listening(self, number: int) -> None:
+        subscription = self._subscriptions.pop(number, None)
+        if subscription is not None and not self._nc.is_closed:
+            await subscription.drain()  # type: ignore[no-untyped-call]
+
+    def forget(self, number: int) -> None:
+        self._shards.pop(number, None)
+
+    # -- what comes in ------------------------------------------------------------------------------------------------------------
+
+    def _on_shard(self, shard: Shard, prefix: int, message: Msg) -> None:
+        tokens = message.subject[prefix:].split(".")
+        if tokens[0] == "ask":
+            self._on_ask(message, tokens[1:])
+        elif tokens[0] == "call" and not shard.lost:
+            self._on_call(shard, message)
+
+    async def _on_unmapped(self, message: Msg) -> None:
+        self._on_ask(message, message.subject.split(".")[2:])
+
+    def _on_ask(self, message: Msg, tokens: list[str]) -> None:
+        self._asks += 1
+        reply_to = message.reply
+        meta = False
+        try:
+            address = parse_address(tokens)
+            headers = parse_headers(message.headers)
+            meta = headers.meta
+            explicit = address.command_id or headers.command_id
+            now_us = self._clock.wall_us()
+            deadline_ms = headers.deadline_ms
+            if deadline_ms is None:
+                # A pause of this process may have made the caller give up long ago (S10).
+                deadline_ms = 0 if self.paused else now_us // 1_000 + int(ASK_DEADLINE_S * 1_000)
+            command = Command(
+                stream=stream_id(address.type, address.id), method=address.method, args=message.data,
+                command_id=CommandId(explicit or self._made_up_id(reply_to, now_us)), explicit=explicit is not None,
+                received_at_us=now_us, correlation_id=headers.correlation_id, causation_id=headers.causation_id,
+                traceparent=headers.traceparent, deadline_ms=deadline_ms,
+            )  # fmt: skip
+        except ActorError as error:
+            self._reply(reply_to, None, meta, Reply(error=error))
+            return
+        reply = partial(self._reply, reply_to, command, meta)
+        shard = self._shards.get(self.shard_of(command.stream))
+        if shard is None or shard.lost:
+            self.forward(command, reply)
+        else:
+            shard.receive(command, reply)
+
+    def _made_up_id(self, reply_to: str, now_us: int) -> str:
+        """A caller without an id is known by its reply subject, so that copies which two owners saw are one command (S5). Clients number
+        their inboxes, so these ids also land side by side in the inbox index."""
+        name = reply_to.removeprefix("_INBOX.").replace(".", "-")
+        if is_token(name):
+            return name
+        return f"{now_us:014x}-{canonical_hash([reply_to, self._worker, self._asks])[:16]}"
+
+    def _on_call(self, shard: Shard, message: Msg) -> None:
+        try:
+            envelopes = decode_envelopes(message.data)
+        except msgspec.DecodeError as error:
+            log.warning("call_malformed", shard=shard.number, error=str(error))
+            return
+        now_us = self._clock.wall_us()
+        sends: list[Envelope] = []
+        done: list[tuple[StreamId, StreamId, str, int]] = []
+        for envelope in envelopes:
+            if envelope.kind == "ask":
+                command = envelope.command(now_us)
+                shard.receive(command, partial(self._answer, envelope.reply))
+            elif envelope.kind == "send":
+                sends.append(envelope)
+            elif envelope.kind == "ack":
+                done.append((StreamId(envelope.sender or ""), StreamId(envelope.stream), envelope.incarnation, envelope.n))
+            elif envelope.kind == "gap":
+                shard.missing(StreamId(envelope.sender or ""), StreamId(envelope.stream), envelope.incarnation, envelope.n)
+        if done:
+            self._tasks.spawn(self._acknowledged(shard, done), name=f"acknowledge {shard.number}")
+        if sends:
+            self._tasks.spawn(self._accept(shard, sends, now_us), name=f"accept {shard.number}")
+
+    async def _acknowledged(self, shard: Shard, done: list[tuple[StreamId, StreamId, str, int]]) -> None:
+        try:
+            await shard.acknowledged(done)
+        except CuebookError as error:
+            log.info("acknowledge_failed", shard=shard.number, error=error.message)  # the rows are sent again
+
+    async def _accept(self, shard: Shard, sends: list[Envelope], now_us: int) -> None:
+        """Commit outbox rows of other shards into our inbox, then acknowledge them (S25)."""
+        arrivals = []
+        for send in sends:
+            command = send.command(now_us)
+            source = f"{send.sender}#{send.n}"
+            entry = arrival_of(command, shard.args_hash(command), source)
+            arrivals.append(
+                Arrival(entry=entry, sender=StreamId(send.sender or ""), n=send.n, incarnation=send.incarnation, time=send.time)
+            )
+        try:
+            results = await shard.accept(arrivals)
+        except CuebookError as error:
+            log.info("accept_failed", shard=shard.number, error=error.message)  # not acknowledged, so it comes again
+            return
+        for send, result in zip(sends, results, strict=True):
+            gap = result.result == "gap"
+            back = Envelope(
+                kind="gap" if gap else "ack", stream=send.stream, sender=send.sender, n=result.expected if gap else send.n,
+                incarnation=send.incarnation,
+            )  # fmt: skip
+            self._call(self.shard_of(StreamId(send.sender or "")), back)
+
+    # -- replies ------------------------------------------------------------------------------------------------------------------
+
+    def _reply(self, subject: str, command: Command | None, meta: bool, reply: Reply) -> None:
+        self._replies += 1
+        if not subject:
+            return
+        headers: dict[str, str] | None = None
+        if meta and command is not None:
+            headers = {
+                META_COMMAND: command.command_id,
+                META_SHARD: str(self.shard_of(command.stream)),
+                META_VERSION: str(reply.version),
+                META_POSITION: str(reply.position),
+            }
+        if reply.error is None:
+            self._publish(subject, reply.body, headers)
+            return
+        headers = headers or {}
+        headers[ERROR_CODE] = str(reply.error.number)
+        headers[ERROR] = f"{reply.error.error}: {reply.error.message}"[:256].replace("\n", " ").replace("\r", " ")
+        self._publish(subject, encode(error_body(reply.error)), headers)
+
+    def _answer(self, subject: str, reply: Reply) -> None:
+        """The reply to another worker: compact, and with the logical time that orders what follows from it (S30)."""
+        self._replies += 1
+        body = reply.body if reply.error is None else encode(error_body(reply.error))
+        answer = Answer(body=body, failed=reply.error is not None, version=reply.version, position=reply.position, time=reply.time)
+        self._publish(subject, encode_answer(answer), None)
+
+    async def _on_reply(self, message: Msg) -> None:
+        token = message.subject[len(self._inbox) + 1 :]
+        if token.startswith("none."):
+            # nats-server's own 503: nobody owns that shard right now.
+            shard = int(token[5:])
+            asyncio.get_running_loop().call_later(_NO_OWNER_AGAIN_S, self.ask_again, shard)
+            return
+        waiting = self._waiting.get(token)
+        if waiting is None or waiting.future.done():
+            return
+        answer = decode_answer(message.data)
+        error = error_from_body(answer.body) if answer.failed else None
+        if isinstance(error, Unavailable):
+            asyncio.get_running_loop().call_later(_UNAVAILABLE_AGAIN_S, self._ask_once, waiting)
+            return
+        waiting.future.set_result(Reply(b"null" if error else answer.body, error, answer.version, answer.position, answer.time))
+
+    # -- asks of ours -------------------------------------------------------------------------------------------------------------
+
+    async def ask(self, call: Call, turn: Turn, deadline_ms: int) -> Reply:
+        command = turn.command
+        envelope = Envelope(
+            kind="ask", stream=call.receiver, method=call.method, args=call.args, command_id=call.command_id,
+            sender=command.stream, causation_id=command.command_id, correlation_id=command.correlation_id or command.command_id,
+            traceparent=command.traceparent, deadline_ms=deadline_ms, chain=(*command.chain, command.stream), time=turn.time,
+        )  # fmt: skip
+        return await self._ask(envelope, deadline_ms)
+
+    def forward(self, command: Command, reply: ReplyTo) -> None:
+        self._forwarded += 1
+        deadline_ms = command.deadline_ms or self._clock.wall_us() // 1_000 + int(ASK_DEADLINE_S * 1_000)
+        envelope = Envelope(
+            kind="ask", stream=command.stream, method=command.method, args=command.args, command_id=command.command_id,
+            explicit=True, sender=command.sender, causation_id=command.causation_id, correlation_id=command.correlation_id,
+            traceparent=command.traceparent, deadline_ms=deadline_ms, chain=command.chain, time=command.time,
+        )  # fmt: skip
+
+        async def relay() -> None:
+            reply(await self._ask(envelope, deadline_ms))
+
+        self._tasks.spawn(relay(), name=f"forward {command.stream}")
+
+    async def _ask(self, envelope: Envelope, deadline_ms: int) -> Reply:
+        """Send until an answer comes or the deadline passes; the id makes repeats harmless."""
+        self._asked += 1
+        token_number = self._asked
+        token = f"r.{token_number}"
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        sent = msgspec.structs.replace(envelope, reply=f"{self._inbox}.{token}")
+        waiting = _Waiting(sent, self.shard_of(StreamId(envelope.stream)), future)
+        self._waiting[token] = waiting
+        again: asyncio.TimerHandle | None = None
+
+        def repeat() -> None:
+            nonlocal again
+            self._ask_once(waiting)
+            # Only a safety net: a new owner and a missing one are both announced. Spread, so that many do not repeat at once.
+            again = asyncio.get_running_loop().call_later(_ASK_AGAIN_S * (0.8 + 0.025 * (token_number % 16)), repeat)
+
+        try:
+            repeat()
+            async with asyncio.timeout(max(0.0, deadline_ms / 1_000 - self._clock.wall_us() / 1_000_000)):
+                return await future
+        except TimeoutError:
+            return Reply(error=OutcomeUnknown(f"no answer from {envelope.stream} before the deadline; ask again with the same id"))
+        finally:
+            del self._waiting[token]
+            if again is not None:
+                again.cancel()
+
+    def _ask_once(self, waiting: _Waiting) -> None:
+        if not waiting.future.done():
+            self._call(waiting.shard, waiting.envelope)
+
+    def ask_again(self, shard: int) -> None:
+        """Repeat everything that is asked of `shard`: it has a new owner, or had none."""
+        for waiting in list(self._waiting.values()):
+            if waiting.shard == shard:
+                self._ask_once(waiting)
+
+    async def wait_answered(self) -> None:
+        """Wait until nothing asked from here is unanswered."""
+        while self._waiting:
+            await asyncio.wait([waiting.future for waiting in self._waiting.values()])
+            await asyncio.sleep(0)  # let the askers take their answers
+
+    async def query_view(self, projection: str, operation: str, body: bytes, deadline_ms: int) -> bytes:
+        timeout_s = max(0.001, deadline_ms / 1_000 - self._clock.wall_us() / 1_000_000)
+        try:
+            message = await self._nc.request(self.subjects.view(projection, operation), body, timeout=timeout_s)
+        except nats.errors.NoRespondersError as error:
+            raise Unavailable(f"the projection {projection!r} is not running", retry_after_ms=1_000) from error
+        except (nats.errors.Error, TimeoutError) as error:
+            raise OutcomeUnknown(f"no answer from the projection {projection!r}: {error}") from error
+        if message.headers and ERROR_CODE in message.headers:
+            raise error_from_body(message.data)
+        return message.data
+
+    # -- what leaves --------------------------------------------------------------------------------------------------------------
+
+    def chunk(self, command: Command, attempt: int, offset: int, data: Any, *, end: bool) -> None:
+        self._publish(self.subjects.chunk(command), encode({"attempt": attempt, "offset": offset, "data": data, "end": end}), None)
+
+    def committed(self, shard: int, position: int, events: Sequence[RecordedEvent]) -> None:
+        room = self._nc.max_payload - PUBLISH_RESERVE_BYTES
+        for event in events:
+            body = cloud_event(event, self.subjects.namespace, data=event.key_id is None)
+            if len(body) > room:
+                body = cloud_event(event, self.subjects.namespace, data=False)
+            self._publish(self.subjects.event(event), body, None)
+        if shard not in self._hints:
+            asyncio.get_running_loop().call_soon(self._flush_hint, shard)
+        self._hints[shard] = max(position, self._hints.get(shard, 0))
+
+    def _flush_hint(self, shard: int) -> None:
+        self._publish(self.subjects.commit(shard), b"%d" % self._hints.pop(shard), None)
+
+    def send(self, rows: Sequence[PendingSend]) -> None:
+        for row in rows:
+            entry = row.entry
+            self._call(
+                self.shard_of(entry.receiver),
+                Envelope(
+                    kind="send", stream=entry.receiver, method=entry.method, args=entry.args, command_id=entry.command_id,
+                    sender=row.sender, causation_id=entry.causation_id, correlation_id=entry.correlation_id,
+                    traceparent=entry.traceparent, deadline_ms=entry.deadline_ms, time=row.time, n=row.n, incarnation=row.incarnation,
+                ),
+            )  # fmt: skip
+
+    def announce(self, body: dict[str, Any]) -> None:
+        """Tell the other processes that ownership may have changed; only a hint."""
+        self._publish(self.subjects.control, encode(body), None)
+
+    def _call(self, shard: int, envelope: Envelope) -> None:
+        """Queue one envelope for a shard; what queues up in one turn of the loop leaves as one message."""
+        queue = self._calls.get(shard)
+        if queue is None:
+            queue = self._calls[shard] = []
+            asyncio.get_running_loop().call_soon(self._flush_calls, shard)
+        queue.append(envelope)
+
+    def _flush_calls(self, shard: int) -> None:
+        batch: list[Envelope] = []
+        size = 0
+        room = self._nc.max_payload - PUBLISH_RESERVE_BYTES
+        none = f"{self._inbox}.none.{shard}"
+        for envelope in self._calls.pop(shard):
+            if batch and size + len(envelope.args) + 512 > room:
+                self._publish(self.subjects.call(shard), encode_envelopes(batch), None, none)
+                batch, size = [], 0
+            batch.append(envelope)
+            size += len(envelope.args) + 512
+        self._publish(self.subjects.call(shard), encode_envelopes(batch), None, none)
+
+    def _publish(self, subject: str, body: bytes, headers: dict[str, str] | None, reply: str = "") -> None:
+        if len(body) + PUBLISH_RESERVE_BYTES > self._nc.max_payload and ERROR_CODE not in (headers or {}):
+            # An oversize publish makes nats-server close this worker's connection (S12).
+            error = TooLarge(f"the answer has {len(body):,} bytes; this NATS server allows {self._nc.max_payload:,}")
+            body, headers = encode(error_body(error)), {ERROR_CODE: "413", ERROR: "too_large"}
+        self._out.append((subject, body, headers, reply))
+        if self._writer is None:
+            self._writer = self._tasks.spawn(self._write(), name="publish")
+
+    async def _write(self) -> None:
+        publish = self._nc.publish
+        try:
+            while self._out:
+                subject, body, headers, reply = self._out.popleft()
+                try:
+                    await publish(subject, body, reply=reply, headers=headers)
+                    self._published += 1
+                except (nats.errors.Error, OSError) as error:
+                    # Replies are asked for again by id, sends are sent again, the rest are hints.
+                    self._dropped += 1
+                    if self._dropped % 1_000 == 1:
+                        log.warning("publish_dropped", subject=subject, error=repr(error), dropped=self._dropped)
+        finally:
+            self._writer = None
+
+    async def flush(self) -> None:
+        """Write out what is queued: before this process ends."""
+        while self._writer is not None:
+            await asyncio.wait([self._writer])
+        if self._nc.is_connected:
+            await self._nc.flush()
+
+    def shard_of(self, stream: StreamId) -> int:
+        type_name, key = parse_stream_id(stream)
+        return shard_of(type_name, key, self.subjects.shards)
+
+    def statistics(self) -> ExchangeStatistics:
+        return ExchangeStatistics(
+            asks=self._asks, replies=self._replies, published=self._published, dropped=self._dropped, forwarded=self._forwarded
+        )

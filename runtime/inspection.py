@@ -1,0 +1,426 @@
+"""The read side of a log: merged order, states of the past, differences, verification of states. No NATS, no files: a `LogReader`.
+
+Everything here is the same for the command line on files, for ``cue.log`` and for tests. What needs the code of actors says so where it has
+none, and shows events instead (S32).
+"""
+
+import heapq
+import re
+import string
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from actors.errors import BadPayload, Unknown
+from actors.registry import ActorType, Registry
+from actors.traps import pure
+from events.appending import TIME_DIGITS
+from events.codec import canonical_hash
+from events.envelope import RecordedEvent
+from events.errors import CorruptLogError, CuebookError
+from events.ids import Position, StreamId, parse_stream_id
+from events.store import LogReader, Snapshot, StreamInfo
+from runtime.filters import EVERYTHING, Filter
+from runtime.recovery import fold
+
+Positions = Mapping[int, int]
+"""A place in the whole log: the last position seen per shard. A shard that is not named counts from its start."""
+_MERGE_PAGE: Final = 256
+_PLACE: Final = re.compile(r"(\d{1,4}):(\d{1,18})")
+_FOLD_PAGE: Final = 1_000
+
+
+# -- the merged order (S30) ---------------------------------------------------------------------------------------------------------------
+
+
+async def head(reader: LogReader) -> dict[int, int]:
+    """The newest position of every shard."""
+    return {shard: int((await reader.info(shard)).position) for shard in range(reader.shards)}
+
+
+class _Cursor:
+    """One shard of a merge: a page at a time, forwards from `at` or backwards from below it."""
+
+    def __init__(self, reader: LogReader, shard: int, at: int, end: int, *, backwards: bool) -> None:
+        self._reader = reader
+        self._shard = shard
+        self._at = at
+        self._end = end
+        self._backwards = backwards
+        self._page: deque[RecordedEvent] = deque()
+
+    async def next(self) -> RecordedEvent | None:
+        if not self._page:
+            if self._backwards:
+                self._page.extend(await self._reader.read_last(self._shard, before=self._at, limit=_MERGE_PAGE))
+            elif self._at < self._end:
+                self._page.extend(await self._reader.read(self._shard, after=self._at, limit=_MERGE_PAGE))
+        if not self._page:
+            return None
+        event = self._page.popleft()
+        self._at = event.position
+        return event if self._backwards or event.position <= self._end else None
+
+
+async def merged(
+    reader: LogReader, *, after: Positions | None = None, upto: Positions | None = None
+) -> AsyncGenerator[RecordedEvent, None]:
+    """Events of all shards in the order (logical time, shard, position), a page per shard in memory (S30).
+
+    Ends at `upto`, by default where the shards end at the call. What a running owner commits later may belong before the last ones seen: to
+    go on without losing any, call again with the positions of what was seen, not with a time.
+
+    Args:
+        after: open lower bounds. upto: closed upper bounds.
+    """
+    after, upto = after or {}, await head(reader) if upto is None else upto
+    cursors = [_Cursor(reader, shard, after.get(shard, 0), upto.get(shard, 0), backwards=False) for shard in range(reader.shards)]
+    heap: list[tuple[int, int, int, RecordedEvent]] = []
+    for cursor in cursors:
+        if (event := await cursor.next()) is not None:
+            heap.append((event.time, event.shard, event.position, event))
+    heapq.heapify(heap)
+    while heap:
+        event = heap[0][3]
+        yield event
+        following = await cursors[event.shard].next()
+        if following is None:
+            heapq.heappop(heap)
+        else:
+            heapq.heapreplace(heap, (following.time, following.shard, following.position, following))
+
+
+async def merged_backwards(reader: LogReader) -> AsyncGenerator[RecordedEvent, None]:
+    """The reverse of `merged`, from the end of the log."""
+    tops = await head(reader)
+    cursors = [_Cursor(reader, shard, tops[shard] + 1, 0, backwards=True) for shard in range(reader.shards)]
+    heap: list[tuple[int, int, int, RecordedEvent]] = []
+    for cursor in cursors:
+        if (event := await cursor.next()) is not None:
+            heap.append((-event.time, -event.shard, -event.position, event))
+    heapq.heapify(heap)
+    while heap:
+        event = heap[0][3]
+        yield event
+        following = await cursors[event.shard].next()
+        if following is None:
+            heapq.heappop(heap)
+        else:
+            heapq.heapreplace(heap, (-following.time, -following.shard, -following.position, following))
+
+
+async def positions_at(reader: LogReader, at_us: int) -> dict[int, int]:
+    """Positions after which everything has a logical time >= `at_us`: a binary search per shard, since time grows with position."""
+    found: dict[int, int] = {}
+    for shard, top in (await head(reader)).items():
+        low, high = 0, top
+        while low < high:
+            middle = (low + high) // 2
+            page = await reader.read(shard, after=middle, limit=1)
+            if page and page[0].time < at_us:
+                low = page[0].position
+            else:
+                high = middle
+        found[shard] = low
+    return found
+
+
+async def last(reader: LogReader, wanted: Filter = EVERYTHING, limit: int = 50) -> list[RecordedEvent]:
+    """The newest `limit` events that `wanted` lets through, oldest first."""
+    found: list[RecordedEvent] = []
+    async for event in merged_backwards(reader):
+        if len(found) >= limit or (wanted.after_us is not None and event.time < wanted.after_us):
+            break
+        if wanted.matches(event):
+            found.append(event)
+    return found[::-1]
+
+
+async def matching(reader: LogReader, wanted: Filter = EVERYTHING) -> AsyncGenerator[RecordedEvent, None]:
+    """Every event that `wanted` lets through, in merged order."""
+    start = {} if wanted.after_us is None else await positions_at(reader, wanted.after_us)
+    async for event in merged(reader, after=start):
+        if wanted.before_us is not None and event.time >= wanted.before_us:
+            return
+        if wanted.matches(event):
+            yield event
+
+
+async def find_event(reader: LogReader, text: str) -> RecordedEvent:
+    """The event that `text` names: ``SHARD:POSITION``, an event id, or the beginning of one.
+
+    Raises:
+        Unknown: there is none. BadPayload: neither form, or several events begin like that.
+    """
+    if (place := _PLACE.fullmatch(text)) is not None:
+        shard, position = int(place[1]), int(place[2])
+        found = await reader.at(shard, Position(position)) if shard < reader.shards else None
+        if found is None:
+            raise Unknown(f"there is no event at {text}", event=text)
+        return found
+    digits = text[:TIME_DIGITS]
+    if not all(digit in string.hexdigits for digit in digits) or not text:
+        raise BadPayload(f"{text!r} is neither SHARD:POSITION nor the beginning of an event id", field="event")
+    # An id begins with the logical time, so a beginning of it is a span of time.
+    low, high = (int(digits.ljust(TIME_DIGITS, fill), 16) for fill in "0f")
+    matches: list[RecordedEvent] = []
+    async for event in merged(reader, after=await positions_at(reader, low)):
+        if event.time > high or len(matches) > 4:
+            break
+        if event.event_id.startswith(text):
+            matches.append(event)
+    if not matches:
+        raise Unknown(f"there is no event {text}", event=text)
+    if len(matches) > 1:
+        raise BadPayload(f"several events begin with {text}: {', '.join(event.event_id for event in matches)}", field="event")
+    return matches[0]
+
+
+async def streams(reader: LogReader, *, after: str = "") -> AsyncIterator[StreamInfo]:
+    """Every stream by name."""
+    while page := await reader.streams(after=after, limit=1_000):
+        for info in page:
+            yield info
+        after = page[-1].stream
+
+
+# -- states of the past -------------------------------------------------------------------------------------------------------------------
+
+
+class StateView(msgspec.Struct, frozen=True, kw_only=True):
+    """A state at a version, or why there is none (S32). version: the last event that it includes; head: the stream's newest."""
+
+    stream: StreamId
+    version: int
+    head: int
+    state: Any = None
+    state_hash: str | None = None
+    note: str | None = None
+
+
+def code_of(registry: Registry | None, stream: StreamId) -> ActorType[Any] | None:
+    """The actor type of `stream`, None where no code is at hand or the app does not have it."""
+    return None if registry is None else registry.types.get(parse_stream_id(stream)[0])
+
+
+def no_code(registry: Registry | None, stream: StreamId) -> str:
+    """Why there is no state, and how to have one."""
+    if registry is None:
+        return "a state is folded by the code of its actors, and none was named: events only"
+    return f"the app has no actor type {parse_stream_id(stream)[0]!r}: events only"
+
+
+async def state_at(reader: LogReader, registry: Registry | None, stream: StreamId, version: int | None = None) -> StateView:
+    """The state of `stream` after its event `version`; None = now.
+
+    Raises:
+        Unknown: there is no such stream or version.
+        UnknownEventTypeError, CorruptLogError: the code or the log does not fit.
+    """
+    newest = await _head_version(reader, stream)
+    at = newest if version is None else version
+    if not 0 <= at <= newest:
+        raise Unknown(f"{stream} has versions 1 to {newest}, not {at}", stream=stream, version=at)
+    kind = code_of(registry, stream)
+    if kind is None:
+        return StateView(stream=stream, version=at, head=newest, note=no_code(registry, stream))
+    state = await _folded(reader, kind, stream, at)
+    return StateView(
+        stream=stream, version=at, head=newest, state=msgspec.json.decode(kind.encode_state(state)), state_hash=canonical_hash(state)
+    )
+
+
+async def _head_version(reader: LogReader, stream: StreamId) -> int:
+    try:
+        found = await reader.head(stream)
+    except ValueError as error:
+        raise BadPayload(str(error), field="stream") from error
+    if found is None:
+        raise Unknown(f"there is no stream {stream}", stream=stream)
+    return int(found.version)
+
+
+async def _folded(reader: LogReader, kind: ActorType[Any], stream: StreamId, at: int) -> Any:
+    state, version = kind.initial(), 0
+    snapshot = await reader.snapshot(stream)
+    if snapshot is not None and snapshot.shape == kind.shape and snapshot.version <= at:
+        state, version = kind.decode_state(snapshot.state), int(snapshot.version)
+    while version < at:
+        page = await reader.read_stream(stream, after=version, limit=min(_FOLD_PAGE, at - version))
+        if not page:
+            raise CorruptLogError(f"{stream} ends at version {version}, its head says {at}", stream=stream, expected=at, found=version)
+        state, version = fold(kind, page, state=state, after=version)
+    return state
+
+
+class DiffView(msgspec.Struct, frozen=True, kw_only=True):
+    """What changed between two versions, as JSON Patch (RFC 6902); None where there is no code (S32)."""
+
+    stream: StreamId
+    from_version: int
+    to_version: int
+    patch: list[dict[str, Any]] | None = None
+    note: str | None = None
+
+
+async def diff(reader: LogReader, registry: Registry | None, stream: StreamId, from_version: int, to_version: int) -> DiffView:
+    """The patch that leads from the state at `from_version` (0 = before the first event) to that at `to_version`. Raises as `state_at`."""
+    old = await state_at(reader, registry, stream, from_version)
+    new = await state_at(reader, registry, stream, to_version)
+    patch = None if new.note is not None else json_patch(old.state, new.state)
+    return DiffView(stream=stream, from_version=from_version, to_version=to_version, patch=patch, note=new.note)
+
+
+def json_patch(old: Any, new: Any) -> list[dict[str, Any]]:
+    """The JSON Patch (RFC 6902) from `old` to `new`, both plain JSON values."""
+    import jsonpatch
+
+    patch: list[dict[str, Any]] = jsonpatch.make_patch(old, new).patch
+    return patch
+
+
+# -- replay --verify ----------------------------------------------------------------------------------------------------------------------
+
+
+class LiveState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a live actor says of its committed state, over the reserved query ``_state``."""
+
+    version: int
+    state_hash: str
+
+
+AskLive = Callable[[StreamId], Awaitable[LiveState | None]]
+"""None = the deployment cannot say."""
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """The first place where a fold does not lead to what was recorded. what: state_hash | snapshot | live | fold."""
+
+    stream: StreamId
+    version: int
+    what: str
+    expected: str
+    found: str
+
+
+class StateCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What was compared for one stream. hashes: recorded state hashes that were met."""
+
+    stream: StreamId
+    version: int
+    events: int
+    hashes: int
+    snapshot: bool
+    live: bool
+    state_hash: str | None = None
+    difference: Difference | None = None
+    note: str | None = None
+
+
+class _Verifier:
+    """Folds one stream and compares on the way."""
+
+    def __init__(self, kind: ActorType[Any], stream: StreamId, snapshot: Snapshot | None, live: LiveState | None) -> None:
+        self.kind = kind
+        self.stream = stream
+        self.snapshot = snapshot if snapshot is not None and snapshot.shape == kind.shape else None
+        self.live = live
+        self.state = kind.initial()
+        self.version = 0
+        self.events = self.hashes = 0
+        self.met_snapshot = self.met_live = False
+        self.difference: Difference | None = None
+
+    def add(self, page: Sequence[RecordedEvent]) -> None:
+        for event in page:
+            if event.version != self.version + 1:
+                self._differs("fold", event.version, f"version {self.version + 1}", f"version {event.version}")
+                return
+            try:
+                with pure():
+                    self.state, self.version = fold(self.kind, (event,), state=self.state, after=self.version)
+            except Exception as error:  # noqa: BLE001  apply() is the author's code and may raise anything
+                text = error.message if isinstance(error, CuebookError) else f"{type(error).__name__}: {error}"
+                self._differs("fold", event.version, f"{event.type} applies", text)
+                return
+            self.events += 1
+            self._compare(event)
+            if self.difference is not None:
+                return
+
+    def _compare(self, event: RecordedEvent) -> None:
+        due_snapshot = self.snapshot is not None and self.snapshot.version == self.version
+        due_live = self.live is not None and self.live.version == self.version
+        if event.state_hash is None and not due_snapshot and not due_live:
+            return
+        found = canonical_hash(self.state)
+        if event.state_hash is not None:
+            self.hashes += 1
+            self._expect("state_hash", event.state_hash, found)
+        if due_snapshot and self.snapshot is not None:
+            self.met_snapshot = True
+            self._expect("snapshot", canonical_hash(self.kind.decode_state(self.snapshot.state)), found)
+        if due_live and self.live is not None:
+            self.met_live = True
+            self._expect("live", self.live.state_hash, found)
+
+    def _expect(self, what: str, expected: str, found: str) -> None:
+        if expected != found and self.difference is None:
+            self._differs(what, self.version, expected, found)
+
+    def _differs(self, what: str, version: int, expected: str, found: str) -> None:
+        self.difference = Difference(stream=self.stream, version=version, what=what, expected=expected, found=found)
+
+    def end(self) -> None:
+        """A live actor that knows versions which the log has not is ahead of what is durable."""
+        if self.difference is None and self.live is not None and not self.met_live and self.live.version > 0:
+            self._differs("live", self.live.version, f"version {self.live.version}", f"the log ends at version {self.version}")
+
+    def check(self) -> StateCheck:
+        return StateCheck(
+            stream=self.stream, version=self.version, events=self.events, hashes=self.hashes, snapshot=self.met_snapshot,
+            live=self.met_live, state_hash=canonical_hash(self.state) if self.difference is None else None, difference=self.difference,
+        )  # fmt: skip
+
+
+async def verify_state(
+    reader: LogReader, registry: Registry | None, stream: StreamId, live: AskLive | None = None, *, to: int | None = None
+) -> StateCheck:
+    """Fold `stream` from its first event and compare with every recorded state hash, the newest snapshot and the live state (S34).
+
+    Events are applied in a trap: one that reads a clock, draws randomness or touches a file is a difference (S16).
+
+    Args:
+        to: last version to fold; None = the end.
+
+    Raises:
+        Unknown: there is no such stream.
+    """
+    newest = await _head_version(reader, stream)
+    kind = code_of(registry, stream)
+    if kind is None:
+        return StateCheck(stream=stream, version=newest, events=0, hashes=0, snapshot=False, live=False, note=no_code(registry, stream))
+    # Asked first: by the time the log is read, everything that the live state rests on stands in it.
+    alive = await live(stream) if live is not None and to is None else None
+    verifier = _Verifier(kind, stream, await reader.snapshot(stream), alive)
+    end = newest if to is None else min(to, newest)
+    try:
+        while verifier.difference is None and (to is None or verifier.version < end):
+            limit = _FOLD_PAGE if to is None else min(_FOLD_PAGE, end - verifier.version)
+            page = await reader.read_stream(stream, after=verifier.version, limit=limit)
+            if not page:
+                break
+            verifier.add(page)
+    except CorruptLogError as error:
+        verifier._differs("fold", int(error.fields.get("version") or verifier.version + 1), "an undamaged event", error.message)
+    if to is None:
+        verifier.end()
+    return verifier.check()
+
+
+async def verify_states(reader: LogReader, registry: Registry | None, live: AskLive | None = None) -> AsyncIterator[StateCheck]:
+    """`verify_state` of every stream, by name."""
+    async for info in streams(reader):
+        yield await verify_state(reader, registry, info.stream, live)

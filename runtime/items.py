@@ -1,0 +1,71 @@
+"""What waits in a mailbox, and the ways in which a turn is unwound without being answered."""
+
+import asyncio
+from typing import Any
+
+from actors.registry import Method
+from actors.turn import Command
+from events.codec import args_hash
+from events.errors import CuebookError
+from events.store import InboxEntry, InboxStatus, Outcome
+from runtime.exchange import Reply, ReplyTo
+
+
+class Item:
+    """One command in a mailbox, and everybody who waits for its answer."""
+
+    __slots__ = ("after", "arguments", "attempts", "command", "method", "received_time", "replies", "reply", "stored")
+
+    def __init__(
+        self, command: Command, method: Method, arguments: dict[str, Any], reply: ReplyTo | None, stored: InboxStatus | None
+    ) -> None:
+        self.command = command
+        self.method = method
+        self.arguments = arguments
+        self.replies: list[ReplyTo] = [] if reply is None else [reply]
+        self.reply = b"null"
+        self.stored = stored
+        """The status its inbox row has already: QUEUED for a tell, RUNNING for the open turn of a crash, None without a row."""
+        self.attempts = 0
+        self.after: list[tuple[Item, Reply]] = []
+        """Answers that were made on the state which this command left uncommitted: they leave with its commit (S17)."""
+        self.received_time = command.time
+        """Highest logical time that its turn has heard of: what it records must stand after that (S30)."""
+
+    def args_hash(self) -> str:
+        return args_hash(self.method.name, self.command.args or b"{}")
+
+    def answer(self, reply: Reply) -> None:
+        for send in self.replies:
+            send(reply)
+        self.replies.clear()
+
+
+class StaleError(BaseException):
+    """The state is no longer what the log says: decide again. No `except Exception` of a handler may swallow it."""
+
+
+class LostError(BaseException):
+    """The shard has another owner: tell nobody anything (I-5)."""
+
+
+class KnownError(BaseException):
+    """The command turns out to be known to the log already."""
+
+    def __init__(self, entry: InboxEntry) -> None:
+        super().__init__()
+        self.entry = entry
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first exception of a group that is none itself."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def resolve(future: asyncio.Future[Outcome | CuebookError], outcome: Outcome | CuebookError) -> None:
+    """Hand an outcome to whoever still waits for it."""
+    if not future.done():
+        future.set_result(outcome)

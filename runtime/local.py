@@ -1,0 +1,84 @@
+"""The runtime inside one process, without NATS: every shard of a log, for programs that embed it, tests and the bench."""
+
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from actors.turn import Command
+from events.clock import Clock, Entropy, SystemClock, SystemEntropy
+from events.codec import encode_checked
+from events.ids import CommandId, parse_stream_id, stream_id
+from events.limits import ASK_DEADLINE_S
+from runtime.app import App
+from runtime.exchange import Reply
+from runtime.exchange_memory import MemoryExchange
+from runtime.shard import Shard
+from runtime.tasks import Tasks
+
+
+class LocalRuntime:
+    """Ask actors directly; the same shards, turns and log as a deployment."""
+
+    def __init__(self, exchange: MemoryExchange, shards: list[Shard], clock: Clock) -> None:
+        self.exchange = exchange
+        self.shards = shards
+        self._clock = clock
+        self._asks = 0
+
+    async def ask(
+        self, actor: str, method: str, *, command_id: str | None = None, timeout_s: float = ASK_DEADLINE_S, **arguments: Any
+    ) -> Any:
+        """The decoded reply of ``type/id``. Raises ActorError as a remote ask would."""
+        reply = await self.send(actor, method, encode_checked(arguments, method), command_id=command_id, timeout_s=timeout_s)
+        if reply.error is not None:
+            raise reply.error
+        return msgspec.json.decode(reply.body)
+
+    async def send(
+        self, actor: str, method: str, body: bytes, *, command_id: str | None = None, timeout_s: float = ASK_DEADLINE_S
+    ) -> Reply:
+        now_us = self._clock.wall_us()
+        self._asks += 1
+        return await self.exchange.request(
+            Command(
+                stream=stream_id(*parse_stream_id(actor)), method=method, args=body,
+                command_id=CommandId(command_id or f"{now_us:014x}-{self._asks:x}"), explicit=command_id is not None,
+                received_at_us=now_us, deadline_ms=now_us // 1_000 + int(timeout_s * 1_000),
+            )
+        )  # fmt: skip
+
+
+@asynccontextmanager
+async def local_runtime(
+    app: App, directory: Path, *, shards: int = 4, clock: Clock | None = None, entropy: Entropy | None = None
+) -> AsyncIterator[LocalRuntime]:
+    """Own every shard of the log in `directory`, which is created if it is not there; drain and release at the end."""
+    from events.log_directory import create_log
+    from events.store_sqlite import SqliteShard
+
+    clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
+    identity = create_log(directory, shards, clock=clock, entropy=entropy)
+    tasks = Tasks()
+    exchange = MemoryExchange(identity.shards, tasks, clock)
+    owned: list[Shard] = []
+    async with AsyncExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(4, thread_name_prefix="step"))
+        for number in range(identity.shards):
+            store = await SqliteShard.open(directory, number, clock=clock, entropy=entropy)
+            stack.push_async_callback(store.close)
+            owned.append(Shard(store, await store.take("local"), app, exchange, tasks, clock, entropy, threads, lambda _: None))
+            exchange.serve(owned[-1])
+        for shard in owned:
+            await shard.load()
+        for shard in owned:  # all at once, without an await between: what one takes up may ask another
+            shard.start()
+        try:
+            yield LocalRuntime(exchange, owned, clock)
+        finally:
+            for shard in owned:
+                await shard.drain(5.0)
+            await tasks.cancel_all()

@@ -1,0 +1,230 @@
+"""``cue.log.<operation>``: the log for readers without its files, as bytes in and bytes out (S31). Knows no transport.
+
+Every operation reads committed rows only and answers one page; ``next`` of a reply is what to send as ``after`` for the next page, null at
+the end. Events leave in the one record shape.
+
+  read     {stream, after: version} | {shard, after: position} | {positions: {shard: position}, filter}
+                                         -> {events, next, positions}
+  state    {stream, version}             -> {stream, version, head, state, state_hash, note}
+  diff     {stream, from, to}            -> {stream, from_version, to_version, patch, note}
+  streams  {after: name, limit}          -> {streams, next}
+  trace    {correlation_id, positions}   -> {events, next, positions}
+  head     {} | {stream}                 -> {positions, shards} | {stream, version, position, hash, status}
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from actors.errors import ActorError, BadPayload, HandlerFailed, TooLarge, Unavailable, Unknown
+from actors.registry import Registry, field_of
+from events.clock import Clock, SystemClock
+from events.codec import decode_strict, encode
+from events.envelope import RecordedEvent
+from events.errors import CuebookError, EncodingError, TransientError
+from events.ids import StreamId, parse_stream_id
+from events.limits import PAGE_EVENTS_MAX, REPLY_BYTES_MAX
+from events.store import LogReader
+from runtime.filters import Filter
+from runtime.inspection import diff, head, merged, positions_at, state_at
+
+PAGE_BYTES_MAX: Final = REPLY_BYTES_MAX - 64 * 1024
+SCANNED_MAX: Final = 20_000
+"""A filtered page ends after so many events were looked at, found or not: one short read (S31), never the whole log at once."""
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=PAGE_EVENTS_MAX)]
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Places = dict[Natural, Natural]
+
+
+class Read(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of: a stream by version, a shard by position, or all shards in merged order from `positions`."""
+
+    stream: str | None = None
+    shard: Natural | None = None
+    after: Natural = 0
+    positions: Places | None = None
+    filter: str = ""
+    limit: Count = 100
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    stream: str
+    version: Natural | None = None
+
+
+class Diff(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"from_version": "from", "to_version": "to"}):
+    stream: str
+    from_version: Natural
+    to_version: Natural
+
+
+class Streams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    after: str = ""
+    limit: Count = PAGE_EVENTS_MAX
+
+
+class Trace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    correlation_id: str
+    positions: Places | None = None
+    limit: Count = 100
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    stream: str | None = None
+
+
+OPERATIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
+    "read": Read, "state": State, "streams": Streams, "trace": Trace, "head": Head, "diff": Diff,
+}  # fmt: skip
+"""Operation to its arguments: `msgspec.json.schema` of one is what ``$SRV`` endpoint metadata names."""
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """Events and where to go on; `next` has the form of the request's `after` (or `positions`), None at the end.
+
+    positions: how far a read of all shards looked, found or not: where a follower goes on after the end.
+    """
+
+    events: list[RecordedEvent]
+    next: int | dict[int, int] | None
+    positions: dict[int, int] | None = None
+
+
+class LogService:
+    """Answers ``cue.log`` from committed rows. Any process that can read the files may answer; ownership plays no part (S31)."""
+
+    def __init__(self, reader: LogReader, registry: Registry | None, clock: Clock | None = None) -> None:
+        self._reader = reader
+        self._registry = registry
+        self._clock = clock or SystemClock()
+        self._handlers: dict[str, Callable[[Any], Awaitable[Any]]] = {
+            "read": self._read, "state": self._state, "streams": self._streams, "trace": self._trace, "head": self._head,
+            "diff": self._diff,
+        }  # fmt: skip
+
+    async def handle(self, operation: str, body: bytes) -> bytes:
+        """The JSON reply to one request; an empty body stands for no arguments. Changes nothing; safe to repeat.
+
+        Raises:
+            BadPayload: arguments that do not fit; names the field. Unknown: no such operation, stream or version.
+            HandlerFailed: the log or the code does not fit what is recorded. TooLarge: a state or patch beyond 1 MiB.
+            Unavailable: the files cannot be read right now.
+        """
+        if operation not in OPERATIONS:
+            raise Unknown(f"cue.log has no operation {operation!r} (it has: {', '.join(OPERATIONS)})", method=operation)
+        arguments = _arguments(OPERATIONS[operation], operation, body)
+        try:
+            reply = encode(await self._handlers[operation](arguments))
+        except ActorError:
+            raise
+        except TransientError as error:
+            raise Unavailable(error.message, retry_after_ms=500) from error
+        except CuebookError as error:
+            raise HandlerFailed(error.message, **error.fields) from error
+        except Exception as error:  # a state is folded by the author's apply(), which may raise anything
+            raise HandlerFailed(f"{operation} failed: {type(error).__name__}: {error}") from error
+        # A page of one event may pass 1 MiB by its envelope: refusing it would stop every reader there for ever.
+        if len(reply) > REPLY_BYTES_MAX and operation in ("state", "diff"):
+            raise TooLarge(f"the answer of cue.log.{operation} has {len(reply):,} bytes, allowed are {REPLY_BYTES_MAX:,}")
+        return reply
+
+    async def _read(self, given: Read) -> Page:
+        if sum(value is not None for value in (given.stream, given.shard, given.positions)) > 1:
+            raise BadPayload("read: give one of stream, shard and positions", field="stream")
+        wanted = Filter(given.filter, now_us=self._clock.wall_us())
+        if given.stream is not None:
+            stream = _stream(given.stream)
+            page = await self._reader.read_stream(stream, after=given.after, limit=given.limit)
+            kept, taken = _fitting(page, wanted, given.limit)
+            return Page(events=kept, next=page[taken - 1].version if taken < len(page) or len(page) == given.limit else None)
+        if given.shard is not None:
+            if given.shard >= self._reader.shards:
+                raise BadPayload(f"read: the log has shards 0 to {self._reader.shards - 1}", field="shard")
+            page = await self._reader.read(given.shard, after=given.after, limit=given.limit)
+            kept, taken = _fitting(page, wanted, given.limit)
+            return Page(events=kept, next=page[taken - 1].position if taken < len(page) or len(page) == given.limit else None)
+        start = dict(given.positions or {})
+        if not start and wanted.after_us is not None:
+            start = await positions_at(self._reader, wanted.after_us)
+        return await self._scan(start, wanted.matches, given.limit, wanted.before_us)
+
+    async def _trace(self, given: Trace) -> Page:
+        return await self._scan(dict(given.positions or {}), lambda event: event.correlation_id == given.correlation_id, given.limit)
+
+    async def _scan(self, start: dict[int, int], wanted: Callable[[RecordedEvent], bool], limit: int, before_us: int | None = None) -> Page:
+        """One page of the merged order."""
+        if any(shard >= self._reader.shards for shard in start):
+            raise BadPayload(f"the log has shards 0 to {self._reader.shards - 1}", field="positions")
+        place = dict(start)
+        kept: list[RecordedEvent] = []
+        size = scanned = 0
+        events: AsyncIterator[RecordedEvent] = merged(self._reader, after=start)
+        async for event in events:
+            if before_us is not None and event.time >= before_us:
+                break
+            fits = wanted(event)
+            size += _size(event) if fits else 0
+            if scanned >= SCANNED_MAX or (fits and kept and (len(kept) >= limit or size > PAGE_BYTES_MAX)):
+                return Page(events=kept, next=place, positions=place)
+            scanned += 1
+            place[event.shard] = event.position
+            if fits:
+                kept.append(event)
+        return Page(events=kept, next=None, positions=place)
+
+    async def _state(self, given: State) -> Any:
+        return await state_at(self._reader, self._registry, _stream(given.stream), given.version)
+
+    async def _diff(self, given: Diff) -> Any:
+        return await diff(self._reader, self._registry, _stream(given.stream), given.from_version, given.to_version)
+
+    async def _streams(self, given: Streams) -> Any:
+        found = await self._reader.streams(after=given.after, limit=given.limit)
+        return {"streams": found, "next": found[-1].stream if len(found) == given.limit else None}
+
+    async def _head(self, given: Head) -> Any:
+        if given.stream is None:
+            shards = [await self._reader.info(shard) for shard in range(self._reader.shards)]
+            return {"positions": await head(self._reader), "shards": shards}
+        newest = await self._reader.head(_stream(given.stream))
+        if newest is None:
+            raise Unknown(f"there is no stream {given.stream}", stream=given.stream)
+        return {**msgspec.structs.asdict(newest), "hash": newest.hash.hex()}
+
+
+def _arguments(kind: type[msgspec.Struct], operation: str, body: bytes) -> msgspec.Struct:
+    body = body or b"{}"
+    try:
+        decode_strict(body)
+        return msgspec.json.decode(body, type=kind)
+    except (EncodingError, msgspec.ValidationError) as error:
+        raise BadPayload(f"{operation}: {error}", field=field_of(error)) from error
+
+
+def _stream(name: str) -> StreamId:
+    try:
+        parse_stream_id(name)
+    except ValueError as error:
+        raise BadPayload(str(error), field="stream") from error
+    return StreamId(name)
+
+
+def _size(event: RecordedEvent) -> int:
+    """About how many bytes `event` takes in a reply; the envelope around the payload has at most some hundred and its own texts."""
+    return len(bytes(event.payload)) + 1_024 + 4 * (len(event.summary or "") + len(event.error or ""))
+
+
+def _fitting(page: Any, wanted: Filter, limit: int) -> tuple[list[RecordedEvent], int]:
+    """The events of `page` that are wanted and fit one reply, and how many were looked at."""
+    kept: list[RecordedEvent] = []
+    size = 0
+    for index, event in enumerate(page):
+        if not wanted.matches(event):
+            continue
+        size += _size(event)
+        if kept and (size > PAGE_BYTES_MAX or len(kept) >= limit):
+            return kept, index
+        kept.append(event)
+    return kept, len(page)

@@ -1,0 +1,493 @@
+"""One worker process: its connection, its share of the shards, and its orderly end (S1 to S9).
+
+Shutdown order: stop intake, drain, flush, release, disconnect.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+import nats
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from events.clock import Clock, Entropy, SystemClock, SystemEntropy
+from events.errors import ConfigurationError, CorruptLogError, CuebookError, TransientError
+from events.limits import DRAIN_S, PAUSE_NOTICED_S
+from events.log_directory import create_log
+from events.store_sqlite import SqliteShard
+from runtime.app import App
+from runtime.exchange_nats import NatsExchange
+from runtime.heartbeat import Heartbeat
+from runtime.log_service_nats import serve_log
+from runtime.placement import Facts, Placement
+from runtime.service_nats import SERVICE_NAME, Service
+from runtime.shard import Shard
+from runtime.tasks import Tasks
+from runtime.tells_nats import TellIntake
+from runtime.wire import Subjects, iso_time
+
+log = structlog.get_logger("cuebook.node")
+_TICK_S: Final = 0.5
+_OFFER_S: Final = 2.0
+_STEP_THREADS: Final = 8
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker must be told. shards: for a log that does not exist yet; an existing one keeps its number."""
+
+    worker: str
+    data: Path
+    nats_options: dict[str, Any]
+    namespace: str = "cue"
+    shards: int = 4
+    durability: Literal["process", "disk"] = "disk"
+    drain_s: float = DRAIN_S
+    version: str = "0"
+
+
+class _Control(msgspec.Struct, frozen=True, kw_only=True):
+    """A message on ``<ns>._control``. op: changed | offer | ready | taken. Only hints: losing one costs time, never a promise."""
+
+    op: str
+    worker: str = ""
+    shard: int = -1
+    to: str = ""
+
+
+class _Seat:
+    """A shard of this process, from subscribing to letting go."""
+
+    __slots__ = ("buffer", "handler", "shard", "store", "tells")
+
+    def __init__(self) -> None:
+        self.buffer: list[Msg] = []
+        self.handler: Callable[[Msg], None] = self._hold
+        self.shard: Shard | None = None
+        self.store: SqliteShard | None = None
+        self.tells: asyncio.Task[Any] | None = None
+
+    def _hold(self, message: Msg) -> None:
+        self.buffer.append(message)
+
+    def release_buffer(self) -> None:
+        """Handle what came in while nobody could decide it."""
+        waiting, self.buffer = self.buffer, []
+        for message in waiting:
+            self.handler(message)
+
+
+class Node:
+    """A worker. `run` returns the exit code of its process."""
+
+    def __init__(self, config: NodeConfig, app: App, *, clock: Clock | None = None, entropy: Entropy | None = None) -> None:
+        self._config = config
+        self._app = app
+        self._clock = clock or SystemClock()
+        self._entropy = entropy or SystemEntropy()
+        self._log = config.data / "log"
+        self._identity = create_log(self._log, config.shards, clock=self._clock, entropy=self._entropy)
+        self._subjects = Subjects(config.namespace, self._identity.shards)
+        self._heartbeat = Heartbeat(clock=self._clock)
+        self._placement = Placement(config.data, config.worker, self._identity.shards, self._heartbeat, clock=self._clock)
+        self._tasks = Tasks(self._fatal)
+        self._seats: dict[int, _Seat] = {}
+        self._threads = ThreadPoolExecutor(_STEP_THREADS, thread_name_prefix="step")
+        self._wake = asyncio.Event()
+        self._failed: BaseException | None = None
+        self._last_pulse = self._clock.monotonic()
+        self._pulsing: asyncio.TimerHandle | None = None
+        self._moving: set[int] = set()
+        self._draining = False
+        self._ready: dict[int, asyncio.Event] = {}
+        self._started_us = self._clock.wall_us()
+        self._refused: set[int] = set()
+
+    # -- life ---------------------------------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event, now: asyncio.Event | None = None) -> int:
+        """Work until `stop`, then drain; `now` cuts the drain short."""
+        self._heartbeat.start()
+        self._pulse()
+        try:
+            self._nc = await nats.connect(**self._connect_options())
+            try:
+                await self._serve(stop)
+                await self._drain(now or asyncio.Event())
+            finally:
+                if not self._nc.is_closed:
+                    await self._nc.close()
+        finally:
+            await self._tasks.cancel_all()
+            for number in list(self._seats):
+                await self._close_seat(number)
+            if self._pulsing is not None:
+                self._pulsing.cancel()
+            self._placement.close()
+            self._heartbeat.stop()
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        log.info("worker_stopped", worker=self._config.worker)
+        return 1 if self._failed is not None else 0
+
+    def _connect_options(self) -> dict[str, Any]:
+        async def on_error(error: Exception) -> None:
+            log.info("nats_error", error=repr(error))
+
+        async def on_disconnected() -> None:
+            log.warning("nats_disconnected")
+
+        async def on_reconnected() -> None:
+            log.info("nats_reconnected")
+            for number in range(self._identity.shards):
+                self._exchange.ask_again(number)
+            for number, seat in self._seats.items():
+                # A pull that was waiting at the old connection would wait there until its own timeout.
+                if seat.tells is not None and seat.shard is not None:
+                    seat.tells.cancel()
+                    self._pull_tells(number, seat, seat.shard)
+            self._wake.set()
+
+        return {
+            "name": f"cuebook {self._config.worker}",
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": 0.2,
+            "pending_size": 64 * 1024 * 1024,
+            "error_cb": on_error,
+            "disconnected_cb": on_disconnected,
+            "reconnected_cb": on_reconnected,
+            **self._config.nats_options,
+        }
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        nc: Client = self._nc
+        self._exchange = NatsExchange(nc, self._subjects, self._tasks, self._clock, self._config.worker)
+        await self._check_namespace()
+        await self._exchange.start()
+        await nc.subscribe(self._subjects.control, cb=self._on_control)
+        service = Service(
+            nc, self._subjects, self._app.registry, worker=self._config.worker, version=_semver(self._config.version),
+            incarnation=self._identity.incarnation, started=iso_time(self._started_us), counts=self._counts,
+        )  # fmt: skip
+        await service.start()
+        # Visible to the others only now: whoever sees us may offer a shard, and must be heard (S5).
+        await nc.flush()
+        self._placement.join()
+        async with serve_log(nc, self._subjects, self._log, self._app.registry, self._tasks):
+            ended = self._tasks.spawn(stop.wait(), name="stop")
+            while not stop.is_set() and self._failed is None:
+                await self._tick()
+                self._wake.clear()
+                woken = self._tasks.spawn(self._wake.wait(), name="wake")
+                await asyncio.wait([ended, woken], timeout=_TICK_S, return_when=asyncio.FIRST_COMPLETED)
+                woken.cancel()
+
+    def _fatal(self, error: BaseException) -> None:
+        """A task that must not fail has failed: end, and be restarted by `up` (S4)."""
+        self._failed = error
+        self._wake.set()
+
+    async def _check_namespace(self) -> None:
+        """Refuse to start where another log answers under our namespace (S7)."""
+        inbox = self._nc.new_inbox()
+        others: list[bytes] = []
+
+        async def heard(message: Msg) -> None:
+            if message.data:  # else the server's own word that nobody listens
+                others.append(message.data)
+
+        subscription = await self._nc.subscribe(inbox, cb=heard)
+        await self._nc.publish(f"$SRV.INFO.{SERVICE_NAME}", b"", reply=inbox)
+        await self._nc.flush()
+        # A reply needs one loop turn of the other worker; nothing depends on hearing a slow one, the epochs fence (S3).
+        await asyncio.sleep(0.1)
+        await subscription.unsubscribe()
+        prefix = f"{self._config.namespace}."
+        for body in others:
+            info = msgspec.json.decode(body)
+            endpoints = info.get("endpoints") or [{"subject": ""}]
+            incarnation = info.get("metadata", {}).get("incarnation")
+            if endpoints[0]["subject"].startswith(prefix) and incarnation and incarnation != self._identity.incarnation:
+                raise ConfigurationError(
+                    f"another log (incarnation {incarnation}) answers as {self._config.namespace!r} on this NATS server; "
+                    "choose another namespace or another server",
+                    incarnation=incarnation,
+                )
+
+    def _counts(self) -> dict[str, int]:
+        counts = self._exchange.statistics()
+        return {"asks": counts.asks, "replies": counts.replies, "published": counts.published}
+
+    # -- the tick: who owns what --------------------------------------------------------------------------------------------------
+
+    def _pulse(self) -> None:
+        """The loop turns: told to the heartbeat by a timer of its own, because a tick may have to wait for a file."""
+        self._heartbeat.loop_turned()
+        now = self._clock.monotonic()
+        if now - self._last_pulse > PAUSE_NOTICED_S:
+            self._tasks.spawn(self._after_pause(now - self._last_pulse), name="after pause")
+        self._last_pulse = now
+        self._pulsing = asyncio.get_running_loop().call_later(_TICK_S, self._pulse)
+
+    async def _tick(self) -> None:
+        try:
+            facts = self._placement.observe()
+        except TransientError as error:
+            log.warning("placement_unknown", error=error.message)
+            return
+        for number in facts.lost:
+            await self._give_up(number)
+        for number in facts.doubtful:
+            await self._check_epoch(number)
+        plan = self._placement.plan(facts, idle=self._idle())
+        for number in (*plan.stalled, *plan.take):
+            if number not in self._refused:
+                await self._take(number)
+        # One move at a time: a shard on its way still counts as ours, so a second plan would give away too much.
+        for number in plan.release if not self._moving else ():
+            self._tasks.spawn(self._hand_over(number, facts), name=f"hand over {number}")
+
+    def _idle(self) -> set[int]:
+        return {number for number, seat in self._seats.items() if seat.shard is not None and seat.shard.idle}
+
+    async def _after_pause(self, pause_s: float) -> None:
+        """Asks without a deadline that waited in our socket meanwhile are expired: whoever sent them has given up (S10)."""
+        log.warning("pause_noticed", seconds=round(pause_s, 1))
+        self._exchange.paused = True
+        try:
+            # What the server had sent before it answers this was sent while we were stopped.
+            async with asyncio.timeout(5):
+                await self._nc.flush()
+        except (TimeoutError, nats.errors.Error):
+            pass
+        finally:
+            self._exchange.paused = False
+
+    async def _take(self, number: int) -> None:
+        """S2, S5: lock, subscribe and buffer, bump the epoch, fold nothing yet, serve."""
+        try:
+            lease = self._placement.try_take(number)
+        except TransientError as error:
+            log.warning("take_failed", shard=number, error=error.message)
+            return
+        if lease is None:
+            return
+        seat = self._seats.get(number) or await self._sit(number)
+        try:
+            seat.store = await self._open(number)
+        except (CuebookError, OSError) as error:
+            await self._refuse(number, error)
+            return
+        ownership = await self._own(seat.store, number)
+        if ownership is None:
+            await self._close_seat(number)
+            self._placement.release(number)
+            return
+        if not self._placement.confirm(number, ownership.epoch):
+            await self._close_seat(number)
+            self._placement.release(number)
+            return
+        shard = Shard(
+            seat.store, ownership, self._app, self._exchange, self._tasks, self._clock, self._entropy, self._threads, self._on_lost
+        )
+        seat.shard = shard
+        await shard.load()
+        seat.handler = self._exchange.serve(shard)
+        shard.start()
+        seat.release_buffer()
+        self._pull_tells(number, seat, shard)
+        self._exchange.announce({"op": "taken", "shard": number, "worker": self._config.worker})
+        log.info("shard_taken", shard=number, epoch=ownership.epoch)
+
+    def _pull_tells(self, number: int, seat: _Seat, shard: Shard) -> None:
+        intake = TellIntake(self._nc, self._subjects, shard, self._clock)
+        seat.tells = self._tasks.spawn(intake.run(), name=f"tells {number}")
+
+    async def _open(self, number: int) -> SqliteShard:
+        return await SqliteShard.open(self._log, number, clock=self._clock, entropy=self._entropy, durability=self._config.durability)
+
+    async def _own(self, store: SqliteShard, number: int) -> Any:
+        """Bump the epoch; where a stalled owner holds the write lock, end it and try again (S2)."""
+        for attempt in range(2):
+            try:
+                return await store.take(self._config.worker)
+            except TransientError as error:
+                if attempt or not self._placement.kill_stalled(number):
+                    log.warning("take_failed", shard=number, error=error.message)
+                    return None
+        return None
+
+    async def _refuse(self, number: int, error: Exception) -> None:
+        """A damaged shard is left alone and said so; the others go on."""
+        log.error("shard_refused", shard=number, error=str(error))
+        if isinstance(error, CorruptLogError | ConfigurationError):
+            self._refused.add(number)
+        await self._close_seat(number)
+        self._placement.release(number)
+
+    async def _sit(self, number: int) -> _Seat:
+        seat = self._seats[number] = _Seat()
+
+        def on_message(message: Msg) -> None:
+            if seat.shard is not None and self._placement.is_in_doubt(number):
+                # We were stopped, and may have lost the shard without knowing: answer nothing from memory until that is settled.
+                seat.buffer.append(message)
+                self._wake.set()
+            else:
+                seat.handler(message)
+
+        await self._exchange.listen(number, on_message)
+        return seat
+
+    async def _hand_over(self, number: int, facts: Facts) -> None:
+        """S5: the new owner subscribes and buffers, then we unsubscribe, finish, release."""
+        if number in self._moving:
+            return
+        self._moving.add(number)
+        try:
+            await self._move(number, facts)
+        finally:
+            self._moving.discard(number)
+
+    async def _move(self, number: int, facts: Facts) -> None:
+        load = dict.fromkeys(facts.live - facts.standby - {self._config.worker}, 0)
+        for owner in facts.owners.values():
+            if owner in load:
+                load[owner] += 1
+        seat = self._seats.get(number)
+        if seat is None or seat.shard is None:
+            return
+        if load:
+            heir = min(load, key=lambda worker: (load[worker], worker))
+            if not await self._offer(number, heir) and not self._draining:
+                return  # nobody listens for it yet: it stays here, and the next plan offers it again
+        await self._exchange.stop_listening(number)
+        await self._stop_tells(seat)
+        if not await seat.shard.drain(self._config.drain_s):
+            seat.shard.abandon()
+        self._exchange.forget(number)
+        await self._close_seat(number)
+        self._placement.release(number)
+        self._exchange.announce({"op": "changed", "shard": number, "worker": self._config.worker})
+        log.info("shard_released", shard=number)
+
+    async def _offer(self, number: int, heir: str) -> bool:
+        """True once `heir` has subscribed for the shard and buffers."""
+        ready = self._ready[number] = asyncio.Event()
+        self._exchange.announce({"op": "offer", "shard": number, "worker": self._config.worker, "to": heir})
+        try:
+            async with asyncio.timeout(_OFFER_S):
+                await ready.wait()
+        except TimeoutError:
+            return False
+        finally:
+            del self._ready[number]
+        return True
+
+    async def _check_epoch(self, number: int) -> None:
+        """We were stopped for a while: is the shard still ours?"""
+        seat = self._seats.get(number)
+        if seat is None or seat.shard is None or seat.store is None:
+            self._placement.release(number)
+            return
+        if (await seat.store.info()).owner_epoch == seat.shard.epoch and self._placement.confirm(number, seat.shard.epoch):
+            seat.release_buffer()
+        else:
+            await self._give_up(number)
+
+    def _on_lost(self, shard: Shard) -> None:
+        self._tasks.spawn(self._give_up(shard.number), name=f"give up {shard.number}")
+
+    async def _give_up(self, number: int) -> None:
+        """Another owner has the shard: tell nobody success, hand on what is unanswered (I-5, S18)."""
+        seat = self._seats.get(number)
+        if seat is None:
+            self._placement.release(number)
+            return
+        if seat.shard is not None:
+            seat.shard.superseded()
+            seat.shard.abandon()
+        self._exchange.forget(number)
+        # Asks among them go to the new owner, because this process no longer decides them.
+        seat.release_buffer()
+        await self._close_seat(number)
+        self._placement.release(number)
+        self._wake.set()
+
+    async def _stop_tells(self, seat: _Seat) -> None:
+        if seat.tells is not None:
+            seat.tells.cancel()
+            await asyncio.wait([seat.tells])
+            seat.tells = None
+
+    async def _close_seat(self, number: int) -> None:
+        seat = self._seats.pop(number, None)
+        if seat is None:
+            return
+        await self._stop_tells(seat)
+        await self._exchange.stop_listening(number)
+        if seat.store is not None:
+            try:
+                await seat.store.close()
+            except CuebookError as error:
+                log.warning("close_failed", shard=number, error=error.message)
+
+    # -- hints --------------------------------------------------------------------------------------------------------------------
+
+    async def _on_control(self, message: Msg) -> None:
+        try:
+            said = msgspec.json.decode(message.data, type=_Control)
+        except msgspec.DecodeError:
+            return
+        if said.op == "offer" and said.to == self._config.worker:
+            if self._draining or said.shard in self._seats:
+                self._exchange.announce({"op": "ready", "shard": said.shard, "worker": self._config.worker})
+            else:
+                self._tasks.spawn(self._accept_offer(said), name=f"offer {said.shard}")
+        elif said.op == "ready" and (ready := self._ready.get(said.shard)) is not None:
+            ready.set()
+        elif said.op == "taken":
+            self._exchange.ask_again(said.shard)
+        if said.worker != self._config.worker:
+            self._wake.set()
+
+    async def _accept_offer(self, said: _Control) -> None:
+        """Subscribe and buffer before the owner lets go; if the shard does not come, give the messages back by asking its owner."""
+        seat = await self._sit(said.shard)
+        self._exchange.announce({"op": "ready", "shard": said.shard, "worker": self._config.worker})
+        await asyncio.sleep(self._config.drain_s + _OFFER_S)
+        if self._seats.get(said.shard) is seat and seat.shard is None:
+            await self._close_seat(said.shard)
+
+    # -- the end ------------------------------------------------------------------------------------------------------------------
+
+    async def _drain(self, now: asyncio.Event) -> None:
+        self._draining = True
+        self._placement.stand_by()
+
+        async def hand_all_over() -> None:
+            facts = self._placement.observe()
+            handing = [self._tasks.spawn(self._hand_over(number, facts), name=f"hand over {number}") for number in list(self._seats)]
+            if handing:
+                await asyncio.wait(handing)
+            # Forwarded commands of others still wait for their answer here.
+            await self._exchange.wait_answered()
+
+        drained = self._tasks.spawn(hand_all_over(), name="drain")
+        hurried = self._tasks.spawn(now.wait(), name="now")
+        await asyncio.wait([drained, hurried], timeout=self._config.drain_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in (drained, hurried):
+            task.cancel()
+        for seat in self._seats.values():
+            if seat.shard is not None:
+                seat.shard.abandon()
+        await self._exchange.flush()
+
+
+def _semver(version: str) -> str:
+    """NATS micro wants three numbers."""
+    parts = [part for part in version.split(".")[:3] if part.isdecimal()]
+    return ".".join([*parts, "0", "0", "0"][:3])

@@ -1,0 +1,480 @@
+"""Which worker should own which shard, and how a shard gets from one to the next (S1, S2, S5, S6).
+
+Two halves. `plan` is a pure function from facts to what one worker should do; every worker computes it alone, and from the same facts they
+all compute the same, so they normally do not race. `Placement` reads the facts from the lock files and takes and lets go of shards. Where
+facts differ or change between look and deed, the locks decide who tries and the epoch inside the shard's file decides who writes (S3);
+nothing here is needed for safety, only for progress. Knows no log: the caller bumps the epoch and tells it through `confirm`.
+
+A holder records the epoch it took the shard with, 0 until then ("claims it"). Of two holders of one shard, the one with the higher epoch
+owns it and the other, if it runs at all, lets go.
+
+**Take a free shard.** Lock ``shard-n.lock`` with record and heartbeat, *then* look at ``shard-n.take``: held by somebody who is not
+stalled = let go again. Bump the epoch, `confirm`.
+
+**Take the shard of a stalled owner**, who still holds ``shard-n.lock``. Lock ``shard-n.take`` with record and heartbeat, *then* look at
+``shard-n.lock`` again: owner beats again = let go. Bump the epoch; if the write lock is not free within 1 s, `kill_stalled` and bump again;
+where it may not, `release`, and the shard answers 503. `confirm`. From here ``.take`` is the proof of ownership, and each `observe` tries
+to lock ``.lock`` too: that succeeds once the former owner has died or let go, and only then ``.take`` is let go.
+
+**Wake after a stop.** A holder that others may have judged stalled (`Lease.in_doubt`) beats first and looks *then*: if another holds a file
+of the shard by which it claims it or has a higher epoch, the shard is lost; else the caller compares the epoch in the shard's file with its
+own and calls `confirm` or `release`. Until then it should not answer from memory.
+
+Each of the three writes its own mark before it looks at the other's, so of two that overlap at least one sees the other. That both see each
+other and both let go is allowed: the shard is then free, and the next plan names one worker for it.
+
+Interleavings considered (tests/unit/runtime/test_placement_takeover.py has a test of each, and runs them in any order):
+
+- *Two takers*: the second does not get ``.take``. If meanwhile the stopped owner died, it gets ``.lock``, sees ``.take`` and lets go.
+- *The owner wakes before the taker has locked* ``.take``: the taker looks again, sees the heartbeat, lets go.
+- *... after that, before the bump*: the owner is in doubt, sees ``.take`` held and gives the shard up; the taker goes on.
+- *... after the bump*: the same, or it sees the higher epoch; an append of it that was under way is refused by the epoch.
+- *The taker dies holding* ``.take``: the system frees it; the owner is as stalled as before, and the next taker bumps again.
+- *The taker is stopped holding* ``.take``, owner gone: ``.lock`` is free and is taken as usual. The taker wakes and finds a higher epoch.
+- *Owner and taker both stopped*: the one in the way of ``.take`` is killed, as S2 does with one in the way of the write lock.
+- *A worker restarts under its old name*: its former locks are free, so it owns nothing and gets its share like any other. While its former
+  process lives, even stopped, the name is in use and the start is refused.
+- *A holder is stopped between lock and record*: the record is blank, or a dead one's. Nobody is stalled before it was *watched* without a
+  sign of life (below), then the shard is taken by epoch; a blank record kills nobody, a dead one's pid is gone.
+- *The watcher itself was stopped, or the whole host*: all heartbeats look old to whoever wakes first. So age is not enough: the same
+  heartbeat must have been seen for `WATCHED_S` without a pause of one's own.
+- *A lock file is removed by hand*: its holder finds the path leading elsewhere and gives the shard up.
+"""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from events.clock import Clock, SystemClock
+from events.errors import ConfigurationError, TransientError
+from events.limits import PAUSE_NOTICED_S, STALL_AFTER_S
+from runtime.heartbeat import BEAT_EVERY_S, Heartbeat
+from runtime.lease import (
+    Lease,
+    Record,
+    check_local_filesystem,
+    heartbeat_age,
+    is_free,
+    kill_stalled,
+    own_record,
+    read_record,
+    remove_if_free,
+)
+from runtime.plan import Plan, plan
+
+WATCHED_S: Final = PAUSE_NOTICED_S
+if WATCHED_S < 2 * BEAT_EVERY_S:
+    raise ValueError("runtime/placement.py: a healthy holder beats while it is watched")
+# A file that a neighbour is just about to remove is busy for microseconds.
+_JOIN_ATTEMPTS, _JOIN_PAUSE_S = 20, 0.01
+
+WORKER, STANDBY = "worker", "standby"
+UNKNOWN = "?"
+"""Stands for the holder of a file whose record is blank; no worker id looks like this."""
+
+log = structlog.get_logger(__name__)
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """A lock file that some process holds. record: None if blank. stale: the holder is stalled."""
+
+    record: Record | None
+    age_s: float | None
+    stale: bool
+
+    @property
+    def epoch(self) -> int:
+        return 0 if self.record is None else self.record.epoch
+
+    @property
+    def worker(self) -> str:
+        return UNKNOWN if self.record is None else self.record.worker
+
+
+class Watch:
+    """Tells a stalled holder from one that this process has merely not looked at for a while. One per observing process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seen: dict[Path, tuple[Record | None, float]] = {}
+        self._last_look = clock.monotonic()
+
+    def is_stale(self, path: Path, record: Record | None) -> bool:
+        """Whether the holder of `path` has given no sign of life for `STALL_AFTER_S`, part of it under our eyes."""
+        now = self._clock.monotonic()
+        # A worker looks twice a second, at its own presence if at nothing else: a longer gap is a stop of its own, perhaps of the host.
+        if now - self._last_look > PAUSE_NOTICED_S:
+            self._seen.clear()
+        self._last_look = now
+        before = self._seen.get(path)
+        if before is None or before[0] != record:
+            before = self._seen[path] = (record, now)
+        watched_s = now - before[1]
+        if record is None:
+            return watched_s > STALL_AFTER_S
+        return watched_s >= WATCHED_S and heartbeat_age(record, self._clock) > STALL_AFTER_S
+
+    def forget(self, path: Path) -> None:
+        """Nobody holds `path`."""
+        self._seen.pop(path, None)
+
+
+class ShardFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Who holds a shard. main: by ``shard-n.lock``. take: by ``shard-n.take``, during and after a takeover. None = nobody."""
+
+    shard: int
+    main: Held | None
+    take: Held | None
+
+    @property
+    def owner(self) -> Held | None:
+        """The holder to reckon with: of those that are not stalled the one with the highest epoch, unless that belongs to a stalled one;
+        then whoever claims the shard; else the stalled one with the highest epoch."""
+        held = [each for each in (self.main, self.take) if each is not None]
+        newest = max((each.epoch for each in held), default=0)
+
+        def rank(each: Held) -> int:
+            if each.epoch == newest and newest > 0:
+                return 1 if each.stale else 3
+            return 2 if each.epoch == 0 and not each.stale else 0
+
+        return max(held, key=rank, default=None)
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the lock files say, at one moment.
+
+    workers: presence of each worker by id. Fields about shards of the observing worker itself, empty for others: lost: let go at once.
+    doubtful: compare the epoch in the shard's file, then `Placement.confirm` or `Placement.release`.
+    """
+
+    workers: Mapping[str, Held]
+    shards: tuple[ShardFacts, ...]
+    lost: tuple[int, ...] = ()
+    doubtful: tuple[int, ...] = ()
+
+    @property
+    def owners(self) -> dict[int, str | None]:
+        """Shard to worker id; None = nobody holds it."""
+        return {each.shard: None if each.owner is None else each.owner.worker for each in self.shards}
+
+    @property
+    def live(self) -> frozenset[str]:
+        """Workers that are not stalled: by their presence, or by a shard that they hold and beat."""
+        present = {worker for worker, held in self.workers.items() if not held.stale}
+        working = {each.owner.worker for each in self.shards if each.owner is not None and not each.owner.stale}
+        return frozenset((present | working) - {UNKNOWN})
+
+    @property
+    def standby(self) -> frozenset[str]:
+        """Workers that asked for no further shards."""
+        records = {worker: held.record for worker, held in self.workers.items()}
+        return frozenset(worker for worker, record in records.items() if record is not None and record.purpose == STANDBY)
+
+    @property
+    def stalled(self) -> frozenset[int]:
+        """Shards whose owner is stalled."""
+        return frozenset(each.shard for each in self.shards if each.owner is not None and each.owner.stale)
+
+    @property
+    def busy(self) -> frozenset[int]:
+        """Shards that somebody has just locked, or is just letting go: no record, and no stall yet."""
+        held = [(each.shard, each.owner) for each in self.shards]
+        return frozenset(shard for shard, owner in held if owner is not None and owner.record is None and not owner.stale)
+
+
+def main_path(data: Path, shard: int) -> Path:
+    """The lock of a shard's owner."""
+    return data / "log" / f"shard-{shard}.lock"
+
+
+def take_path(data: Path, shard: int) -> Path:
+    """The lock of who takes a shard over from a stalled owner."""
+    return data / "log" / f"shard-{shard}.take"
+
+
+def presence_path(data: Path, worker: str) -> Path:
+    """The lock that a worker holds while it lives."""
+    return data / "workers" / f"{worker}.lock"
+
+
+def survey(data: Path, shards: int, *, clock: Clock | None = None, watch: Watch | None = None) -> Facts:
+    """Read all lock files; for `status` and `doctor` too, which are no workers. Takes no lock, so it disturbs nobody.
+
+    Args:
+        watch: what decides who is stalled; None = by the age of the heartbeat alone, all that a single look can tell.
+
+    Raises:
+        TransientError: a file cannot be opened.
+    """
+    clock = clock or SystemClock()
+
+    def look(path: Path) -> Held | None:
+        # The lock first: a record read before it could be that of a former holder.
+        if is_free(path):
+            if watch is not None:
+                watch.forget(path)
+            return None
+        record = read_record(path)
+        age_s = None if record is None else heartbeat_age(record, clock)
+        stale = age_s is not None and age_s > STALL_AFTER_S if watch is None else watch.is_stale(path, record)
+        return Held(record=record, age_s=age_s, stale=stale)
+
+    present = {path.stem: look(path) for path in sorted((data / "workers").glob("*.lock"))}
+    return Facts(
+        workers={worker: held for worker, held in present.items() if held is not None},
+        shards=tuple(
+            ShardFacts(shard=shard, main=look(main_path(data, shard)), take=look(take_path(data, shard))) for shard in range(shards)
+        ),
+    )
+
+
+class Placement:
+    """The leases of one worker: its presence and its shards. For one thread, the event loop's; no call waits for another process.
+
+    Each lease held is beaten by `heartbeat` from `try_take` to `release`.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        worker: str,
+        shards: int,
+        heartbeat: Heartbeat,
+        *,
+        clock: Clock | None = None,
+        kill: Callable[[Record], bool] = kill_stalled,
+    ) -> None:
+        """
+        Args:
+            data: the deployment's folder, on a local file system.
+            shards: number of shards of the log.
+            kill: how a stalled process is ended; tells whether it was.
+
+        Raises:
+            ConfigurationError: `worker` is not a token.
+        """
+        self._data = data
+        self._worker = worker
+        self._shards = shards
+        self._heartbeat = heartbeat
+        self._clock = clock or SystemClock()
+        self._kill = kill
+        self._record = own_record(worker, WORKER)
+        self._watch = Watch(self._clock)
+        self._presence: Lease | None = None
+        # The lease that proves ownership: of the main file, or of the .take file until the main one is free.
+        self._leases: dict[int, Lease] = {}
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """The shards whose lease this worker holds, ascending; with or without a confirmed epoch."""
+        return tuple(sorted(self._leases))
+
+    def join(self) -> None:
+        """Become visible to the other workers. Blocks for up to 0.2 s.
+
+        Raises:
+            ConfigurationError: a network file system (S6), or another process lives under this worker id.
+            TransientError: the folder cannot be written.
+        """
+        check_local_filesystem(self._data)
+        path = presence_path(self._data, self._worker)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self._data / "log").mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise TransientError(f"{path.parent} cannot be made: {error.strerror}", path=str(path.parent)) from error
+        for _ in range(_JOIN_ATTEMPTS):
+            self._presence = Lease.try_acquire(path, self._record, self._clock)
+            if self._presence is not None:
+                self._heartbeat.add(self._presence)
+                return
+            time.sleep(_JOIN_PAUSE_S)
+        other = read_record(path)
+        raise ConfigurationError(
+            f"a worker {self._worker} runs on {self._data} already" + ("" if other is None else f", process {other.pid}"),
+            worker=self._worker,
+        )
+
+    def stand_by(self) -> None:
+        """Ask for no further shards, keep those held: before draining (S5), or because the registry lacks a type (S7)."""
+        if self._presence is not None:
+            self._presence.update(purpose=STANDBY)
+
+    def close(self) -> None:
+        """Release all shards, then the presence. Idempotent."""
+        for shard in self.held:
+            self.release(shard)
+        if self._presence is not None:
+            self._heartbeat.remove(self._presence)
+            self._presence.release(remove=True)
+            self._presence = None
+
+    def observe(self) -> Facts:
+        """Look at all files, called each 0.5 s and on a hint. Own leases that were in doubt beat first, a takeover whose former owner is
+        gone gets the main lock, and presence files of dead workers are removed.
+
+        Raises:
+            TransientError: a file cannot be opened; nothing is known then.
+        """
+        in_doubt = {shard for shard, lease in self._leases.items() if self._beat_if_in_doubt(lease)}
+        if self._presence is not None and self._beat_if_in_doubt(self._presence):
+            self._presence.settle()
+        self._get_main_locks()
+        facts = survey(self._data, self._shards, clock=self._clock, watch=self._watch)
+        for path in (self._data / "workers").glob("*.lock"):
+            if path.stem not in facts.workers and path.stem != self._worker:
+                remove_if_free(path)
+        lost = {shard for shard in self._leases if self._is_lost(facts.shards[shard], in_doubt=shard in in_doubt)}
+        return msgspec.structs.replace(facts, lost=tuple(sorted(lost)), doubtful=tuple(sorted(in_doubt - lost)))
+
+    def plan(self, facts: Facts, *, idle: Collection[int] = (), pinned: Collection[int] = ()) -> Plan:
+        """`plan` for this worker. Nothing to do for one that has not joined or stands by."""
+        return plan(
+            self._worker,
+            facts.live,
+            range(self._shards),
+            facts.owners,
+            idle=idle,
+            # Owned by the rules but not by a lease of ours: a former process of this name, or a file replaced by hand.
+            pinned={*pinned, *(set(range(self._shards)) - set(self._leases))},
+            busy=facts.busy,
+            standby=facts.standby,
+        )
+
+    def try_take(self, shard: int) -> Lease | None:
+        """The lease of a free shard, or of one whose owner is stalled; the caller bumps the epoch next, then calls `confirm` or `release`.
+
+        A caller that was stopped in between would supersede whoever took the shard meanwhile: safe, but a needless move. So it asks
+        `is_in_doubt` right before the bump.
+
+        Returns:
+            None if somebody else was faster, the owner lives, or a stalled taker is in the way: it was killed, or may not be.
+
+        Raises:
+            TransientError: a lock file cannot be written.
+        """
+        if shard in self._leases:
+            return self._leases[shard]
+        lease = self._take_free(shard) or self._take_stalled(shard)
+        if lease is not None:
+            self._leases[shard] = lease
+            self._heartbeat.add(lease)
+        return lease
+
+    def confirm(self, shard: int, epoch: int) -> bool:
+        """The shard's file names this worker as owner with `epoch`: after the bump, and when a doubt is resolved.
+
+        Returns:
+            False if the shard was released meanwhile: the caller does not own it.
+        """
+        lease = self._leases.get(shard)
+        if lease is None:
+            return False
+        if lease.record.epoch != epoch:
+            lease.update(epoch=epoch)
+        lease.settle()
+        return True
+
+    def is_in_doubt(self, shard: int) -> bool:
+        """Whether this worker may have lost the shard without knowing: one clock read, for whoever answers from memory (S17).
+
+        True also for a shard that is not held.
+        """
+        lease = self._leases.get(shard)
+        return lease is None or lease.in_doubt
+
+    def release(self, shard: int) -> None:
+        """Let go of a shard, after its writer is closed; nothing if it is not held."""
+        lease = self._leases.pop(shard, None)
+        if lease is not None:
+            self._heartbeat.remove(lease)
+            lease.release()
+
+    def kill_stalled(self, shard: int) -> bool:
+        """SIGKILL whoever holds a file of `shard` and is still stalled now (S2): the write lock of the shard did not get free.
+
+        Returns:
+            Whether somebody was killed. False: nobody is stalled any more, or it may not be killed; `doctor` names it from `survey`.
+        """
+        mine = self._leases.get(shard)
+        paths = {main_path(self._data, shard), take_path(self._data, shard)} - ({mine.path} if mine else set())
+        killed = [path for path in paths if self._kill_holder(path)]
+        return bool(killed)
+
+    def _take_free(self, shard: int) -> Lease | None:
+        main = Lease.try_acquire(main_path(self._data, shard), self._record_for("owner"), self._clock)
+        if main is not None and self._is_held_and_fresh(take_path(self._data, shard)):
+            main.release()
+            return None
+        return main
+
+    def _take_stalled(self, shard: int) -> Lease | None:
+        path = main_path(self._data, shard)
+        if is_free(path) or not self._watch.is_stale(path, read_record(path)):
+            return None
+        rival = take_path(self._data, shard)
+        take = Lease.try_acquire(rival, self._record_for("takeover"), self._clock)
+        if take is None:
+            self._kill_holder(rival)
+            return None
+        # Again, now that a waking owner can see us: either it sees us and gives up, or we see its heartbeat here.
+        if is_free(path) or not self._watch.is_stale(path, read_record(path)):
+            take.release()
+            return None
+        return take
+
+    def _get_main_locks(self) -> None:
+        """Go over from ``.take`` to the main lock where that has become free. Both are held for a moment, so nobody sees a free shard."""
+        for shard, lease in list(self._leases.items()):
+            if lease.path != take_path(self._data, shard) or lease.record.epoch == 0 or lease.in_doubt:
+                continue
+            try:
+                main = Lease.try_acquire(main_path(self._data, shard), self._record_for("owner"), self._clock)
+            except TransientError:
+                continue  # .take goes on being the proof
+            if main is not None:
+                main.update(epoch=lease.record.epoch)
+                self._heartbeat.add(main)
+                self._leases[shard] = main
+                self._heartbeat.remove(lease)
+                lease.release()
+
+    def _beat_if_in_doubt(self, lease: Lease) -> bool:
+        if not lease.in_doubt:
+            return False
+        try:
+            lease.beat()
+        except OSError as error:
+            # Stays in doubt. Others see us stalled, which we are if the disk takes no byte.
+            log.warning("heartbeat_not_written", path=str(lease.path), reason=str(error))
+        return True
+
+    def _is_lost(self, shard: ShardFacts, *, in_doubt: bool) -> bool:
+        lease = self._leases[shard.shard]
+        if not lease.is_in_place():
+            return True
+        other = shard.take if lease.path == main_path(self._data, shard.shard) else shard.main
+        if other is None:
+            return False
+        return other.epoch > lease.record.epoch > 0 or (in_doubt and other.epoch == 0)
+
+    def _is_held_and_fresh(self, path: Path) -> bool:
+        return not is_free(path) and not self._watch.is_stale(path, read_record(path))
+
+    def _kill_holder(self, path: Path) -> bool:
+        if is_free(path):
+            return False
+        record = read_record(path)
+        if record is None or not self._watch.is_stale(path, record) or not self._kill(record):
+            return False
+        log.warning("stalled_worker_killed", worker=record.worker, pid=record.pid, path=str(path))
+        return True
+
+    def _record_for(self, purpose: str) -> Record:
+        return msgspec.structs.replace(self._record, purpose=purpose)

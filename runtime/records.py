@@ -1,0 +1,86 @@
+"""How a command becomes rows: its inbox entry and its append group."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from actors.turn import Command
+from events.clock import Clock
+from events.envelope import NewEvent
+from events.ids import StreamId, Version
+from events.store import Append, InboxEntry, InboxStatus, OutboxEntry, Snapshot
+from runtime.items import Item
+
+
+def append_of(
+    code_version: str,
+    stream: StreamId,
+    version: int,
+    item: Item,
+    events: Sequence[NewEvent],
+    inbox: InboxEntry | None,
+    sends: Sequence[OutboxEntry] = (),
+    snapshot: Snapshot | None = None,
+) -> Append:
+    """The group that `item` commits on top of `version`. A conversation without a name is named after its first command."""
+    command = item.command
+    return Append(
+        stream=stream,
+        expected_version=cast(Version, version),
+        command_id=command.command_id,
+        events=events,
+        causation_id=command.causation_id,
+        correlation_id=command.correlation_id or command.command_id,
+        traceparent=command.traceparent,
+        sender=command.sender,
+        code_version=code_version,
+        received_time=item.received_time,
+        inbox=inbox,
+        outbox=sends,
+        snapshot=snapshot,
+    )
+
+
+def entry_of(stream: StreamId, item: Item, status: InboxStatus, reply: bytes | None, code: int | None, clock: Clock) -> InboxEntry:
+    """The inbox row of `item`: arguments while it is open, the reply once it has ended."""
+    command = item.command
+    is_open = status in (InboxStatus.QUEUED, InboxStatus.RUNNING)
+    explicit = command.explicit or item.stored is not None
+    return InboxEntry(
+        stream=stream,
+        command_id=command.command_id,
+        method=command.method,
+        # Nobody can repeat a command whose id we made up, so its arguments need no hash, unless it may run again after a crash.
+        args_hash=item.args_hash() if explicit or is_open else "",
+        status=status,
+        args=command.args if is_open else None,
+        reply=reply,
+        code=code,
+        sender=command.sender,
+        causation_id=command.causation_id,
+        correlation_id=command.correlation_id,
+        traceparent=command.traceparent,
+        deadline_ms=command.deadline_ms,
+        source=command.source,
+        explicit=explicit,
+        received_at_us=command.received_at_us,
+        completed_at_us=None if is_open else clock.wall_us(),
+    )
+
+
+def arrival_of(command: Command, args_hash: str, source: str) -> InboxEntry:
+    """The inbox row of a tell that has just arrived."""
+    return InboxEntry(
+        stream=command.stream,
+        command_id=command.command_id,
+        method=command.method,
+        args_hash=args_hash,
+        status=InboxStatus.QUEUED,
+        args=command.args,
+        sender=command.sender,
+        causation_id=command.causation_id,
+        correlation_id=command.correlation_id,
+        traceparent=command.traceparent,
+        deadline_ms=command.deadline_ms,
+        source=source,
+        received_at_us=command.received_at_us,
+    )

@@ -1,0 +1,66 @@
+"""Snapshot and events to state: the one fold, shared by activation, replay and every tool that shows a state."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from actors.journal import TURN_ENDS
+from actors.registry import ActorType
+from events.envelope import Kind, RecordedEvent
+from events.errors import CorruptLogError
+from events.store import Snapshot
+
+
+class Recovered(msgspec.Struct, kw_only=True):
+    """An actor as its log says. `journal` holds the step and control events since the last ended turn; tail_bytes is what was folded
+    after the snapshot."""
+
+    state: Any
+    version: int
+    journal: list[RecordedEvent]
+    snapshot_version: int
+    tail_bytes: int
+
+
+def recover(kind: ActorType[Any], snapshot: Snapshot | None, events: Sequence[RecordedEvent]) -> Recovered:
+    """Fold `events` upon `snapshot`, or upon the initial state.
+
+    Raises:
+        CorruptLogError: versions do not follow each other, or a payload does not fit.
+        UnknownEventTypeError: an event type or schema version that this program does not know.
+    """
+    state, version = (kind.initial(), 0) if snapshot is None else (kind.decode_state(snapshot.state), int(snapshot.version))
+    found = Recovered(state=state, version=version, journal=[], snapshot_version=version, tail_bytes=0)
+    for event in events:
+        if event.version != found.version + 1:
+            raise CorruptLogError(
+                f"{event.stream}: version {found.version} is followed by {event.version}",
+                stream=event.stream, expected=found.version + 1, found=event.version, position=f"{event.shard}:{event.position}",
+            )  # fmt: skip
+        found.version = event.version
+        if event.kind is Kind.STATE:
+            kind.apply(state, event)
+            found.tail_bytes += len(bytes(event.payload))
+        elif event.type in TURN_ENDS:
+            found.journal = [entry for entry in found.journal if entry.command_id != event.command_id]
+        else:
+            found.journal.append(event)
+    return found
+
+
+def fold(
+    kind: ActorType[Any], events: Iterable[RecordedEvent], *, state: Any = None, after: int = 0, to: int | None = None
+) -> tuple[Any, int]:
+    """State and version after the state events with `after` < version <= `to`."""
+    state = kind.initial() if state is None else state
+    version = after
+    for event in events:
+        if event.version <= after:
+            continue
+        if to is not None and event.version > to:
+            break
+        version = event.version
+        if event.kind is Kind.STATE:
+            kind.apply(state, event)
+    return state, version

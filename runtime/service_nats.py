@@ -1,0 +1,104 @@
+"""``$SRV``: NATS micro discovery, so that ``nats micro ls/info/stats`` shows what runs here (S7, design.md 3).
+
+Written by hand instead of through nats.micro, because asks reach us on the shard's subject: endpoint subscriptions of a service would be a
+second path to the same handler.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from actors.registry import Registry
+from events.codec import encode
+from runtime.wire import Subjects
+
+SERVICE_NAME: Final = "cuebook"
+_LOG_OPERATIONS: Final = ("read", "state", "streams", "trace", "head", "diff")
+
+
+class Service:
+    """Answers PING, INFO and STATS of one worker."""
+
+    def __init__(
+        self,
+        client: Client,
+        subjects: Subjects,
+        registry: Registry,
+        *,
+        worker: str,
+        version: str,
+        incarnation: str,
+        started: str,
+        counts: Callable[[], dict[str, int]],
+    ) -> None:
+        self._nc = client
+        self._subjects = subjects
+        self._registry = registry
+        self._identity = {"name": SERVICE_NAME, "id": worker, "version": version, "metadata": {"incarnation": incarnation}}
+        self._started = started
+        self._counts = counts
+
+    async def start(self) -> None:
+        worker = self._identity["id"]
+        for verb, answer in (("PING", self._ping), ("INFO", self._info), ("STATS", self._stats)):
+            for subject in (f"$SRV.{verb}", f"$SRV.{verb}.{SERVICE_NAME}", f"$SRV.{verb}.{SERVICE_NAME}.{worker}"):
+                await self._nc.subscribe(subject, cb=self._responder(answer))
+
+    def _responder(self, answer: Callable[[], dict[str, Any]]) -> Callable[[Msg], Any]:
+        async def respond(message: Msg) -> None:
+            if message.reply:
+                await message.respond(encode(answer()))
+
+        return respond
+
+    def _ping(self) -> dict[str, Any]:
+        return {"type": "io.nats.micro.v1.ping_response", **self._identity}
+
+    def _info(self) -> dict[str, Any]:
+        endpoints = [self._endpoint(type_name, method) for type_name, kind in self._registry.types.items() for method in kind.methods]
+        endpoints += [
+            {"name": f"log_{operation}", "subject": self._subjects.log(operation), "queue_group": "cue", "metadata": {}}
+            for operation in _LOG_OPERATIONS
+        ]
+        return {
+            "type": "io.nats.micro.v1.info_response",
+            **self._identity,
+            "description": "Event-sourced actors: ask, tell, and the log they leave.",
+            "endpoints": endpoints,
+        }
+
+    def _endpoint(self, type_name: str, method_name: str) -> dict[str, Any]:
+        method = self._registry.types[type_name].methods[method_name]
+        return {
+            "name": f"{type_name}_{method_name}",
+            "subject": f"{self._subjects.namespace}.ask.{type_name}.*.{method_name}",
+            "queue_group": "",
+            "metadata": {
+                "kind": "query" if method.query else "command",
+                "summary": method.summary,
+                "request_schema": encode(msgspec.json.schema(method.arguments)).decode(),
+                "response_schema": _schema_text(method.returns),
+            },
+        }
+
+    def _stats(self) -> dict[str, Any]:
+        return {
+            "type": "io.nats.micro.v1.stats_response",
+            **self._identity,
+            "started": self._started,
+            "endpoints": [
+                {"name": name, "num_requests": count, "num_errors": 0, "processing_time": 0, "average_processing_time": 0}
+                for name, count in sorted(self._counts().items())
+            ],
+        }
+
+
+def _schema_text(annotation: Any) -> str:
+    """A JSON Schema, or {} where the annotation is none that JSON Schema can describe."""
+    try:
+        return encode(msgspec.json.schema(annotation)).decode()
+    except TypeError:
+        return "{}"

@@ -1,0 +1,323 @@
+"""One owned shard: the actors that live in it, its writer, and what arrives for it.
+
+A shard lives as long as this process owns it. Once it is superseded it decides nothing more, tells no caller success, and forwards what is
+unanswered to the new owner (S18).
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from actors.errors import ActorError, CallCycle, DeadlinePassed, TooLarge, error_body
+from actors.registry import ActorType
+from actors.turn import Command
+from events.clock import Clock, Entropy
+from events.codec import args_hash, canonical, canonical_hash
+from events.group_commit import GroupCommit
+from events.ids import StreamId, parse_stream_id
+from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, CALL_CHAIN_MAX
+from events.store import Accepted, Append, Arrival, Committed, InboxEntry, InboxStatus, Ownership, PendingSend, ShardStore
+from runtime.app import App
+from runtime.cell import Cell
+from runtime.exchange import Exchange, Reply, ReplyTo
+from runtime.items import Item
+from runtime.recovery import Recovered, recover
+from runtime.tasks import Tasks
+
+log = structlog.get_logger("cuebook.shard")
+_LIVE_CELLS: Final = 10_000
+_TELLS_QUEUED: Final = 10_000
+
+
+class ShardStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a shard is doing, for `status`, tests and metrics."""
+
+    shard: int
+    epoch: int
+    live_actors: int
+    waiting: int
+    tells_queued: int
+    commits: int
+    turns: int
+    events: int
+
+
+class Shard:
+    """The owner's side of one shard."""
+
+    def __init__(
+        self,
+        store: ShardStore,
+        ownership: Ownership,
+        app: App,
+        exchange: Exchange,
+        tasks: Tasks,
+        clock: Clock,
+        entropy: Entropy,
+        threads: ThreadPoolExecutor,
+        on_lost: Callable[["Shard"], None],
+    ) -> None:
+        self.number = ownership.shard
+        self.epoch = ownership.epoch
+        self.incarnation = ownership.incarnation
+        self.store = store
+        self.app = app
+        self.exchange = exchange
+        self.clock = clock
+        self.code_version = app.code_version
+        self.cells: dict[StreamId, Cell] = {}
+        self.lost = False
+        self.draining = False
+        self.commit = GroupCommit(store, self._spawn_commit)
+        self._entropy = entropy
+        self._seeds = b""
+        self._tasks = tasks
+        self._threads = threads
+        self._on_lost = on_lost
+        self._left: tuple[Sequence[InboxEntry], Sequence[PendingSend]] = ((), ())
+        self._tells = 0
+        self._tells_room = asyncio.Event()
+        self._tells_room.set()
+        self._outbox: dict[tuple[StreamId, StreamId, str, int], PendingSend] = {}
+        self._resend: asyncio.TimerHandle | None = None
+
+    async def load(self) -> None:
+        """Read what a former owner left: commands accepted but not finished, and sends not yet acknowledged."""
+        self._left = await self.store.unfinished(), await self.store.unsent()
+
+    def start(self) -> None:
+        """Take up what `load` found, before anything else: a turn that is open in the log must not be opened a second time."""
+        entries, rows = self._left
+        self._left = (), ()
+        for entry in entries:
+            self.deliver(entry)
+        self._carry(rows)
+
+    # -- arrival ------------------------------------------------------------------------------------------------------------------
+
+    def receive(self, command: Command, reply: ReplyTo) -> None:
+        """Take one ask. Every refusal is answered at once and leaves no trace; never blocks, never raises."""
+        try:
+            if self.draining:
+                self.exchange.forward(command, reply)
+                return
+            self._take(command, reply, None)
+        except ActorError as error:
+            reply(Reply(error=error))
+
+    def _take(self, command: Command, reply: ReplyTo | None, stored: InboxStatus | None) -> None:
+        kind = self.app.registry.type(command.stream.partition("/")[0])
+        method = kind.method(command.method)
+        if len(command.args) > ARGUMENTS_BYTES_MAX:
+            raise TooLarge(f"the arguments have {len(command.args):,} bytes, allowed are {ARGUMENTS_BYTES_MAX:,}")
+        if stored is None and command.deadline_ms is not None and self.now_ms() > command.deadline_ms:
+            raise self.deadline_passed()
+        if command.stream in command.chain:
+            path = [*command.chain[command.chain.index(command.stream) :], command.stream]
+            raise CallCycle(f"{' -> '.join(path)} would wait for itself", path=path)
+        if len(command.chain) > CALL_CHAIN_MAX:
+            raise CallCycle(f"more than {CALL_CHAIN_MAX} actors wait for each other", path=list(command.chain))
+        arguments = method.decode(command.args)
+        self._cell(command.stream, kind).receive(Item(command, method, arguments, reply, stored))
+
+    def _cell(self, stream: StreamId, kind: ActorType[Any]) -> Cell:
+        cell = self.cells.get(stream)
+        if cell is None:
+            if len(self.cells) >= _LIVE_CELLS:
+                self._passivate()
+            cell = self.cells[stream] = Cell(self, kind, parse_stream_id(stream)[1], stream)
+        return cell
+
+    def _passivate(self) -> None:
+        """Forget the oldest idle actors; they are folded again when somebody asks."""
+        idle = [stream for stream, cell in self.cells.items() if cell.idle]
+        for stream in idle[: _LIVE_CELLS // 10]:
+            del self.cells[stream]
+
+    def deliver(self, entry: InboxEntry) -> None:
+        """Hand a stored command to its actor: a tell (QUEUED), or the open turn of a crash (RUNNING)."""
+        self._tells += 1
+        if self._tells >= _TELLS_QUEUED:
+            self._tells_room.clear()
+        command = Command(
+            stream=entry.stream, method=entry.method, args=entry.args or b"", command_id=entry.command_id, explicit=True,
+            received_at_us=entry.received_at_us, sender=entry.sender, causation_id=entry.causation_id,
+            correlation_id=entry.correlation_id, traceparent=entry.traceparent, deadline_ms=entry.deadline_ms, source=entry.source,
+        )  # fmt: skip
+        try:
+            self._take(command, None, entry.status)
+        except ActorError as error:
+            # The refusal must not be lost, and there is no handler to refuse it: the row itself becomes the record (S11).
+            self.spawn(self._refuse_stored(entry, error), name=f"refuse {entry.stream}")
+
+    async def _refuse_stored(self, entry: InboxEntry, error: ActorError) -> None:
+        """A stored command that no handler can take (unknown method, bad arguments): finish its row as refused."""
+        head = await self.store.head(entry.stream)
+        finished = msgspec.structs.replace(
+            entry, status=InboxStatus.REFUSED, args=None, reply=canonical(error_body(error)), code=error.number,
+            completed_at_us=self.clock.wall_us(),
+        )  # fmt: skip
+        group = Append(stream=entry.stream, expected_version=head.version if head else 0, command_id=entry.command_id, inbox=finished)  # type: ignore[arg-type]
+
+        def done(outcome: object) -> None:
+            if not isinstance(outcome, Committed):
+                log.warning("refusal_not_recorded", stream=entry.stream, command_id=entry.command_id)
+
+        self.commit.submit(group, done)
+        self.stored_done()
+        log.warning("tell_refused", stream=entry.stream, method=entry.method, error=error.message)
+
+    def args_hash(self, command: Command) -> str:
+        """What a repeat of a tell is compared by (S24); of the raw bytes where they are no JSON."""
+        try:
+            return args_hash(command.method, command.args or b"{}")
+        except msgspec.DecodeError:
+            return canonical_hash([command.method, command.args.hex()])
+
+    def stored_done(self) -> None:
+        self._tells -= 1
+        if self._tells < _TELLS_QUEUED // 2:
+            self._tells_room.set()
+
+    async def accept(self, arrivals: Sequence[Arrival]) -> Sequence[Accepted]:
+        """Commit tells into the inbox, then hand the new ones to their actors; waits while too many are queued (S11)."""
+        await self._tells_room.wait()
+        results = await self.commit.accept(arrivals)
+        for arrival, result in zip(arrivals, results, strict=True):
+            if result.result == "taken":
+                self.deliver(arrival.entry)
+        return results
+
+    # -- sends to other shards (S25) ----------------------------------------------------------------------------------------------
+
+    def _carry(self, rows: Sequence[PendingSend]) -> None:
+        if not rows:
+            return
+        for row in rows:
+            self._outbox[(row.sender, row.entry.receiver, row.incarnation, row.n)] = row
+        self.exchange.send(rows)
+        if self._resend is None:
+            self._resend = asyncio.get_running_loop().call_later(1.0, self._send_again)
+
+    def _send_again(self) -> None:
+        """What nobody has acknowledged goes out again; there is a timer only while something is outstanding."""
+        self._resend = None
+        if not self.lost and self._outbox:
+            self.exchange.send(list(self._outbox.values()))
+            self._resend = asyncio.get_running_loop().call_later(1.0, self._send_again)
+
+    async def acknowledged(self, keys: Sequence[tuple[StreamId, StreamId, str, int]]) -> None:
+        """The receivers have committed these rows: delete them with the next batch."""
+        known = [key for key in keys if self._outbox.pop(key, None) is not None]
+        if known:
+            await self.commit.acknowledge(known)
+
+    def missing(self, sender: StreamId, receiver: StreamId, incarnation: str, expected: int) -> None:
+        """The receiver has a gap: send that pair again from number `expected`."""
+        rows = [row for key, row in self._outbox.items() if key[:3] == (sender, receiver, incarnation) and key[3] >= expected]
+        self.exchange.send(rows)
+
+    # -- what cells need ----------------------------------------------------------------------------------------------------------
+
+    async def recover(self, kind: ActorType[Any], stream: StreamId) -> Recovered:
+        snapshot, events = await self.store.load(stream, kind.shape)
+        return recover(kind, snapshot, events)
+
+    def committed(self, outcome: Committed) -> None:
+        """Everything that leaves with a commit: events, hint, sends."""
+        self.exchange.committed(self.number, outcome.position, outcome.events)
+        for entry in outcome.delivered:
+            self.deliver(entry)
+        self._carry(outcome.pending)
+
+    def forward(self, item: Item) -> None:
+        if item.stored is not None:
+            return  # it stands in the inbox: the new owner finds it there
+        replies = list(item.replies)
+        item.replies.clear()
+
+        def answer(reply: Reply) -> None:
+            for send in replies:
+                send(reply)
+
+        self.exchange.forward(msgspec.structs.replace(item.command, explicit=True), answer)
+
+    def superseded(self) -> None:
+        """Another owner has taken this shard: decide nothing more (I-5)."""
+        if self.lost:
+            return
+        self.lost = True
+        log.warning("superseded", shard=self.number, epoch=self.epoch)
+        for cell in self.cells.values():
+            for item in cell.mailbox:
+                self.forward(item)
+            cell.mailbox.clear()
+        self._on_lost(self)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+        return self._tasks.spawn(coroutine, name=name)
+
+    def _spawn_commit(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        return self._tasks.spawn(coroutine, name=f"commit {self.number}")
+
+    async def run_in_thread(self, function: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+    def seed(self) -> str:
+        if len(self._seeds) < 8:
+            self._seeds = self._entropy.token_bytes(4_096)  # one call to the system for many turns
+        seed, self._seeds = self._seeds[:8], self._seeds[8:]
+        return seed.hex()
+
+    def now_ms(self) -> int:
+        return self.clock.wall_us() // 1_000
+
+    def call_deadline_ms(self, command: Command, timeout_s: float | None) -> int:
+        """The smaller of the call's own time and what is left of the caller's (S10)."""
+        own = self.now_ms() + int((ASK_DEADLINE_S if timeout_s is None else timeout_s) * 1_000)
+        return own if command.deadline_ms is None else min(own, command.deadline_ms)
+
+    def deadline_passed(self) -> ActorError:
+        return DeadlinePassed("the deadline passed before the turn began; it was not done")
+
+    # -- ending -------------------------------------------------------------------------------------------------------------------
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Stop taking commands, let what is queued finish, flush. True if everything ended in time (S5)."""
+        self.draining = True
+        if self._resend is not None:
+            self._resend.cancel()
+            self._resend = None
+        ended = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                while running := [cell.task for cell in self.cells.values() if cell.task is not None]:
+                    await asyncio.wait(running)
+        except TimeoutError:
+            ended = False
+        await self.commit.drain()
+        return ended
+
+    def abandon(self) -> None:
+        """Answer nobody, write nothing more: what is open is taken up by the next owner from its journal."""
+        self.lost = True
+        for cell in self.cells.values():
+            if cell.task is not None:
+                cell.task.cancel()
+
+    @property
+    def idle(self) -> bool:
+        """No actor has anything to do."""
+        return all(cell.idle for cell in self.cells.values())
+
+    def statistics(self) -> ShardStatistics:
+        done = self.commit.statistics()
+        return ShardStatistics(
+            shard=self.number, epoch=self.epoch, live_actors=len(self.cells),
+            waiting=sum(len(cell.mailbox) for cell in self.cells.values()), tells_queued=self._tells, commits=done.commits,
+            turns=done.groups, events=done.events,
+        )  # fmt: skip

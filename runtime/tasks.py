@@ -1,0 +1,44 @@
+"""The only spawner of tasks. Every task is named, held strongly until it ends, and its failure is never lost (style.md 7)."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger("cuebook.tasks")
+
+
+class Tasks:
+    """All tasks of one process. A task that raises is node-fatal: `on_fatal` hears of it once, so that the process can end and be
+    restarted; what may fail by itself (a handler, a connection) catches its own errors."""
+
+    def __init__(self, on_fatal: Callable[[BaseException], None] | None = None) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+        self._on_fatal = on_fatal
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.error("task_failed", task=task.get_name(), exc_info=error)
+        if self._on_fatal is not None:
+            self._on_fatal(error)
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    async def cancel_all(self, timeout_s: float = 5.0) -> None:
+        """Cancel what still runs and wait for it, at most `timeout_s`."""
+        current = asyncio.current_task()
+        running = [task for task in self._running if task is not current]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=timeout_s)

@@ -1,0 +1,237 @@
+"""Subjects, headers and bodies: what travels, apart from any client library (design.md 3).
+
+``<ns>`` is the namespace, "cue" by default. Subjects that start with ``<ns>._`` are ours:
+
+  <ns>._shard.<n>.ask.<type>.<id>.<method>[.<command id>]   a client's ask, mapped by the server to the shard of its actor (S8)
+  <ns>._shard.<n>.call                                      a msgpack array of `Envelope`, from another worker
+  <ns>._tell.<n>.<type>.<id>.<method>[.<command id>]        a tell, as the JetStream stream stores it (S11)
+  <ns>._commit.<n>                                          hint: the position that a commit of the shard reached (S31)
+  <ns>._control                                             hint: who owns what may have changed
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from actors.errors import BadPayload
+from actors.turn import Command
+from events.envelope import RecordedEvent
+from events.ids import CommandId, StreamId, is_token, parse_stream_id
+from events.limits import HEADERS_BYTES_MAX
+
+DEADLINE: Final = "Cue-Deadline"
+CORRELATION: Final = "Cue-Correlation-Id"
+CAUSATION: Final = "Cue-Causation-Id"
+TRACEPARENT: Final = "traceparent"
+META: Final = "Cue-Meta"
+MESSAGE_ID: Final = "Nats-Msg-Id"
+ERROR_CODE: Final = "Nats-Service-Error-Code"
+ERROR: Final = "Nats-Service-Error"
+META_COMMAND: Final = "Cue-Command-Id"
+META_SHARD: Final = "Cue-Shard"
+META_VERSION: Final = "Cue-Version"
+META_POSITION: Final = "Cue-Position"
+
+
+class Address(NamedTuple):
+    """The tokens of an ask or tell subject after its prefix."""
+
+    type: str
+    id: str
+    method: str
+    command_id: str | None
+
+
+class Envelope(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """One message between workers; compact, because headers cost nats-py more than half of its throughput (limits.md 3).
+
+    kind: ask = a command with `reply` as its reply subject; send = an outbox row; ack, gap = answers to a send, for the sender's shard;
+    in an ack or gap `n` is the number that was committed, or that is missing.
+    """
+
+    kind: str
+    stream: str
+    method: str = ""
+    args: bytes = b""
+    command_id: str = ""
+    explicit: bool = True
+    reply: str = ""
+    sender: str | None = None
+    causation_id: str | None = None
+    correlation_id: str | None = None
+    traceparent: str | None = None
+    deadline_ms: int | None = None
+    chain: tuple[str, ...] = ()
+    time: int = 0
+    n: int = 0
+    incarnation: str = ""
+
+    def command(self, now_us: int) -> Command:
+        return Command(
+            stream=StreamId(self.stream), method=self.method, args=self.args, command_id=CommandId(self.command_id),
+            explicit=self.explicit, received_at_us=now_us, sender=self.sender, causation_id=self.causation_id,
+            correlation_id=self.correlation_id, traceparent=self.traceparent, deadline_ms=self.deadline_ms, chain=self.chain,
+            time=self.time,
+        )  # fmt: skip
+
+
+class Answer(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """The reply to an `Envelope` of kind ask. body: JSON of the result, or of the error if `failed`."""
+
+    body: bytes
+    failed: bool = False
+    version: int = 0
+    position: int = 0
+    time: int = 0
+
+
+_packer = msgspec.msgpack.Encoder()
+encode_envelopes = _packer.encode
+encode_answer = _packer.encode
+decode_envelopes = msgspec.msgpack.Decoder(list[Envelope]).decode
+decode_answer = msgspec.msgpack.Decoder(Answer).decode
+
+
+class Subjects:
+    """All subjects of one namespace."""
+
+    def __init__(self, namespace: str, shards: int) -> None:
+        self.namespace = namespace
+        self.shards = shards
+        self.control = f"{namespace}._control"
+        self.stream_name = f"{namespace}_tell"
+
+    def ask(self, stream: str, method: str, command_id: str | None = None) -> str:
+        return self._command("ask", stream, method, command_id)
+
+    def tell(self, stream: str, method: str, command_id: str | None = None) -> str:
+        return self._command("tell", stream, method, command_id)
+
+    def _command(self, verb: str, stream: str, method: str, command_id: str | None) -> str:
+        type_name, key = parse_stream_id(stream)
+        return f"{self.namespace}.{verb}.{type_name}.{key}.{method}" + (f".{command_id}" if command_id else "")
+
+    def event(self, event: RecordedEvent) -> str:
+        type_name, _, key = event.stream.partition("/")
+        return f"{self.namespace}.event.{type_name}.{key}.{event.type}"
+
+    def chunk(self, command: Command) -> str:
+        type_name, _, key = command.stream.partition("/")
+        return f"{self.namespace}.chunk.{type_name}.{key}.{command.method}.{command.command_id}"
+
+    def view(self, projection: str, operation: str) -> str:
+        return f"{self.namespace}.view.{projection}.{operation}"
+
+    def log(self, operation: str) -> str:
+        return f"{self.namespace}.log.{operation}"
+
+    def shard(self, shard: int) -> str:
+        """The prefix of everything that reaches the owner of `shard`."""
+        return f"{self.namespace}._shard.{shard}"
+
+    def call(self, shard: int) -> str:
+        return f"{self.namespace}._shard.{shard}.call"
+
+    def commit(self, shard: int | str) -> str:
+        return f"{self.namespace}._commit.{shard}"
+
+    def tell_shard(self, shard: int | str) -> str:
+        return f"{self.namespace}._tell.{shard}"
+
+    def server_mappings(self) -> dict[str, str]:
+        """For a server of ours: the mapping that routes an ask to its shard inside the server (S8)."""
+        target = f"{self.namespace}._shard.{{{{partition({self.shards},1,2)}}}}.ask.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.>"
+        return {f"{self.namespace}.ask.*.*.>": target}
+
+    def tell_transform(self) -> tuple[str, str]:
+        """(source, destination) of the JetStream stream's own transform, which needs no server of ours."""
+        target = f"{self.namespace}._tell.{{{{partition({self.shards},1,2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.>"
+        return f"{self.namespace}.tell.*.*.>", target
+
+
+def parse_address(tokens: list[str]) -> Address:
+    """``type, id, method[, command id]`` as an address.
+
+    Raises:
+        BadPayload: too few or many tokens, or one that is no token of ours.
+    """
+    if len(tokens) not in (3, 4):
+        raise BadPayload("the subject must be <namespace>.ask.<type>.<id>.<method>[.<command id>]", field="subject")
+    for name, token in zip(("type", "id", "method", "command id"), tokens, strict=False):
+        if not is_token(token):
+            raise BadPayload(f"the {name} {token!r} is not 1 to 64 letters, digits, '_' or '-'", field="subject")
+    return Address(tokens[0], tokens[1], tokens[2], tokens[3] if len(tokens) == 4 else None)
+
+
+class Headers(NamedTuple):
+    """The optional headers of a command, checked."""
+
+    command_id: str | None = None
+    deadline_ms: int | None = None
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
+    meta: bool = False
+
+
+NO_HEADERS: Final = Headers()
+
+
+def parse_headers(headers: dict[str, str] | None, *, tell: bool = False) -> Headers:
+    """Raises: BadPayload: a header of ours that cannot be read, or more than 16 KiB of them."""
+    if not headers:
+        return NO_HEADERS
+    if sum(len(name) + len(value) for name, value in headers.items()) > HEADERS_BYTES_MAX:
+        raise BadPayload(f"the headers have more than {HEADERS_BYTES_MAX:,} bytes", field="headers")
+    deadline: int | None = None
+    if (text := headers.get(DEADLINE)) is not None:
+        if not text.isdecimal() or len(text) > 18:
+            raise BadPayload(f"{DEADLINE} is {text[:32]!r}, expected milliseconds since 1970", field=DEADLINE)
+        deadline = int(text)
+    # On a tell, Nats-Msg-Id is JetStream's own key across all actors, never our id (S11).
+    command_id = None if tell else headers.get(MESSAGE_ID)
+    for name, value in ((MESSAGE_ID, command_id), (CORRELATION, headers.get(CORRELATION)), (CAUSATION, headers.get(CAUSATION))):
+        if value is not None and not is_token(value):
+            raise BadPayload(f"{name} is {value[:80]!r}, expected 1 to 64 letters, digits, '_' or '-'", field=name)
+    return Headers(
+        command_id, deadline, headers.get(CORRELATION), headers.get(CAUSATION), (headers.get(TRACEPARENT) or None), headers.get(META) == "1"
+    )
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def iso_time(at_us: int) -> str:
+    """RFC 3339 in UTC with microseconds."""
+    return datetime.fromtimestamp(at_us / 1_000_000, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def cloud_event(event: RecordedEvent, namespace: str, *, data: bool) -> bytes:
+    """`event` as a structured CloudEvents 1.0 body; extension names are lower-case letters and digits, as that specification demands;
+    without `data` where it is sealed or too large to publish (S12, S29)."""
+    body: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": event.event_id,
+        "source": f"/{namespace}/{event.stream}",
+        "type": event.type,
+        "time": iso_time(event.recorded_at_us),
+        "subject": event.stream,
+        "sequence": event.version,
+        "schemaversion": event.schema_version,
+        "kind": event.kind,
+        "shard": event.shard,
+        "position": event.position,
+        "logicaltime": event.time,
+        "branch": event.branch,
+    }
+    for name, value in (
+        ("correlationid", event.correlation_id), ("causationid", event.causation_id), ("commandid", event.command_id),
+        ("traceparent", event.traceparent), ("sender", event.sender),
+    ):  # fmt: skip
+        if value is not None:
+            body[name] = value
+    if data:
+        body["datacontenttype"] = "application/json"
+        body["data"] = event.payload
+    return _encoder.encode(body)

@@ -1,0 +1,63 @@
+"""Fixtures that every test may use. Async tests run on uvloop where it is installed, in asyncio's debug mode."""
+
+import importlib.util
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.client import Client
+
+from ops.exits import StartError
+from ops.nats_server import NatsServer, find_program
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """The one backend of all async tests and fixtures; a wider scope would share a loop between tests by surprise."""
+    return "asyncio", {"debug": True, "use_uvloop": importlib.util.find_spec("uvloop") is not None}
+
+
+@pytest.fixture
+def tmp_data(tmp_path: Path) -> Path:
+    """An empty folder for one deployment; not created, as on a first start."""
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def _nats_program() -> None:
+    """Skip where there is no server to start, except in CI: there it is an error."""
+    try:
+        find_program()
+    except StartError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(error.why)
+
+
+@pytest.fixture(scope="session")
+def nats_server(_nats_program: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """One embedded server with JetStream for the whole run: take a namespace of your own on it, and do not stop it."""
+    server = NatsServer(tmp_path_factory.mktemp("nats-session"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_nats_server(_nats_program: None, tmp_data: Path) -> Iterator[NatsServer]:
+    """An embedded server for one test, which may kill, stop and start it."""
+    server = NatsServer(tmp_data)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def nats_client(nats_server: NatsServer) -> AsyncIterator[Client]:
+    """A client of the session's server, closed after the test."""
+    client = await nats.connect(**nats_server.connection.nats_options())
+    yield client
+    await client.close()

@@ -1,0 +1,222 @@
+"""A whole review by the team, on the real log and engine in one process."""
+
+import importlib.util
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from actors.team import workspace_id
+from actors.tools.report import Report, RunInfo
+from actors.tools.report_json import read_json
+from events.envelope import RecordedEvent
+from events.reader_sqlite import SqliteLogReader
+from ops.team_app import app
+from runtime.inspection import matching, verify_states
+from runtime.local import LocalRuntime, local_runtime
+
+pytestmark = pytest.mark.timeout(120)
+
+KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from ops.team_app import app
+from runtime.local import local_runtime
+
+async def main(data, actor, path, out, left):
+    async with local_runtime(app, Path(data)) as runtime:
+        def count(events):
+            nonlocal left
+            left -= len(events)
+            if left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        runtime.exchange.on_events = count
+        await runtime.ask(actor, "review", path=path, out=out, batch_files=10, command_id="the-review", timeout_s=60)
+
+asyncio.run(main(*sys.argv[1:5], int(sys.argv[5])))
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of an installed package, with one fault of each sort put in."""
+    found = importlib.util.find_spec("structlog")
+    assert found is not None
+    assert found.origin is not None
+    root = tmp_path / "structlog"
+    shutil.copytree(Path(found.origin).parent, root, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "broken.py").write_text("def f(:\n")
+    (root / "shell.py").write_text("import subprocess\n\n\ndef r(text):\n    subprocess.call(text, shell=True)\n    return 1\n    r('')\n")
+    (root / "ring_a.py").write_text("from structlog import ring_b\n")
+    (root / "ring_b.py").write_text("from structlog import ring_a\n")
+    return root
+
+
+async def review(runtime: LocalRuntime, root: Path, out: Path, **arguments: Any) -> dict[str, Any]:
+    actor = f"orchestrator/{workspace_id(root)}"
+    reply: dict[str, Any] = await runtime.ask(actor, "review", path=str(root), out=str(out), timeout_s=100, **arguments)
+    return reply
+
+
+async def recorded(data: Path) -> list[RecordedEvent]:
+    reader = await SqliteLogReader.open(data)
+    try:
+        return [event async for event in matching(reader)]
+    finally:
+        await reader.close()
+
+
+def examined(events: list[RecordedEvent]) -> Counter[tuple[str, str, str, str]]:
+    """How often a result was recorded, by agent, analyser, path and digest."""
+    digests: dict[tuple[str, str | None, str, str], str] = {}
+    found: Counter[tuple[str, str, str, str]] = Counter()
+    for event in events:
+        if event.type not in ("step.started", "step.completed"):
+            continue
+        step = msgspec.json.decode(event.payload)
+        if step["key"] is None or not event.stream.startswith(("architect/", "performance/", "reviewer/")):
+            continue
+        use = (event.stream, event.command_id, step["name"], step["key"])
+        if event.type == "step.started":
+            digests[use] = step["args"][2]
+        else:
+            found[(event.stream.partition("/")[0], step["name"], step["key"], digests[use])] += 1
+    return found
+
+
+def files_below(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def without_run(path: Path) -> Report:
+    return msgspec.structs.replace(read_json(path.read_bytes()), run=RunInfo())
+
+
+def mutual(imports: list[Any]) -> list[list[str]]:
+    """Cycles another way: modules that reach each other, by the closure of the relation."""
+    reach: dict[str, set[str]] = {}
+    for edge in imports:
+        reach.setdefault(edge.source, set()).add(edge.to)
+    grown = True
+    while grown:
+        grown = False
+        for targets in reach.values():
+            further = set().union(*(reach.get(target, set()) for target in targets)) - targets
+            targets |= further
+            grown = grown or bool(further)
+    groups = {tuple(sorted(b for b in reach[a] if a in reach.get(b, set()))) for a in reach if a in reach[a]}
+    return sorted(list(group) for group in groups)
+
+
+async def test_a_review_finds_what_is_there(package: Path, tmp_path: Path) -> None:
+    """Files, complexity and cycles equal counts made another way; each planted fault is among the findings."""
+    from radon.complexity import cc_visit
+
+    before = files_below(package)
+    async with local_runtime(app, tmp_path / "data") as runtime:
+        summary = await review(runtime, package, tmp_path / "out")
+    report = read_json((tmp_path / "out" / "report.json").read_bytes())
+    assert files_below(package) == before
+    assert {file.path: file.lines for file in report.files} == {path: len(text.splitlines()) for path, text in before.items()}
+    parsed = {path: text.decode() for path, text in before.items() if path.endswith(".py") and path != "broken.py"}
+    highest = max(block.complexity for text in parsed.values() for block in cc_visit(text))
+    assert summary["worst"]["complexity"] == report.complexity[0].complexity == highest
+    assert report.cycles == mutual(report.imports)
+    assert ["structlog.ring_a", "structlog.ring_b"] in report.cycles
+    found = {(finding.rule, finding.file, finding.line) for finding in report.findings}
+    assert {("syntax-error", "broken.py", 1), ("S602", "shell.py", 5), ("unreachable-code", "shell.py", 7)} <= found
+    assert summary["findings"] == report.summary.findings_by_severity
+    assert summary["unavailable"] == []
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "report.json", "report.md"]
+
+
+async def test_every_file_is_examined_once_and_never_again(package: Path, tmp_path: Path) -> None:
+    """The second review takes every result from the states and gives the same report but for `run`."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    async with local_runtime(app, data) as runtime:
+        first = await review(runtime, package, out / "1", batch_files=7)
+        seen = len(await recorded(data))
+        second = await review(runtime, package, out / "2")
+    events = await recorded(data)
+    python = sum(path.endswith(".py") for path in files_below(package))
+    assert (first["results_made"], first["results_reused"]) == (5 * python, 0)
+    assert (second["results_made"], second["results_reused"]) == (0, 5 * python)
+    assert set(examined(events).values()) == {1}
+    assert len(examined(events)) == 5 * python
+    assert not examined(events[seen:])
+    assert without_run(out / "1" / "report.json") == without_run(out / "2" / "report.json")
+
+
+async def test_only_what_changed_is_examined(package: Path, tmp_path: Path) -> None:
+    """Also after a restart: what is re-used comes from the log."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    async with local_runtime(app, data) as runtime:
+        await review(runtime, package, out / "1")
+    seen = len(await recorded(data))
+    (package / "ring_a.py").write_text("x = 1\n")
+    (package / "shell.py").unlink()
+    async with local_runtime(app, data) as runtime:
+        changed = await review(runtime, package, out / "2")
+    assert changed["results_made"] == 5
+    assert {path for _, _, path, _ in examined((await recorded(data))[seen:])} == {"ring_a.py"}
+    report = read_json((out / "2" / "report.json").read_bytes())
+    assert not [file for file in report.files if file.path == "shell.py"]
+    assert not [finding for finding in report.findings if finding.file == "shell.py"]
+    assert ["structlog.ring_a", "structlog.ring_b"] not in report.cycles
+    async with local_runtime(app, tmp_path / "fresh") as runtime:
+        await review(runtime, package, out / "3")
+    assert without_run(out / "2" / "report.json") == without_run(out / "3" / "report.json")
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("events", [20, 90, 200, 340])
+async def test_a_killed_review_goes_on_where_it_was(package: Path, tmp_path: Path, events: int) -> None:
+    """Killed after so many events, then started again: the same command ends, and no file is examined twice by one analyser."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    actor = f"orchestrator/{workspace_id(package)}"
+    killed = subprocess.run(
+        [sys.executable, "-P", "-c", KILLED, str(data), actor, str(package), str(out), str(events)],
+        check=False, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    before = examined(await recorded(data))
+    async with local_runtime(app, data) as runtime:
+        summary = await review(runtime, package, out, batch_files=10, command_id="the-review")
+    after = examined(await recorded(data))
+    assert set(after.values()) == {1}
+    assert before <= after
+    assert len(after) == summary["results_made"] == 5 * summary["python_files"]
+    async with local_runtime(app, tmp_path / "fresh") as runtime:
+        await review(runtime, package, tmp_path / "whole")
+    assert without_run(out / "report.json") == without_run(tmp_path / "whole" / "report.json")
+
+
+async def test_the_states_fold_to_what_was_live(package: Path, tmp_path: Path) -> None:
+    """Everything a review leaves in a state stands in its events."""
+    data = tmp_path / "data"
+    async with local_runtime(app, data) as runtime:
+        await review(runtime, package, tmp_path / "out")
+    reader = await SqliteLogReader.open(data)
+    try:
+        checks = [check async for check in verify_states(reader, app.registry)]
+    finally:
+        await reader.close()
+    assert len(checks) == 6
+    assert not [check for check in checks if check.difference is not None]
+    assert sum(check.hashes for check in checks) > 0
+
+
+async def test_a_wrong_path_is_refused(tmp_path: Path) -> None:
+    """The refusal names the path, and nothing is left behind."""
+    from actors.errors import Rejected
+
+    async with local_runtime(app, tmp_path / "data") as runtime:
+        with pytest.raises(Rejected, match="cannot be opened"):
+            await review(runtime, tmp_path / "no", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
