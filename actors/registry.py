@@ -17,10 +17,11 @@ from actors.actor import Actor, handler_role
 from actors.errors import BadPayload, Unknown
 from actors.event import Event, S, State, event_state_type
 from actors.journal import RESERVED_TAGS
-from events.codec import canonical, canonical_hash, decode_strict
+from events.codec import canonical, canonical_hash, decode_strict, encode
 from events.envelope import RecordedEvent
 from events.errors import ConfigurationError, CorruptLogError, EncodingError, UnknownEventTypeError
 from events.ids import is_token
+from events.limits import JSON_DEPTH_MAX
 
 
 class Method(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,13 +44,27 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
         """
         body = body or b"{}"
         try:
-            decode_strict(body)
-            arguments = self.decoder.decode(body)
+            arguments = self._decode_plain(body)
+            if arguments is None:
+                decode_strict(body)
+                arguments = self.decoder.decode(body)
         except (EncodingError, msgspec.ValidationError) as error:
             raise BadPayload(f"{self.name}: {error}", field=field_of(error)) from error
         return {name: getattr(arguments, name) for name in self.arguments.__struct_fields__}
 
+    def _decode_plain(self, body: bytes) -> msgspec.Struct | None:
+        """The usual body, at a quarter of the cost: what encodes back to the same bytes holds no duplicate key, no odd number and no
+        half character, so only long digits and deep nesting are left for the strict check. None = let that one decide."""
+        if _LONG_NUMBER.search(body) or body.count(b"[") + body.count(b"{") > JSON_DEPTH_MAX:
+            return None
+        try:
+            arguments: msgspec.Struct = self.decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return arguments if encode(arguments) == body else None
 
+
+_LONG_NUMBER = re.compile(rb"[0-9]{16}")
 _FIELD = re.compile(r"field `(?P<name>[^`]+)`|at `\$\.(?P<path>[^`]+)`")
 
 

@@ -1,6 +1,7 @@
 """Names of things in the log, and the checks that keep them safe to put into a subject, a path or a query."""
 
 import re
+from functools import lru_cache
 from typing import NewType
 
 StreamId = NewType("StreamId", str)
@@ -13,6 +14,7 @@ EventId = NewType("EventId", str)
 CommandId = NewType("CommandId", str)
 
 TOKEN_PATTERN = r"[A-Za-z0-9_-]{1,64}"
+_NAMES_CACHED = 16_384
 _TOKEN = re.compile(TOKEN_PATTERN)
 _TAG = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 _FNV_OFFSET, _FNV_PRIME = 0x811C9DC5, 0x01000193
@@ -40,6 +42,7 @@ def stream_id(type_name: str, key: str) -> StreamId:
     return StreamId(f"{type_name}/{key}")
 
 
+@lru_cache(_NAMES_CACHED)
 def parse_stream_id(text: str) -> tuple[str, str]:
     """``type/id`` as its two parts.
 
@@ -52,6 +55,7 @@ def parse_stream_id(text: str) -> tuple[str, str]:
     return type_name, key
 
 
+@lru_cache(_NAMES_CACHED)
 def shard_of(type_name: str, key: str, shards: int) -> int:
     """The shard that holds actor `key` of `type_name`: FNV-1a-32 of both joined, modulo `shards`.
 

@@ -119,15 +119,15 @@ def launch_process(tmp_path: Path, *arguments: str) -> "subprocess.CompletedProc
 def test_once_becomes_the_review(tmp_path: Path, tmp_data: Path) -> None:
     done = launch_process(tmp_path, "src", "--once", "--out", "o", "--data", str(tmp_data))
     assert done.returncode == 0, done.stderr
-    assert (tmp_data / "review.said").read_text() == f"src --out o --data {tmp_data} --once"
+    assert (tmp_data / "review.said").read_text() == f"src --screen --out o --data {tmp_data} --once"
     assert not (tmp_data / "up.said").exists()
 
 
 def test_without_once_the_review_runs_beside_a_deployment_that_ends_with_it(tmp_path: Path, tmp_data: Path) -> None:
     done = launch_process(tmp_path, "--data", str(tmp_data))
     assert done.returncode == 0, done.stderr
-    assert (tmp_data / "up.said").read_text() == f"--workers 2 --data {tmp_data}"
-    assert (tmp_data / "review.said").read_text() == f"{ROOT} --data {tmp_data}"
+    assert (tmp_data / "up.said").read_text() == f"--workers 2 --app ops.team_app:app --data {tmp_data}"
+    assert (tmp_data / "review.said").read_text() == f"{ROOT} --screen --data {tmp_data}"
 
 
 def test_a_deployment_that_does_not_start_gives_its_own_code(tmp_data: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import networkx
 import pytest
 
 from actors.tools.graph import layers, strongly_connected
@@ -12,8 +13,6 @@ from actors.tools.import_diagram import import_diagram, import_diagram_svg
 from actors.tools.imports import ImportGraph, file_imports, import_graph
 from actors.tools.python_ast import ParseProblem, parse_bytes, syntax_findings
 from actors.tools.workspace import inventory
-
-networkx = pytest.importorskip("networkx", reason="the independent count of components needs networkx")
 
 SITE_PACKAGES = Path(pytest.__file__).parent.parent
 
