@@ -1,7 +1,7 @@
 """Actor, command and query: what an agent author writes, and what a handler may ask for while it runs."""
 
 from collections.abc import Callable, Coroutine
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, TypeVar, overload
 
 from actors.event import Event, S
@@ -108,6 +108,27 @@ class Actor(Generic[S]):
             timeout_s: at most this long per ask; never longer than what is left of this turn's own deadline (S10).
         """
         return self._turn.ref(actor, id, timeout_s)
+
+    def schedule(
+        self, when: "float | timedelta | datetime", method: str, /, *, every: "float | timedelta | None" = None,
+        timer_id: str | None = None, **arguments: Any,
+    ) -> str:  # fmt: skip
+        """Call a command of this actor later: a durable timer, set by this turn's commit, that fires once in effect (S26).
+
+        Args:
+            when: seconds or a timedelta from now, which clock steps do not change; or a date with a time zone.
+            method: the command, called with `arguments`; checked now.
+            every: recur with this period after `when`. Missed dates fire once.
+            timer_id: a name to replace or `unschedule` it by, default a fresh one.
+
+        Returns:
+            The timer's id.
+        """
+        return self._turn.schedule(when, method, every, timer_id, arguments)
+
+    def unschedule(self, timer_id: str) -> None:
+        """Take a timer back with this turn's commit; nothing if there is none. One that is due already may still fire."""
+        self._turn.unschedule(timer_id)
 
     def view(self, projection: str) -> ViewRef:
         """A projection: ``await self.view("memory").recall(query=...)`` is a recorded step over ``cue.view`` (S37)."""

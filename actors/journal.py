@@ -13,6 +13,7 @@ import msgspec
 
 from events.codec import encode
 from events.envelope import Kind, NewEvent, RecordedEvent
+from events.store import TimerEntry
 
 TURN_STARTED: Final = "turn.started"
 TURN_COMPLETED: Final = "turn.completed"
@@ -145,6 +146,29 @@ def sent_event(receiver: str, method: str, args: bytes, command_id: str) -> NewE
         payload=encode({"receiver": receiver, "method": method, "command_id": command_id, "arguments": msgspec.Raw(args)}),
         summary=f"told {receiver} to {method}"[:200],
     )
+
+
+def timer_event(outcome: str, timer_id: str, fields: dict[str, Any]) -> NewEvent:
+    """`outcome` is set, fired or cancelled."""
+    payload = encode({"timer_id": timer_id, **fields})
+    return NewEvent(type=f"timer.{outcome}", kind=Kind.TIMER, payload=payload, summary=f"timer {timer_id} {outcome}")
+
+
+def timer_events(timers: Iterable[TimerEntry], gone: Iterable[str]) -> list[NewEvent]:
+    """The record of what a turn did to its timers."""
+    events = [timer_event("cancelled", timer_id, {}) for timer_id in gone]
+    for timer in timers:
+        fields = {"due_us": timer.due_us, "wall": timer.wall, "every_us": timer.every_us, "method": timer.method}
+        events.append(timer_event("set", timer.timer_id, {**fields, "arguments": msgspec.Raw(timer.args)}))
+    return events
+
+
+def fired_events(source: str | None) -> list[NewEvent]:
+    """The first event of a turn that a timer called: ``source`` is ``timer:<id>:<due>:<missed>``."""
+    if source is None or not source.startswith("timer:"):
+        return []
+    _, timer_id, due_us, missed = source.split(":")
+    return [timer_event("fired", timer_id, {"due_us": int(due_us), "missed": int(missed)})]
 
 
 def derived_id(*parts: object) -> str:

@@ -22,7 +22,7 @@ from events.codec import canonical_hash, encode_checked
 from events.envelope import MAIN_BRANCH, Kind, NewEvent, RecordedEvent
 from events.errors import InvariantError
 from events.ids import CommandId, EventId, Position, StreamId, Version, stream_id
-from events.store import OutboxEntry
+from events.store import OutboxEntry, TimerEntry
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +32,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     reply: Any = None
     refusal: ActorError | None = None
     sends: list[OutboxEntry] = []
+    timers: list[TimerEntry] = []
     chunks: list[Any] = []
     journal: list[str] = []
     state: Any = None
@@ -175,6 +176,7 @@ class ActorTest:
             events=[self.kind.events[event.type].decoder.decode(event.payload) for event in turn.emitted],
             reply=msgspec.json.decode(reply),
             sends=list(turn.sends),
+            timers=list(turn.timers),
             chunks=driver.chunks,
             journal=[event.type for event in driver.journal],
             state=state,

@@ -8,7 +8,7 @@ import asyncio
 import random
 import typing
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import msgspec
@@ -23,8 +23,8 @@ from events.codec import encode, encode_checked
 from events.envelope import Kind, NewEvent
 from events.errors import EncodingError, InvariantError
 from events.ids import CommandId, StreamId, is_token, stream_id
-from events.limits import ARGUMENTS_BYTES_MAX, EVENT_BYTES_MAX, REPLY_BYTES_MAX, TURN_BYTES_MAX, TURN_EVENTS_MAX
-from events.store import OutboxEntry
+from events.limits import ARGUMENTS_BYTES_MAX, EVENT_BYTES_MAX, REPLY_BYTES_MAX, TIMER_ID_CHARACTERS, TURN_BYTES_MAX, TURN_EVENTS_MAX
+from events.store import OutboxEntry, TimerEntry
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +92,7 @@ class Turn:
     __slots__ = (
         "_busy", "_chunks", "_driver", "_new_ids", "_now_us", "_offset", "_random", "_task", "_uses",
         "command", "emitted", "entries", "journaled", "key", "kind", "method", "payload_bytes", "readonly", "seed", "sends",
-        "state", "time", "version",
+        "state", "time", "timers", "timers_gone", "version",
     )  # fmt: skip
 
     def __init__(
@@ -118,6 +118,8 @@ class Turn:
         self.seed = seed
         self.emitted: list[NewEvent] = []
         self.sends: list[OutboxEntry] = []
+        self.timers: list[TimerEntry] = []
+        self.timers_gone: list[str] = []
         self.payload_bytes = 0
         self.journaled = False
         self.entries: dict[Use, Entry] = {}
@@ -265,6 +267,48 @@ class Turn:
             )
         )
 
+    def schedule(
+        self,
+        when: float | timedelta | datetime,
+        method: str,
+        every: float | timedelta | None,
+        timer_id: str | None,
+        arguments: dict[str, Any],
+    ) -> str:
+        if self.readonly:
+            raise InvariantError(f"{self.method.name} is a query: it may schedule nothing")
+        spec = self.kind.method(method)
+        if spec.query:
+            raise BadPayload(f"{method} is a query: a timer calls a command")
+        body = self._arguments(self.command.stream, method, arguments)
+        spec.decode(body)  # a mistake is told now, not when the timer is due
+        name = timer_id or self.new_id()
+        if not is_token(name) or len(name) > TIMER_ID_CHARACTERS:
+            raise BadPayload(f"{name!r} is no name of a timer: 1 to {TIMER_ID_CHARACTERS} letters, digits, '_' or '-'")
+        every_us = None if every is None else _duration_us(every)
+        if every_us is not None and every_us < 1_000:
+            raise BadPayload("a timer recurs at most every millisecond")
+        if isinstance(when, datetime):
+            if when.tzinfo is None:
+                raise BadPayload("a date needs a time zone")
+            due_us = int(when.timestamp() * 1_000_000)
+        else:
+            due_us = self._now_us + _duration_us(when)
+        self.timers.append(
+            TimerEntry(
+                stream=self.command.stream, timer_id=name, due_us=due_us, wall=isinstance(when, datetime), every_us=every_us,
+                method=method, args=body, set_at_us=self._now_us,
+                correlation_id=self.command.correlation_id or self.command.command_id,
+            )
+        )  # fmt: skip
+        return name
+
+    def unschedule(self, timer_id: str) -> None:
+        if self.readonly:
+            raise InvariantError(f"{self.method.name} is a query: it may unschedule nothing")
+        self.timers = [timer for timer in self.timers if timer.timer_id != timer_id]
+        self.timers_gone.append(timer_id)
+
     def view(self, projection: str) -> ViewRef:
         if not is_token(projection):
             raise BadPayload(f"{projection!r} is no name of a projection")
@@ -297,6 +341,10 @@ class Turn:
         self._chunks.append(data)
         if self.journaled:
             self.flush_chunks()
+
+    def drop_effects(self) -> None:
+        """The turn ends without success: nothing that it sends or schedules is kept."""
+        self.sends, self.timers, self.timers_gone = [], [], []
 
     def flush_chunks(self) -> None:
         for data in self._chunks:
@@ -385,6 +433,13 @@ class Turn:
         if len(body) > ARGUMENTS_BYTES_MAX:
             raise TooLarge(f"the arguments of {receiver}.{method} have {len(body):,} bytes, allowed are {ARGUMENTS_BYTES_MAX:,}")
         return body
+
+
+def _duration_us(duration: float | timedelta) -> int:
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+    if not 0 <= seconds <= 100 * 366 * 86_400:
+        raise BadPayload(f"{duration!r} is no duration between 0 and 100 years")
+    return int(seconds * 1_000_000)
 
 
 def _json_value(given: dict[str, Any]) -> dict[str, Any]:

@@ -220,6 +220,8 @@ class Draft:
         if pair is not None:
             # Also if the command was known: otherwise the sender would offer it for ever.
             self._received[pair] = self._pending.received[pair] = arrival.n
+        if arrival.timer_id is not None:
+            self._pending.timers[entry.stream, arrival.timer_id] = arrival.timer_next
         self.time = max(self.time, arrival.time)
         return Accepted(result="known" if known else "taken", expected=arrival.n + 1, position=Position(self.position))
 

@@ -77,14 +77,31 @@ class PendingSend(msgspec.Struct, frozen=True, kw_only=True):
     entry: OutboxEntry
 
 
+class TimerEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A durable timer (S26): due at `due_us`; wall = due by the wall clock, else by elapsed time from `set_at_us`."""
+
+    stream: StreamId
+    timer_id: str
+    due_us: int
+    wall: bool
+    every_us: int | None
+    method: str
+    args: bytes
+    set_at_us: int
+    correlation_id: str | None = None
+
+
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     """A tell on its way into the inbox without a turn: a JetStream message (S11) or another shard's outbox row (S25).
 
     For an outbox row `sender`, `n` and `incarnation` are set, and it is taken only as n = last + 1 of that pair.
-    time: logical time of the sender's record, 0 if it has none.
+    time: logical time of the sender's record, 0 if it has none. timer_id: the timer that came due as this, whose row goes with the same
+    transaction, or becomes `timer_next` (S26).
     """
 
     entry: InboxEntry
+    timer_id: str | None = None
+    timer_next: TimerEntry | None = None
     sender: StreamId | None = None
     n: int = 0
     incarnation: str = ""
@@ -98,20 +115,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     version: Version
     state: bytes
     shape: str
-
-
-class TimerEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A durable timer (S26): due at `due_us`; wall = due by the wall clock, else by elapsed time from `set_at_us`."""
-
-    stream: StreamId
-    timer_id: str
-    due_us: int
-    wall: bool
-    every_us: int | None
-    method: str
-    args: bytes
-    set_at_us: int
-    correlation_id: str | None = None
 
 
 class WaitEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -304,6 +304,10 @@ class MemoryShard:
             self._note_actor(entry.stream)
         if pair is not None:
             content.received[pair] = arrival.n
+        if arrival.timer_id is not None:
+            content.timers.pop((entry.stream, arrival.timer_id), None)
+            if arrival.timer_next is not None:
+                content.timers[entry.stream, arrival.timer_id] = arrival.timer_next
         content.time = max(content.time, arrival.time)
         return Accepted(result="known" if known else "taken", expected=arrival.n + 1, position=position)
 

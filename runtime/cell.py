@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -25,26 +25,25 @@ from actors.errors import (
     error_body,
     error_from_body,
 )
-from actors.journal import TURN_COMPLETED, TURN_FAILED, TURN_PARKED, TURN_REFUSED, end_event, open_turn, sent_event
+from actors.journal import TURN_COMPLETED, TURN_FAILED, TURN_PARKED, TURN_REFUSED, end_event, fired_events, open_turn
 from actors.registry import ActorType
 from actors.turn import Turn
 from events.codec import canonical, canonical_hash
 from events.envelope import NewEvent, RecordedEvent
 from events.errors import CuebookError, LogFullError, SupersededError
-from events.limits import MAILBOX_MAX, SNAPSHOT_BYTES, SNAPSHOT_EVENTS, STATE_HASH_EVERY
+from events.limits import FULL_RETRY_S, MAILBOX_MAX, SNAPSHOT_BYTES, SNAPSHOT_EVENTS, STATE_HASH_EVERY
 from events.store import Append, Committed, Conflict, Duplicate, InboxEntry, InboxStatus, Outcome, Snapshot
 from runtime.context import current_turn
 from runtime.driver import TurnDriver
 from runtime.exchange import Reply
 from runtime.items import Item, KnownError, LostError, StaleError, first_of, resolve
-from runtime.records import append_of, entry_of
+from runtime.records import append_of, entry_of, with_records
 from runtime.recovery import Recovered
 
 if TYPE_CHECKING:
     from runtime.shard import Shard
 
 log = structlog.get_logger("cuebook.cell")
-FULL_RETRY_S: Final = 1.0
 
 
 class Cell:
@@ -246,7 +245,7 @@ class Cell:
     def _end_short(self, item: Item, turn: Turn) -> None:
         """One append group, no waiting: the next command may be decided at once (S14)."""
         explicit = item.command.explicit or item.stored is not None
-        if not turn.emitted and not turn.sends and not explicit:
+        if not (turn.emitted or turn.sends or turn.timers or turn.timers_gone or explicit):
             # Nothing to record and nobody can ask again: like a query.
             self._after_what_it_saw(item, self._reply(item.reply))
             return
@@ -267,7 +266,7 @@ class Cell:
         duration_us = int((self.shard.clock.monotonic() - began) * 1_000_000)
         emitted = turn.emitted if status is InboxStatus.DONE else []
         if emitted is not turn.emitted or error is not None:
-            turn.sends.clear()
+            turn.drop_effects()
         text = error.message[:500] if error is not None else None
         events = [*emitted, end_event(event, fields, duration_us=duration_us, error=text)]
         group = self._closing_group(item, turn, events, status, item.reply, code=error.number if error else None)
@@ -328,7 +327,7 @@ class Cell:
         if self.state is None and not await self._recover():
             return
         inbox = self.entry(item, status, canonical(error_body(error)), error.number) if item.stored is not None else None
-        outcome = await self.commit_held(self.group(item, [event], inbox))
+        outcome = await self.commit_held(self.group(item, [*fired_events(item.command.source), event], inbox))
         if isinstance(outcome, Committed):
             self._advance(outcome)
             if isinstance(error, HandlerFailed):
@@ -355,9 +354,9 @@ class Cell:
     def _closing_group(
         self, item: Item, turn: Turn, events: list[NewEvent], status: InboxStatus, reply: bytes, *, code: int | None = None
     ) -> Append:
-        if turn.sends:
-            told = [sent_event(send.receiver, send.method, send.args, send.command_id) for send in turn.sends]
-            events = [*events, *told]
+        if turn.sends or turn.timers or turn.timers_gone or item.command.source is not None:
+            events = with_records(item, turn, events)
+            item.timers, item.timers_gone = turn.timers, turn.timers_gone
         version = self.version + len(events)
         self._snapshot_bytes += turn.payload_bytes
         snapshot = None
@@ -370,7 +369,9 @@ class Cell:
             if due or version // STATE_HASH_EVERY != self.version // STATE_HASH_EVERY:
                 events = [*events[:-1], msgspec.structs.replace(events[-1], state_hash=canonical_hash(self.state))]
         inbox = self.entry(item, status, reply, code)
-        return append_of(self.shard.code_version, self.stream, self.version, item, events, inbox, turn.sends, snapshot)
+        return append_of(
+            self.shard.code_version, self.stream, self.version, item, events, inbox, turn.sends, snapshot, turn.timers, turn.timers_gone
+        )
 
     def _submit(self, item: Item, group: Append, on_outcome: Callable[[Item, Outcome | CuebookError], None]) -> None:
         self.version += len(group.events)
@@ -479,6 +480,9 @@ class Cell:
         return Reply(body, error, self.committed, self.position, self.time)
 
     def _finish(self, item: Item, reply: Reply) -> None:
+        if reply.error is None and (item.timers or item.timers_gone):
+            self.shard.timers.remove(self.stream, item.timers_gone)
+            self.shard.timers.set(item.timers)
         if self.inflight.get(item.command.command_id) is item:
             del self.inflight[item.command.command_id]
         if item.stored is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors.journal import started_event
+from actors.journal import fired_events, started_event
 from actors.turn import Call, Turn
 from events.envelope import NewEvent
 from events.store import Committed, Conflict, Duplicate, InboxStatus, Outcome
@@ -49,7 +49,8 @@ class TurnDriver:
             if cell.state is None:
                 raise StaleError
             first = started_event(turn.started(cell.shard.code_version))
-            group = cell.group(self._item, [first, *events], cell.entry(self._item, InboxStatus.RUNNING, None, None))
+            events = [*fired_events(turn.command.source), first, *events]
+            group = cell.group(self._item, events, cell.entry(self._item, InboxStatus.RUNNING, None, None))
             outcome = await cell.commit_held(group)
             if isinstance(outcome, Duplicate):
                 raise KnownError(outcome.entry)

@@ -1,20 +1,33 @@
 """What waits in a mailbox, and the ways in which a turn is unwound without being answered."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from actors.registry import Method
 from actors.turn import Command
 from events.codec import args_hash
 from events.errors import CuebookError
-from events.store import InboxEntry, InboxStatus, Outcome
+from events.store import InboxEntry, InboxStatus, Outcome, TimerEntry
 from runtime.exchange import Reply, ReplyTo
 
 
 class Item:
     """One command in a mailbox, and everybody who waits for its answer."""
 
-    __slots__ = ("after", "arguments", "attempts", "command", "method", "received_time", "replies", "reply", "stored")
+    __slots__ = (
+        "after",
+        "arguments",
+        "attempts",
+        "command",
+        "method",
+        "received_time",
+        "replies",
+        "reply",
+        "stored",
+        "timers",
+        "timers_gone",
+    )
 
     def __init__(
         self, command: Command, method: Method, arguments: dict[str, Any], reply: ReplyTo | None, stored: InboxStatus | None
@@ -27,6 +40,8 @@ class Item:
         self.stored = stored
         """The status its inbox row has already: QUEUED for a tell, RUNNING for the open turn of a crash, None without a row."""
         self.attempts = 0
+        self.timers: Sequence[TimerEntry] = ()
+        self.timers_gone: Sequence[str] = ()
         self.after: list[tuple[Item, Reply]] = []
         """Answers that were made on the state which this command left uncommitted: they leave with its commit (S17)."""
         self.received_time = command.time

@@ -27,7 +27,7 @@ from runtime.log_service_nats import serve_log
 from runtime.placement import Facts, Placement
 from runtime.service_nats import SERVICE_NAME, Service
 from runtime.shard import Shard
-from runtime.tasks import Tasks
+from runtime.tasks import Tasks, end
 from runtime.tells_nats import TellIntake
 from runtime.wire import Subjects, iso_time
 
@@ -419,8 +419,7 @@ class Node:
 
     async def _stop_tells(self, seat: _Seat) -> None:
         if seat.tells is not None:
-            seat.tells.cancel()
-            await asyncio.wait([seat.tells])
+            await end(seat.tells)
             seat.tells = None
 
     async def _close_seat(self, number: int) -> None:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import cast
 
-from actors.turn import Command
+from actors.journal import fired_events, sent_event, timer_events
+from actors.turn import Command, Turn
 from events.clock import Clock
 from events.envelope import NewEvent
 from events.ids import StreamId, Version
-from events.store import Append, InboxEntry, InboxStatus, OutboxEntry, Snapshot
+from events.store import Append, InboxEntry, InboxStatus, OutboxEntry, Snapshot, TimerEntry
 from runtime.items import Item
 
 
@@ -20,6 +21,8 @@ def append_of(
     inbox: InboxEntry | None,
     sends: Sequence[OutboxEntry] = (),
     snapshot: Snapshot | None = None,
+    timers: Sequence[TimerEntry] = (),
+    timers_gone: Sequence[str] = (),
 ) -> Append:
     """The group that `item` commits on top of `version`. A conversation without a name is named after its first command."""
     command = item.command
@@ -37,7 +40,17 @@ def append_of(
         inbox=inbox,
         outbox=sends,
         snapshot=snapshot,
+        timers=timers,
+        timers_gone=timers_gone,
     )
+
+
+def with_records(item: Item, turn: Turn, events: list[NewEvent]) -> list[NewEvent]:
+    """`events` with the records of what else the turn does: the timer that called it, what it sends, the timers it sets. The journal of a
+    turn has begun with the timer already."""
+    fired = [] if turn.journaled else fired_events(item.command.source)
+    told = [sent_event(send.receiver, send.method, send.args, send.command_id) for send in turn.sends]
+    return [*fired, *events, *told, *timer_events(turn.timers, turn.timers_gone)]
 
 
 def entry_of(stream: StreamId, item: Item, status: InboxStatus, reply: bytes | None, code: int | None, clock: Clock) -> InboxEntry:

@@ -17,16 +17,18 @@ from actors.registry import ActorType
 from actors.turn import Command
 from events.clock import Clock, Entropy
 from events.codec import args_hash, canonical, canonical_hash
+from events.errors import CuebookError
 from events.group_commit import GroupCommit
 from events.ids import StreamId, parse_stream_id
 from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, CALL_CHAIN_MAX
-from events.store import Accepted, Append, Arrival, Committed, InboxEntry, InboxStatus, Ownership, PendingSend, ShardStore
+from events.store import Accepted, Append, Arrival, Committed, InboxEntry, InboxStatus, Ownership, PendingSend, ShardStore, TimerEntry
 from runtime.app import App
 from runtime.cell import Cell
 from runtime.exchange import Exchange, Reply, ReplyTo
 from runtime.items import Item
 from runtime.recovery import Recovered, recover
 from runtime.tasks import Tasks
+from runtime.timers import Timers, arrival_of_timer
 
 log = structlog.get_logger("cuebook.shard")
 _LIVE_CELLS: Final = 10_000
@@ -78,7 +80,8 @@ class Shard:
         self._tasks = tasks
         self._threads = threads
         self._on_lost = on_lost
-        self._left: tuple[Sequence[InboxEntry], Sequence[PendingSend]] = ((), ())
+        self._left: tuple[Sequence[InboxEntry], Sequence[PendingSend], Sequence[TimerEntry]] = ((), (), ())
+        self.timers = Timers(clock, self._timers_due)
         self._tells = 0
         self._tells_room = asyncio.Event()
         self._tells_room.set()
@@ -87,15 +90,16 @@ class Shard:
 
     async def load(self) -> None:
         """Read what a former owner left: commands accepted but not finished, and sends not yet acknowledged."""
-        self._left = await self.store.unfinished(), await self.store.unsent()
+        self._left = await self.store.unfinished(), await self.store.unsent(), await self.store.timers()
 
     def start(self) -> None:
         """Take up what `load` found, before anything else: a turn that is open in the log must not be opened a second time."""
-        entries, rows = self._left
-        self._left = (), ()
+        entries, rows, timers = self._left
+        self._left = (), (), ()
         for entry in entries:
             self.deliver(entry)
         self._carry(rows)
+        self.timers.set(timers)
 
     # -- arrival ------------------------------------------------------------------------------------------------------------------
 
@@ -183,6 +187,22 @@ class Shard:
         if self._tells < _TELLS_QUEUED // 2:
             self._tells_room.set()
 
+    def _timers_due(self, timers: list[TimerEntry]) -> None:
+        self.spawn(self._fire(timers), name=f"timers {self.number}")
+
+    async def _fire(self, timers: list[TimerEntry]) -> None:
+        """Due timers become inbox rows, each with its removal or its next date (S26)."""
+        now_us = self.clock.wall_us()
+        fired = [arrival_of_timer(timer, now_us) for timer in timers]
+        try:
+            await self.accept([arrival for arrival, _ in fired])
+        except CuebookError as error:
+            if not self.lost:
+                log.warning("timers_late", shard=self.number, error=error.message)
+                self.timers.again(timers)
+            return
+        self.timers.set(following for _, following in fired if following is not None)
+
     async def accept(self, arrivals: Sequence[Arrival]) -> Sequence[Accepted]:
         """Commit tells into the inbox, then hand the new ones to their actors; waits while too many are queued (S11)."""
         await self._tells_room.wait()
@@ -251,6 +271,7 @@ class Shard:
         if self.lost:
             return
         self.lost = True
+        self.timers.stop()
         log.warning("superseded", shard=self.number, epoch=self.epoch)
         for cell in self.cells.values():
             for item in cell.mailbox:
@@ -292,6 +313,7 @@ class Shard:
         if self._resend is not None:
             self._resend.cancel()
             self._resend = None
+        self.timers.stop()
         ended = True
         try:
             async with asyncio.timeout(timeout_s):
@@ -305,6 +327,7 @@ class Shard:
     def abandon(self) -> None:
         """Answer nobody, write nothing more: what is open is taken up by the next owner from its journal."""
         self.lost = True
+        self.timers.stop()
         for cell in self.cells.values():
             if cell.task is not None:
                 cell.task.cancel()

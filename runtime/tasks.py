@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 log = structlog.get_logger("cuebook.tasks")
+_CANCEL_AGAIN_S: Final = 0.1
 
 
 class Tasks:
@@ -38,7 +39,17 @@ class Tasks:
         """Cancel what still runs and wait for it, at most `timeout_s`."""
         current = asyncio.current_task()
         running = [task for task in self._running if task is not current]
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running, timeout=timeout_s)
+        give_up = asyncio.get_running_loop().time() + timeout_s
+        while running and asyncio.get_running_loop().time() < give_up:
+            for task in running:
+                task.cancel()
+            _, rest = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
+            running = list(rest)
+
+
+async def end(task: asyncio.Task[Any]) -> None:
+    """Cancel `task` and wait until it has ended. Again and again, because `asyncio.wait_for` of Python 3.11, which nats-py uses, swallows
+    a cancellation that arrives together with its result."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
