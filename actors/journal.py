@@ -20,7 +20,8 @@ TURN_COMPLETED: Final = "turn.completed"
 TURN_REFUSED: Final = "turn.refused"
 TURN_FAILED: Final = "turn.failed"
 TURN_PARKED: Final = "turn.parked"
-TURN_ENDS: Final = frozenset({TURN_COMPLETED, TURN_REFUSED, TURN_FAILED, TURN_PARKED, "turn.cancelled"})
+TURN_CANCELLED: Final = "turn.cancelled"
+TURN_ENDS: Final = frozenset({TURN_COMPLETED, TURN_REFUSED, TURN_FAILED, TURN_PARKED, TURN_CANCELLED})
 _EFFECTS: Final = ("step", "ask", "view")
 RESERVED_TAGS: Final = frozenset({
     TURN_STARTED, TURN_COMPLETED, TURN_REFUSED, TURN_FAILED, TURN_PARKED, "turn.cancelled", "stream.forked", "stream.archived",

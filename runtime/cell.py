@@ -22,22 +22,22 @@ from actors.errors import (
     NondeterminismError,
     Overloaded,
     Unavailable,
-    error_body,
-    error_from_body,
 )
-from actors.journal import TURN_COMPLETED, TURN_FAILED, TURN_PARKED, TURN_REFUSED, end_event, fired_events, open_turn
+from actors.journal import TURN_COMPLETED, end_event, open_turn
 from actors.registry import ActorType
 from actors.turn import Turn
-from events.codec import canonical, canonical_hash
+from events.codec import canonical_hash
 from events.envelope import NewEvent, RecordedEvent
 from events.errors import CuebookError, LogFullError, SupersededError
-from events.limits import FULL_RETRY_S, MAILBOX_MAX, SNAPSHOT_BYTES, SNAPSHOT_EVENTS, STATE_HASH_EVERY
+from events.limits import MAILBOX_MAX, SNAPSHOT_BYTES, SNAPSHOT_EVENTS, STATE_HASH_EVERY
 from events.store import Append, Committed, Conflict, Duplicate, InboxEntry, InboxStatus, Outcome, Snapshot
+from runtime.commits import commit_held
 from runtime.context import current_turn
 from runtime.driver import TurnDriver
+from runtime.endings import end_cancelled, fail, park, refuse
 from runtime.exchange import Reply
-from runtime.items import Item, KnownError, LostError, StaleError, first_of, resolve
-from runtime.records import append_of, entry_of, with_records
+from runtime.items import Item, KnownError, LostError, StaleError, first_of
+from runtime.records import append_of, entry_of, remembered_error, with_records
 from runtime.recovery import Recovered
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Cell:
     """One live actor of one shard."""
 
     __slots__ = (
-        "_requeued", "_settled", "_snapshot_bytes", "_snapshot_version", "committed", "driver", "inflight", "journal",
+        "_requeued", "_settled", "_snapshot_bytes", "_snapshot_version", "committed", "driver", "inflight", "item", "journal",
         "key", "kind", "mailbox", "pending", "position", "shard", "state", "stream", "task", "time", "turn", "version",
     )  # fmt: skip
 
@@ -69,6 +69,7 @@ class Cell:
         self.time = 0
         self.journal: list[RecordedEvent] = []
         self.task: asyncio.Task[Any] | None = None
+        self.item: Item | None = None
         self.turn: Turn | None = None
         self.driver: TurnDriver | None = None
         self._settled: asyncio.Future[None] | None = None
@@ -95,6 +96,9 @@ class Cell:
                 raise IdReused(f"{command.command_id} is the id of another command to {self.stream}", command_id=command.command_id)
             same.replies.extend(item.replies)
             same.stored = same.stored or item.stored
+            if item.from_inbox and same.from_inbox:
+                self.shard.stored_done()
+            same.from_inbox = same.from_inbox or item.from_inbox
             return
         if item.method.query and self.turn is not None and self.turn.journaled:
             self._answer_beside(item)
@@ -107,7 +111,13 @@ class Cell:
         self.wake()
 
     def wake(self) -> None:
-        if self.task is None and self.mailbox:
+        if self.shard.lost:
+            # Nothing is decided here any more: what still waits goes to the new owner.
+            waiting, self._requeued = [*self.mailbox, *self._requeued], []
+            self.mailbox.clear()
+            for item in waiting:
+                self.shard.forward(item)
+        elif self.task is None and self.mailbox:
             self.task = self.shard.spawn(self._run(), name=f"cell {self.stream}")
 
     # -- the loop -----------------------------------------------------------------------------------------------------------------
@@ -115,11 +125,13 @@ class Cell:
     async def _run(self) -> None:
         try:
             while self.mailbox and not self.shard.lost:
-                if self.state is None and not await self._recover():
+                if self.state is None and not await self.recover():
                     continue
                 item = self.mailbox.popleft()
-                if self._expired(item):
-                    self._finish(item, Reply(error=self.shard.deadline_passed()))
+                if item.cancelled:
+                    await end_cancelled(self, item)
+                elif self._expired(item):
+                    self.finish(item, Reply(error=self.shard.deadline_passed()))
                 elif item.method.query:
                     self._answer(item)
                 else:
@@ -133,7 +145,7 @@ class Cell:
         deadline = item.command.deadline_ms
         return item.stored is not InboxStatus.RUNNING and deadline is not None and self.shard.now_ms() > deadline
 
-    async def _recover(self) -> bool:
+    async def recover(self) -> bool:
         """Fold the stream again after everything submitted has an outcome. False if the actor cannot be recovered: then everybody who
         waits is told why, and the next command tries again."""
         await self.settle()
@@ -145,7 +157,7 @@ class Cell:
         except CuebookError as error:
             refusal = Unavailable(f"{self.stream} cannot be recovered: {error.message}", reason=error.code, **error.fields)
             while self.mailbox:
-                self._finish(self.mailbox.popleft(), Reply(error=refusal))
+                self.finish(self.mailbox.popleft(), Reply(error=refusal))
             return False
         self.state = recovered.state
         self.version = self.committed = recovered.version
@@ -156,14 +168,14 @@ class Cell:
 
     def _answer(self, item: Item) -> None:
         """A query in mailbox order, on the speculative state (S17)."""
-        self._after_what_it_saw(item, self._query(item, self.state))
+        self.after_what_it_saw(item, self._query(item, self.state))
 
-    def _after_what_it_saw(self, item: Item, reply: Reply) -> None:
+    def after_what_it_saw(self, item: Item, reply: Reply) -> None:
         """An answer that rests on uncommitted state leaves with its commit; if that fails, it is made again."""
         if self.pending:
             self.pending[-1].after.append((item, reply))
         else:
-            self._finish(item, reply)
+            self.finish(item, reply)
 
     def _answer_beside(self, item: Item) -> None:
         """A query while a turn with a journal holds the mailbox: on the committed state."""
@@ -173,7 +185,7 @@ class Cell:
     def _query(self, item: Item, state: Any) -> Reply:
         turn = self._new_turn(item, state, TurnDriver(self, item), None)
         try:
-            return self._reply(turn.answer(item.arguments))
+            return self.stand(turn.answer(item.arguments))
         except ActorError as error:
             return Reply(error=error)
         except Exception as error:
@@ -190,7 +202,7 @@ class Cell:
         driver = TurnDriver(self, item)
         turn = self._new_turn(item, self.state, driver, started)
         turn.bind(self.task)
-        self.turn, self.driver = turn, driver
+        self.item, self.turn, self.driver = item, turn, driver
         token = current_turn.set(item.command)
         try:
             await self._decide(item, turn)
@@ -201,12 +213,16 @@ class Cell:
             self.mailbox.appendleft(item)
         except KnownError as known:
             self.state = None
-            self._finish(item, self._remembered(item, known.entry))
+            if known.entry.code is None and known.entry.reply is None:
+                item.stored = known.entry.status  # accepted before, and not finished: this is it
+                self.mailbox.appendleft(item)
+            else:
+                self.finish(item, self.remembered(item, known.entry))
         except LostError:
             self.shard.superseded()
             self.shard.forward(item)
         finally:
-            self.turn = self.driver = None
+            self.item = self.turn = self.driver = None
             current_turn.reset(token)
 
     async def _decide(self, item: Item, turn: Turn) -> None:
@@ -215,6 +231,11 @@ class Cell:
             item.reply = await turn.decide(item.arguments)
         except (StaleError, LostError, KnownError):
             raise
+        except asyncio.CancelledError:
+            if not item.cancelled or self.task is None:
+                raise
+            self.task.uncancel()
+            await end_cancelled(self, item, journaled=turn.journaled)
         except BaseExceptionGroup as group:
             # Concurrent steps raise together; what unwinds the turn comes first, else the first failure stands for all.
             for unwinds in (LostError, KnownError, StaleError):
@@ -228,17 +249,17 @@ class Cell:
             await self._end_badly(item, turn, error, began)
         else:
             if turn.journaled:
-                await self._end(item, turn, InboxStatus.DONE, TURN_COMPLETED, {"reply": msgspec.Raw(item.reply)}, began)
+                await self.end_journaled(item, turn, InboxStatus.DONE, TURN_COMPLETED, {"reply": msgspec.Raw(item.reply)}, began)
             else:
                 self._end_short(item, turn)
 
     async def _end_badly(self, item: Item, turn: Turn, error: Exception, began: float) -> None:
         if isinstance(error, ActorError):
-            await self._refuse(item, turn, error, began)
+            await refuse(self, item, turn, error, began)
         elif isinstance(error, NondeterminismError):
-            await self._park(item, turn, error, began)
+            await park(self, item, turn, error, began)
         else:
-            await self._fail(item, turn, error, began)
+            await fail(self, item, turn, error, began)
 
     # -- how a turn ends ----------------------------------------------------------------------------------------------------------
 
@@ -247,11 +268,11 @@ class Cell:
         explicit = item.command.explicit or item.stored is not None
         if not (turn.emitted or turn.sends or turn.timers or turn.timers_gone or explicit):
             # Nothing to record and nobody can ask again: like a query.
-            self._after_what_it_saw(item, self._reply(item.reply))
+            self.after_what_it_saw(item, self.stand(item.reply))
             return
         self._submit(item, self._closing_group(item, turn, turn.emitted, InboxStatus.DONE, item.reply), self._short_outcome)
 
-    async def _end(
+    async def end_journaled(
         self,
         item: Item,
         turn: Turn,
@@ -263,6 +284,7 @@ class Cell:
         error: ActorError | None = None,
     ) -> None:
         """Close a turn that has a journal: what it emitted and sends, its end, and its reply commit as one group."""
+        item.closing = True
         duration_us = int((self.shard.clock.monotonic() - began) * 1_000_000)
         emitted = turn.emitted if status is InboxStatus.DONE else []
         if emitted is not turn.emitted or error is not None:
@@ -270,77 +292,19 @@ class Cell:
         text = error.message[:500] if error is not None else None
         events = [*emitted, end_event(event, fields, duration_us=duration_us, error=text)]
         group = self._closing_group(item, turn, events, status, item.reply, code=error.number if error else None)
-        outcome = await self.commit_held(group)
+        outcome = await commit_held(self.shard.commit, group)
         if isinstance(outcome, Committed):
-            self._advance(outcome)
+            self.advance(outcome)
             if turn.chunks_sent:
                 self.shard.exchange.chunk(item.command, self.shard.epoch, turn.chunks_sent, None, end=True)
             if turn.emitted and status is not InboxStatus.DONE:
                 self.state = None
-            self._finish(item, self._reply(item.reply, error))
+            self.finish(item, self.stand(item.reply, error))
             return
         # The log moved under a turn that holds its actor: run it again from its journal.
         self.state = None
         item.stored = InboxStatus.RUNNING
         self.mailbox.appendleft(item)
-
-    async def _refuse(self, item: Item, turn: Turn, refusal: ActorError, began: float) -> None:
-        if turn.journaled:
-            item.reply = canonical(error_body(refusal))
-            await self._end(item, turn, InboxStatus.REFUSED, TURN_REFUSED, error_body(refusal), began, error=refusal)
-            return
-        if turn.emitted:
-            self.state = None
-        if item.stored is not None:
-            # A tell has nobody to hear the refusal: it becomes a control event, and its inbox row is finished (S11).
-            body = error_body(refusal)
-            event = end_event(TURN_REFUSED, body, error=refusal.message[:500])
-            await self._end_stored(item, event, InboxStatus.REFUSED, refusal)
-        elif item.command.explicit and (entry := await self.shard.store.inbox(self.stream, item.command.command_id)) is not None:
-            self._finish(item, self._remembered(item, entry))
-        else:
-            self._after_what_it_saw(item, self._reply(error=refusal))
-
-    async def _fail(self, item: Item, turn: Turn, error: Exception, began: float) -> None:
-        """The handler raised: nothing it emitted is kept, and the failure itself is recorded, so that 500 can name it."""
-        name = f"{self.kind.name}.{item.method.name}"
-        text = f"{name} raised {type(error).__name__}: {error}"[:2_000]
-        log.warning("turn_failed", stream=self.stream, method=item.method.name, error=text, exc_info=error)
-        fields = {"method": item.method.name, "type": type(error).__name__, "message": str(error)[:2_000]}
-        if turn.emitted:
-            self.state = None
-        if turn.journaled:
-            failure = HandlerFailed(text)
-            item.reply = canonical(error_body(failure))
-            await self._end(item, turn, InboxStatus.FAILED, TURN_FAILED, fields, began, error=failure)
-            return
-        if item.command.explicit and item.stored is None:
-            entry = await self.shard.store.inbox(self.stream, item.command.command_id)
-            if entry is not None:
-                self._finish(item, self._remembered(item, entry))
-                return
-        await self._end_stored(item, end_event(TURN_FAILED, fields, error=text[:500]), InboxStatus.FAILED, HandlerFailed(text))
-
-    async def _end_stored(self, item: Item, event: NewEvent, status: InboxStatus, error: ActorError) -> None:
-        """Record how a turn without a journal failed. Only a tell has an inbox row to finish: an ask may be tried again (S24)."""
-        await self.settle()
-        if self.state is None and not await self._recover():
-            return
-        inbox = self.entry(item, status, canonical(error_body(error)), error.number) if item.stored is not None else None
-        outcome = await self.commit_held(self.group(item, [*fired_events(item.command.source), event], inbox))
-        if isinstance(outcome, Committed):
-            self._advance(outcome)
-            if isinstance(error, HandlerFailed):
-                error.fields["event_id"] = outcome.events[0].event_id
-        self._finish(item, self._reply(error=error))
-
-    async def _park(self, item: Item, turn: Turn, error: NondeterminismError, began: float) -> None:
-        """S19: the code no longer follows the journal. Stop here, say so, free the mailbox."""
-        failure = HandlerFailed(f"{self.kind.name}.{item.method.name} cannot be run again: {error.message}", **error.fields)
-        item.reply = canonical(error_body(failure))
-        self.state = None if turn.emitted else self.state
-        fields = {"method": item.method.name, "message": error.message, **error.fields}
-        await self._end(item, turn, InboxStatus.FAILED, TURN_PARKED, fields, began, error=failure)
 
     # -- append groups ------------------------------------------------------------------------------------------------------------
 
@@ -378,28 +342,6 @@ class Cell:
         self.pending.append(item)
         self.shard.commit.submit(group, partial(on_outcome, item))
 
-    async def commit_held(self, group: Append) -> Outcome:
-        """Commit a group of the turn that holds this actor. A full disk is waited out: a turn that has begun is not given up for that.
-        Cancelling or timing out a caller never cancels a commit.
-
-        Raises:
-            LostError: the shard has another owner.
-            StaleError: the outcome is unknown; the turn runs again from what the log holds.
-        """
-        while True:
-            future: asyncio.Future[Outcome | CuebookError] = asyncio.get_running_loop().create_future()
-            self.shard.commit.submit(group, partial(resolve, future))
-            outcome = await asyncio.shield(future)
-            if isinstance(outcome, LogFullError):
-                await asyncio.sleep(FULL_RETRY_S)
-            elif isinstance(outcome, SupersededError):
-                raise LostError
-            elif isinstance(outcome, CuebookError):
-                log.warning("commit_outcome_unknown", stream=self.stream, error=outcome.message)
-                raise StaleError
-            else:
-                return outcome
-
     # -- outcomes -----------------------------------------------------------------------------------------------------------------
 
     def _short_outcome(self, item: Item, outcome: Outcome | CuebookError) -> None:
@@ -410,14 +352,14 @@ class Cell:
             return
         self.state = None
         if isinstance(outcome, Duplicate):
-            self._finish(item, self._remembered(item, outcome.entry))
+            self.finish(item, self.remembered(item, outcome.entry))
         elif isinstance(outcome, Conflict):
             self._again_or_fail(item, HandlerFailed(f"{self.stream}: {outcome.reason}"))
         elif isinstance(outcome, SupersededError):
             self.shard.superseded()
             self.shard.forward(item)
         elif isinstance(outcome, LogFullError):
-            self._finish(item, Reply(error=LogFull("the disk is full: the log is read-only until space returns", retry_after_ms=1_000)))
+            self.finish(item, Reply(error=LogFull("the disk is full: the log is read-only until space returns", retry_after_ms=1_000)))
         else:
             # Unknown: the store looks the command id up when the group comes again, and answers Duplicate if it was done.
             self._again_or_fail(item, HandlerFailed(f"{self.stream}: {outcome.message}"))
@@ -431,9 +373,9 @@ class Cell:
 
     def _committed(self, item: Item, outcome: Committed) -> None:
         self._stands_at(outcome)
-        self._finish(item, self._reply(item.reply))
+        self.finish(item, self.stand(item.reply))
         for waiting, reply in item.after:
-            self._finish(waiting, self._reply(reply.body, reply.error))
+            self.finish(waiting, self.stand(reply.body, reply.error))
         item.after.clear()
         self.shard.committed(outcome)
         self._settle_if_done()
@@ -443,7 +385,7 @@ class Cell:
         self._stands_at(outcome)
         self.shard.committed(outcome)
 
-    def _advance(self, outcome: Committed) -> None:
+    def advance(self, outcome: Committed) -> None:
         self.version = outcome.version
         self.recorded(outcome)
 
@@ -454,7 +396,7 @@ class Cell:
             item.command = msgspec.structs.replace(item.command, explicit=True)
             self._requeued.append(item)
         else:
-            self._finish(item, Reply(error=failure))
+            self.finish(item, Reply(error=failure))
 
     def _settle_if_done(self) -> None:
         if self.pending:
@@ -476,24 +418,21 @@ class Cell:
     def _stands_at(self, outcome: Committed) -> None:
         self.committed, self.position, self.time = outcome.version, outcome.position, outcome.time
 
-    def _reply(self, body: bytes = b"null", error: ActorError | None = None) -> Reply:
+    def stand(self, body: bytes = b"null", error: ActorError | None = None) -> Reply:
         return Reply(body, error, self.committed, self.position, self.time)
 
-    def _finish(self, item: Item, reply: Reply) -> None:
+    def finish(self, item: Item, reply: Reply) -> None:
         if reply.error is None and (item.timers or item.timers_gone):
             self.shard.timers.remove(self.stream, item.timers_gone)
             self.shard.timers.set(item.timers)
         if self.inflight.get(item.command.command_id) is item:
             del self.inflight[item.command.command_id]
-        if item.stored is not None:
+        if item.from_inbox:
+            item.from_inbox = False
             self.shard.stored_done()
         item.answer(reply)
 
-    def _remembered(self, item: Item, entry: InboxEntry) -> Reply:
+    def remembered(self, item: Item, entry: InboxEntry) -> Reply:
         """The original answer to a repeated id (S24)."""
-        # Without a hash the id was made up by us, so the row can only be this command's own.
-        if entry.method != item.method.name or (entry.args_hash and entry.args_hash != item.args_hash()):
-            return Reply(error=IdReused(f"{entry.command_id} is the id of another command to {self.stream}", command_id=entry.command_id))
-        if entry.code is not None:
-            return Reply(error=error_from_body(entry.reply or b"{}"))
-        return self._reply(entry.reply or b"null")
+        error = remembered_error(item, entry)
+        return self.stand(entry.reply or b"null") if error is None else Reply(error=error)

@@ -10,6 +10,7 @@ from actors.journal import fired_events, started_event
 from actors.turn import Call, Turn
 from events.envelope import NewEvent
 from events.store import Committed, Conflict, Duplicate, InboxStatus, Outcome
+from runtime.commits import commit_held
 from runtime.items import Item, KnownError, StaleError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class TurnDriver:
                 raise StaleError
         group = cell.group(self._item, events, None)
         cell.version += len(events)
-        return self._recorded(turn, await cell.commit_held(group))
+        return self._recorded(turn, await commit_held(cell.shard.commit, group))
 
     async def _open(self, turn: Turn, events: list[NewEvent], opening: asyncio.Future[None]) -> int:
         """The barrier. If it fails the handler unwinds, and so do concurrent steps of it that wait for `opening`."""
@@ -51,7 +52,7 @@ class TurnDriver:
             first = started_event(turn.started(cell.shard.code_version))
             events = [*fired_events(turn.command.source), first, *events]
             group = cell.group(self._item, events, cell.entry(self._item, InboxStatus.RUNNING, None, None))
-            outcome = await cell.commit_held(group)
+            outcome = await commit_held(cell.shard.commit, group)
             if isinstance(outcome, Duplicate):
                 raise KnownError(outcome.entry)
             if isinstance(outcome, Conflict):

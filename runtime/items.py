@@ -1,14 +1,12 @@
 """What waits in a mailbox, and the ways in which a turn is unwound without being answered."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 from actors.registry import Method
 from actors.turn import Command
 from events.codec import args_hash
-from events.errors import CuebookError
-from events.store import InboxEntry, InboxStatus, Outcome, TimerEntry
+from events.store import InboxEntry, InboxStatus, TimerEntry
 from runtime.exchange import Reply, ReplyTo
 
 
@@ -16,18 +14,9 @@ class Item:
     """One command in a mailbox, and everybody who waits for its answer."""
 
     __slots__ = (
-        "after",
-        "arguments",
-        "attempts",
-        "command",
-        "method",
-        "received_time",
-        "replies",
-        "reply",
-        "stored",
-        "timers",
-        "timers_gone",
-    )
+        "after", "arguments", "attempts", "cancelled", "closing", "command", "from_inbox", "method", "received_time", "replies", "reply",
+        "stored", "timers", "timers_gone",
+    )  # fmt: skip
 
     def __init__(
         self, command: Command, method: Method, arguments: dict[str, Any], reply: ReplyTo | None, stored: InboxStatus | None
@@ -37,9 +26,14 @@ class Item:
         self.arguments = arguments
         self.replies: list[ReplyTo] = [] if reply is None else [reply]
         self.reply = b"null"
+        self.from_inbox = stored is not None
+        """It came out of the inbox, and is counted there until it has ended."""
         self.stored = stored
         """The status its inbox row has already: QUEUED for a tell, RUNNING for the open turn of a crash, None without a row."""
         self.attempts = 0
+        self.cancelled = False
+        self.closing = False
+        """Its last append is on its way: too late to cancel."""
         self.timers: Sequence[TimerEntry] = ()
         self.timers_gone: Sequence[str] = ()
         self.after: list[tuple[Item, Reply]] = []
@@ -78,9 +72,3 @@ def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def resolve(future: asyncio.Future[Outcome | CuebookError], outcome: Outcome | CuebookError) -> None:
-    """Hand an outcome to whoever still waits for it."""
-    if not future.done():
-        future.set_result(outcome)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import cast
 
+from actors.errors import ActorError, IdReused, error_from_body
 from actors.journal import fired_events, sent_event, timer_events
 from actors.turn import Command, Turn
 from events.clock import Clock
@@ -97,3 +98,11 @@ def arrival_of(command: Command, args_hash: str, source: str) -> InboxEntry:
         source=source,
         received_at_us=command.received_at_us,
     )
+
+
+def remembered_error(item: Item, entry: InboxEntry) -> ActorError | None:
+    """How the command of `entry` ended for the caller of `item`, who repeats its id; None = with the reply that it holds (S24)."""
+    # Without a hash the id was made up by us, so the row can only be this command's own.
+    if entry.method != item.method.name or (entry.args_hash and entry.args_hash != item.args_hash()):
+        return IdReused(f"{entry.command_id} is the id of another command to {entry.stream}", command_id=entry.command_id)
+    return None if entry.code is None else error_from_body(entry.reply or b"{}")

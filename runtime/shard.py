@@ -23,6 +23,7 @@ from events.ids import StreamId, parse_stream_id
 from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, CALL_CHAIN_MAX
 from events.store import Accepted, Append, Arrival, Committed, InboxEntry, InboxStatus, Ownership, PendingSend, ShardStore, TimerEntry
 from runtime.app import App
+from runtime.cancel import CANCEL, arguments_of, cancel_live, cancelled_before
 from runtime.cell import Cell
 from runtime.exchange import Exchange, Reply, ReplyTo
 from runtime.items import Item
@@ -106,7 +107,7 @@ class Shard:
     def receive(self, command: Command, reply: ReplyTo) -> None:
         """Take one ask. Every refusal is answered at once and leaves no trace; never blocks, never raises."""
         try:
-            if self.draining:
+            if self.draining or self.lost:
                 self.exchange.forward(command, reply)
                 return
             self._take(command, reply, None)
@@ -115,6 +116,9 @@ class Shard:
 
     def _take(self, command: Command, reply: ReplyTo | None, stored: InboxStatus | None) -> None:
         kind = self.app.registry.type(command.stream.partition("/")[0])
+        if command.method == CANCEL and reply is not None:
+            self._cancel(command.stream, arguments_of(command.args).command_id, reply)
+            return
         method = kind.method(command.method)
         if len(command.args) > ARGUMENTS_BYTES_MAX:
             raise TooLarge(f"the arguments have {len(command.args):,} bytes, allowed are {ARGUMENTS_BYTES_MAX:,}")
@@ -127,6 +131,16 @@ class Shard:
             raise CallCycle(f"more than {CALL_CHAIN_MAX} actors wait for each other", path=list(command.chain))
         arguments = method.decode(command.args)
         self._cell(command.stream, kind).receive(Item(command, method, arguments, reply, stored))
+
+    def _cancel(self, stream: StreamId, command_id: str, reply: ReplyTo) -> None:
+        cell = self.cells.get(stream)
+        if cell is not None and cancel_live(cell, command_id, reply):
+            return
+
+        async def look_up() -> None:
+            reply(await cancelled_before(self, stream, command_id))
+
+        self.spawn(look_up(), name=f"cancel {stream}")
 
     def _cell(self, stream: StreamId, kind: ActorType[Any]) -> Cell:
         cell = self.cells.get(stream)
@@ -144,6 +158,8 @@ class Shard:
 
     def deliver(self, entry: InboxEntry) -> None:
         """Hand a stored command to its actor: a tell (QUEUED), or the open turn of a crash (RUNNING)."""
+        if self.lost:
+            return  # it stands in the inbox: the new owner finds it there
         self._tells += 1
         if self._tells >= _TELLS_QUEUED:
             self._tells_room.clear()
@@ -274,9 +290,7 @@ class Shard:
         self.timers.stop()
         log.warning("superseded", shard=self.number, epoch=self.epoch)
         for cell in self.cells.values():
-            for item in cell.mailbox:
-                self.forward(item)
-            cell.mailbox.clear()
+            cell.wake()
         self._on_lost(self)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:

@@ -66,6 +66,27 @@ def tell(actor: Actor, method: Method, arguments: Arguments = "{}", /, *, id: Id
     print_record({"actor": actor, "method": method, "command_id": event_loop.run(main())}, json=common.json)
 
 
+def cancel(
+    actor: Actor,
+    command_id: Annotated[str, Parameter(help="The id of the command to cancel, as `cuebook log` shows it.")],
+    /,
+    *,
+    common: Common = DEFAULTS,
+) -> None:
+    """Cancel a command that waits or runs; says whether it was cancelled or done before.
+
+    Example: cuebook cancel orchestrator/main-1234abcd 0660e77ff85c7f-1
+    """
+    settings = common.load().settings
+    stream = _actor(actor)
+
+    async def main() -> Any:
+        async with open_client(settings) as cue:
+            return msgspec.json.decode(await cue.ask(stream, "_cancel", {"command_id": command_id}, 30.0, None))
+
+    print_record(event_loop.run(main()), json=common.json)
+
+
 def _actor(text: str) -> "StreamId":
     from events.ids import parse_stream_id, stream_id
 

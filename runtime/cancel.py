@@ -1,0 +1,70 @@
+"""``_cancel {command_id}``: ahead of the mailbox, idempotent, the first of cancel and commit wins (S22)."""
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from actors.errors import BadPayload, Cancelled, Unknown
+from actors.registry import field_of
+from events.codec import decode_strict, encode
+from events.errors import CuebookError
+from events.ids import CommandId
+from runtime.exchange import Reply, ReplyTo
+from runtime.items import Item
+
+if TYPE_CHECKING:
+    from runtime.cell import Cell
+    from runtime.shard import Shard
+
+CANCEL = "_cancel"
+
+
+class CancelArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which command of the addressed actor."""
+
+    command_id: str
+
+
+def arguments_of(body: bytes) -> CancelArguments:
+    """Raises: BadPayload: not ``{"command_id": "..."}``."""
+    try:
+        decode_strict(body or b"{}")
+        return msgspec.json.decode(body or b"{}", type=CancelArguments)
+    except (msgspec.DecodeError, CuebookError) as error:
+        raise BadPayload(f"{CANCEL}: {error}", field=field_of(error)) from error
+
+
+def cancel_live(cell: "Cell", command_id: str, reply: ReplyTo) -> bool:
+    """Cancel a command that waits or runs in `cell`; answers once it has ended. False if there is none.
+
+    One whose append is queued already is done: it cannot be taken back.
+    """
+    item = _find(cell, command_id)
+    if item is None:
+        return False
+    item.replies.append(lambda ended: reply(Reply(encode({"status": _status(ended.error)}))))
+    if item in cell.pending or item.closing or item.cancelled:
+        return True
+    item.cancelled = True
+    if cell.turn is not None and cell.turn.command is item.command and cell.task is not None:
+        cell.task.cancel()
+    return True
+
+
+async def cancelled_before(shard: "Shard", stream: Any, command_id: str) -> Reply:
+    """The answer about a command that is not under way: what the log remembers of it."""
+    entry = await shard.store.inbox(stream, CommandId(command_id))
+    if entry is None:
+        return Reply(error=Unknown(f"{stream} knows no command {command_id!r}", command_id=command_id))
+    return Reply(encode({"status": "cancelled" if entry.code == Cancelled.number else "done"}))
+
+
+def _find(cell: "Cell", command_id: str) -> Item | None:
+    if (known := cell.inflight.get(command_id)) is not None:
+        return known
+    candidates = [*cell.mailbox, *cell.pending, *([cell.item] if cell.item is not None else [])]
+    return next((item for item in candidates if item.command.command_id == command_id and not item.method.query), None)
+
+
+def _status(error: Exception | None) -> str:
+    return "cancelled" if isinstance(error, Cancelled) else "done"

@@ -1,0 +1,102 @@
+"""How a turn ends that did not succeed: refused, failed, parked, cancelled. What its journal left open is closed in the log."""
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from actors.errors import ActorError, Cancelled, HandlerFailed, NondeterminismError, error_body
+from actors.journal import TURN_CANCELLED, TURN_FAILED, TURN_PARKED, TURN_REFUSED, end_event, fired_events
+from actors.turn import Turn
+from events.codec import canonical
+from events.envelope import NewEvent
+from events.store import Committed, InboxStatus
+from runtime.commits import commit_held
+from runtime.exchange import Reply
+from runtime.items import Item
+
+if TYPE_CHECKING:
+    from runtime.cell import Cell
+
+log = structlog.get_logger("cuebook.cell")
+
+
+async def refuse(cell: "Cell", item: Item, turn: Turn, refusal: ActorError, began: float) -> None:
+    """The handler refused. A refusal that journaled nothing is not remembered, and one of a repeated id is looked up first: it must not be
+    refused for what it did itself (S24)."""
+    if turn.journaled:
+        item.reply = canonical(error_body(refusal))
+        await cell.end_journaled(item, turn, InboxStatus.REFUSED, TURN_REFUSED, error_body(refusal), began, error=refusal)
+        return
+    if turn.emitted:
+        cell.state = None
+    if item.stored is not None:
+        # A tell has nobody to hear the refusal: it becomes a control event, and its inbox row is finished (S11).
+        body = error_body(refusal)
+        event = end_event(TURN_REFUSED, body, error=refusal.message[:500])
+        await end_stored(cell, item, event, InboxStatus.REFUSED, refusal)
+    elif item.command.explicit and (entry := await cell.shard.store.inbox(cell.stream, item.command.command_id)) is not None:
+        cell.finish(item, cell.remembered(item, entry))
+    else:
+        cell.after_what_it_saw(item, cell.stand(error=refusal))
+
+
+async def fail(cell: "Cell", item: Item, turn: Turn, error: Exception, began: float) -> None:
+    """The handler raised: nothing it emitted is kept, and the failure itself is recorded, so that 500 can name it."""
+    name = f"{cell.kind.name}.{item.method.name}"
+    text = f"{name} raised {type(error).__name__}: {error}"[:2_000]
+    log.warning("turn_failed", stream=cell.stream, method=item.method.name, error=text, exc_info=error)
+    fields = {"method": item.method.name, "type": type(error).__name__, "message": str(error)[:2_000]}
+    if turn.emitted:
+        cell.state = None
+    if turn.journaled:
+        failure = HandlerFailed(text)
+        item.reply = canonical(error_body(failure))
+        await cell.end_journaled(item, turn, InboxStatus.FAILED, TURN_FAILED, fields, began, error=failure)
+        return
+    if item.command.explicit and item.stored is None:
+        entry = await cell.shard.store.inbox(cell.stream, item.command.command_id)
+        if entry is not None:
+            cell.finish(item, cell.remembered(item, entry))
+            return
+    await end_stored(cell, item, end_event(TURN_FAILED, fields, error=text[:500]), InboxStatus.FAILED, HandlerFailed(text))
+
+
+async def end_stored(cell: "Cell", item: Item, event: NewEvent, status: InboxStatus, error: ActorError) -> None:
+    """Record how a turn without a journal failed. Only a tell has an inbox row to finish: an ask may be tried again (S24)."""
+    await cell.settle()
+    if cell.state is None and not await cell.recover():
+        return
+    inbox = cell.entry(item, status, canonical(error_body(error)), error.number) if item.stored is not None else None
+    outcome = await commit_held(cell.shard.commit, cell.group(item, [*fired_events(item.command.source), event], inbox))
+    if isinstance(outcome, Committed):
+        cell.advance(outcome)
+        if isinstance(error, HandlerFailed):
+            error.fields["event_id"] = outcome.events[0].event_id
+    else:
+        cell.state = None  # the log moved on: fold it again
+    cell.finish(item, cell.stand(error=error))
+
+
+async def end_cancelled(cell: "Cell", item: Item, *, journaled: bool = False) -> None:
+    """S22: nothing it emitted is kept. What its journal or its inbox row left open is closed in the log; else there is no trace."""
+    error = Cancelled(f"{item.command.command_id} was cancelled", command_id=item.command.command_id)
+    if journaled:
+        item.stored = InboxStatus.RUNNING
+    if item.stored is None:
+        cell.state = None if cell.turn is not None and cell.turn.emitted else cell.state
+        cell.finish(item, Reply(error=error))
+        return
+    # An entry of its journal may still be on its way into the log: count versions after it.
+    await cell.shard.commit.acknowledge([])
+    cell.state = None
+    event = end_event(TURN_CANCELLED, {"command_id": item.command.command_id})
+    await end_stored(cell, item, event, InboxStatus.FAILED, error)
+
+
+async def park(cell: "Cell", item: Item, turn: Turn, error: NondeterminismError, began: float) -> None:
+    """S19: the code no longer follows the journal. Stop here, say so, free the mailbox."""
+    failure = HandlerFailed(f"{cell.kind.name}.{item.method.name} cannot be run again: {error.message}", **error.fields)
+    item.reply = canonical(error_body(failure))
+    cell.state = None if turn.emitted else cell.state
+    fields = {"method": item.method.name, "message": error.message, **error.fields}
+    await cell.end_journaled(item, turn, InboxStatus.FAILED, TURN_PARKED, fields, began, error=failure)

@@ -1,0 +1,105 @@
+"""`_cancel`: ahead of the mailbox, idempotent, the first of cancel and commit wins (S22)."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from actors.errors import BadPayload, Cancelled, Unknown
+from runtime.local import LocalRuntime, local_runtime
+from tests.unit.runtime.test_turns import APP, EFFECTS, crash, events_of
+
+
+async def cancel(runtime: LocalRuntime, actor: str, command_id: str) -> Any:
+    reply = await runtime.send(actor, "_cancel", msgspec.json.encode({"command_id": command_id}))
+    if reply.error is not None:
+        raise reply.error
+    return msgspec.json.decode(reply.body)["status"]
+
+
+class Held:
+    """A step that waits until the test lets it go."""
+
+    def __init__(self) -> None:
+        self.reached, self.release = asyncio.Event(), asyncio.Event()
+        self.calls = 0
+
+    async def __call__(self, name: str) -> str:
+        self.calls += 1
+        self.reached.set()
+        await self.release.wait()
+        return name
+
+
+async def test_cancelling_a_step_ends_the_turn_and_frees_the_mailbox(tmp_path: Path) -> None:
+    held = EFFECTS["fetch"] = Held()
+    async with local_runtime(APP, tmp_path) as runtime:
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(_outcome(runtime.ask("notes/a", "fetch", command_id="f", names=["x"])))
+            await held.reached.wait()
+            behind = group.create_task(runtime.ask("notes/a", "note", line="behind"))
+            assert await cancel(runtime, "notes/a", "f") == "cancelled"
+        assert isinstance(asked.result(), Cancelled)
+        assert behind.result() == 1
+        assert await runtime.ask("notes/a", "lines") == ["behind"]
+        assert await cancel(runtime, "notes/a", "f") == "cancelled"
+        with pytest.raises(Cancelled):
+            await runtime.ask("notes/a", "fetch", command_id="f", names=["x"])
+    assert [event.type for event in await events_of(tmp_path, "notes/a")] == [
+        "turn.started", "step.started", "turn.cancelled", "notes.noted",
+    ]  # fmt: skip
+    assert held.calls == 1
+
+
+async def _outcome(awaitable: Any) -> Any:
+    try:
+        return await awaitable
+    except Cancelled as error:
+        return error
+
+
+async def test_a_cancelled_turn_does_not_run_again_after_a_crash(tmp_path: Path) -> None:
+    held = EFFECTS["fetch"] = Held()
+    async with local_runtime(APP, tmp_path) as runtime:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_outcome(runtime.ask("notes/a", "fetch", command_id="f", names=["x"])))
+            await held.reached.wait()
+            await cancel(runtime, "notes/a", "f")
+        crash(runtime)
+    async with local_runtime(APP, tmp_path) as runtime:
+        assert await runtime.ask("notes/a", "lines") == []
+    assert held.calls == 1
+
+
+async def test_a_command_that_waits_in_the_mailbox_is_cancelled_without_a_trace(tmp_path: Path) -> None:
+    held = EFFECTS["fetch"] = Held()
+    async with local_runtime(APP, tmp_path) as runtime:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(runtime.ask("notes/a", "fetch", command_id="f", names=["x"]))
+            await held.reached.wait()
+            waiting = group.create_task(_outcome(runtime.ask("notes/a", "note", command_id="n", line="never")))
+            while not sum(shard.statistics().waiting for shard in runtime.shards):
+                await asyncio.sleep(0)
+            answer = group.create_task(cancel(runtime, "notes/a", "n"))
+            await asyncio.sleep(0)
+            held.release.set()
+        assert isinstance(waiting.result(), Cancelled)
+        assert answer.result() == "cancelled"
+        assert await runtime.ask("notes/a", "lines") == ["before", "x"]
+
+
+async def test_what_is_done_stays_done(tmp_path: Path) -> None:
+    async with local_runtime(APP, tmp_path) as runtime:
+        await runtime.ask("notes/a", "note", command_id="n", line="kept")
+        assert await cancel(runtime, "notes/a", "n") == "done"
+        assert await runtime.ask("notes/a", "lines") == ["kept"]
+
+
+async def test_an_unknown_command_and_bad_arguments_are_told(tmp_path: Path) -> None:
+    async with local_runtime(APP, tmp_path) as runtime:
+        with pytest.raises(Unknown):
+            await cancel(runtime, "notes/a", "nobody")
+        reply = await runtime.send("notes/a", "_cancel", b'{"command": "x"}')
+        assert isinstance(reply.error, BadPayload)
