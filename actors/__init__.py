@@ -3,5 +3,6 @@
 from actors.actor import Actor, command, query
 from actors.errors import ActorError, Rejected, StepFailed
 from actors.event import Event, State
+from actors.upcast import upcaster
 
-__all__ = ["Actor", "ActorError", "Event", "Rejected", "State", "StepFailed", "command", "query"]
+__all__ = ["Actor", "ActorError", "Event", "Rejected", "State", "StepFailed", "command", "query", "upcaster"]

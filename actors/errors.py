@@ -138,7 +138,7 @@ WIRE_ERRORS: Final[tuple[type[ActorError], ...]] = (
 )  # fmt: skip
 _BY_NAME: Final = {(kind.number, kind.error): kind for kind in WIRE_ERRORS}
 _BY_NUMBER: Final = {kind.number: kind for kind in reversed(WIRE_ERRORS)}
-_RESERVED: Final = frozenset({"code", "error", "message", "retryable", "outcome"})
+_RESERVED: Final = frozenset({"code", "error", "message", "retryable", "outcome", "self"})  # "self" cannot be a keyword field
 
 
 def error_body(error: ActorError) -> dict[str, Any]:
@@ -155,11 +155,11 @@ def error_body(error: ActorError) -> dict[str, Any]:
 
 
 def error_from_body(body: bytes) -> ActorError:
-    """The error that `error_body` described, as the same class; a number we do not know becomes its nearest family."""
+    """The error that `error_body` described, as the same class; a number that is not in the table promises nothing: unknown."""
     try:
         fields = msgspec.json.decode(body, type=dict[str, Any])
         number, name, message = int(fields["code"]), str(fields["error"]), str(fields["message"])
-    except (msgspec.DecodeError, KeyError, ValueError, TypeError):
+    except (msgspec.DecodeError, KeyError, ValueError, TypeError, RecursionError):
         return OutcomeUnknown("the reply is neither a result nor an error that this client understands")
     kind = _BY_NAME.get((number, name)) or _BY_NUMBER.get(number) or OutcomeUnknown
     return kind(message, **{key: value for key, value in fields.items() if key not in _RESERVED})

@@ -131,7 +131,7 @@ def _note(entries: dict[Use, Entry], event: RecordedEvent) -> None:
     if event.type in _STARTED:
         entries[use] = Entry(use=use, started=msgspec.json.decode(event.payload))
         return
-    entry = entries[use]
+    entry = entries.setdefault(use, Entry(use=use, started={}))
     entry.at_us = event.recorded_at_us
     if event.type in _COMPLETED:
         entry.result = effect.result

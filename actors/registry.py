@@ -17,11 +17,13 @@ from actors.actor import Actor, handler_role
 from actors.errors import BadPayload, Unknown
 from actors.event import Event, S, State, event_state_type
 from actors.journal import RESERVED_TAGS
+from actors.upcast import REGISTERED
 from events.codec import canonical, canonical_hash, decode_strict, encode
 from events.envelope import RecordedEvent
 from events.errors import ConfigurationError, CorruptLogError, EncodingError, UnknownEventTypeError
 from events.ids import is_token
 from events.limits import JSON_DEPTH_MAX
+from events.upcast import Chain, UpcastError, Upcasters
 
 
 class Method(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +37,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     decoder: msgspec.json.Decoder[Any]
     returns: Any
     summary: str
+    raw: bool = False
+    """An argument stays undecoded, so that encoding back proves nothing about what is in it."""
 
     def decode(self, body: bytes) -> dict[str, Any]:
         """The keyword arguments in `body`; an empty body stands for no arguments.
@@ -55,7 +59,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     def _decode_plain(self, body: bytes) -> msgspec.Struct | None:
         """The usual body, at a quarter of the cost: what encodes back to the same bytes holds no duplicate key, no odd number and no
         half character, so only long digits and deep nesting are left for the strict check. None = let that one decide."""
-        if _LONG_NUMBER.search(body) or body.count(b"[") + body.count(b"{") > JSON_DEPTH_MAX:
+        if self.raw or _LONG_NUMBER.search(body) or body.count(b"[") + body.count(b"{") > JSON_DEPTH_MAX:
             return None
         try:
             arguments: msgspec.Struct = self.decoder.decode(body)
@@ -77,18 +81,23 @@ def field_of(error: Exception) -> str | None:
 
 
 class EventType(msgspec.Struct, frozen=True, kw_only=True):
-    """One event class with its decoder."""
+    """One event class with its decoder. `chain` leads from the older versions that this program reads to `version`."""
 
     tag: str
     version: int
     cls: type[Event[Any]]
     decoder: msgspec.json.Decoder[Any]
+    chain: Chain
 
 
 class ActorType(Generic[S]):
     """Everything that the runtime knows of one actor class."""
 
-    def __init__(self, cls: type[Actor[S]]) -> None:
+    def __init__(self, cls: type[Actor[S]], upcasters: Upcasters = REGISTERED) -> None:
+        """
+        Raises:
+            ConfigurationError: no name, two classes of one tag, or a chain of upcasters with a gap or another end than the class.
+        """
         if cls.__actor_name__ is None:
             raise ConfigurationError(f"{cls.__name__} has no name: write class {cls.__name__}(Actor[...], name='...')")
         self.cls = cls
@@ -102,15 +111,17 @@ class ActorType(Generic[S]):
         # Another shape of state makes older snapshots unusable, never wrong: they are ignored by name.
         self.shape = canonical_hash(msgspec.json.schema(self.state_type))[:16]
         for event in _event_types(self.state_type):
-            self._add(event)
+            self._add(event, upcasters)
 
-    def _add(self, cls: type[Event[Any]]) -> None:
+    def _add(self, cls: type[Event[Any]], upcasters: Upcasters) -> None:
         known = self.events.get(cls.__event_tag__)
         if known is not None:
             raise ConfigurationError(f"the tag {known.tag!r} belongs to both {known.cls.__qualname__} and {cls.__qualname__}")
         if cls.__event_tag__ in RESERVED_TAGS:
             raise ConfigurationError(f"{cls.__qualname__}: the tag {cls.__event_tag__!r} is one of Cuebook's own")
-        entry = EventType(tag=cls.__event_tag__, version=cls.__event_version__, cls=cls, decoder=msgspec.json.Decoder(cls))
+        tag, version = cls.__event_tag__, cls.__event_version__
+        chain = upcasters.chain(tag, version)
+        entry = EventType(tag=tag, version=version, cls=cls, decoder=msgspec.json.Decoder(cls), chain=chain)
         self.events[entry.tag] = self._by_class[cls] = entry
 
     def method(self, name: str) -> Method:
@@ -135,27 +146,54 @@ class ActorType(Generic[S]):
     def initial(self) -> S:
         return self.state_type()
 
+    def knows(self, tag: str, version: int) -> bool:
+        """Whether a recorded event of that tag and schema version can be read."""
+        entry = self.events.get(tag)
+        return entry is not None and entry.chain.reaches(version)
+
     def apply(self, state: S, event: RecordedEvent) -> None:
-        """Fold one recorded state event into `state`.
+        """Fold one recorded state event into `state`. Raises as `decode`."""
+        self.decode(event).apply(state)
+
+    def decode(self, event: RecordedEvent) -> Event[Any]:
+        """One recorded state event as what its class is today; an older version goes through its upcasters.
 
         Raises:
-            UnknownEventTypeError: this program does not know the tag or the schema version.
+            UnknownEventTypeError: this program does not know the tag or the schema version; names what is missing.
+            UpcastError: a step failed, or its result does not fit the class.
             CorruptLogError: the payload does not fit the registered type.
         """
         entry = self.events.get(event.type)
-        place = {"stream": event.stream, "version": event.version, "position": f"{event.shard}:{event.position}"}
         if entry is None or entry.version != event.schema_version:
-            known = f"schema version {entry.version}" if entry else "no such tag"
-            raise UnknownEventTypeError(
-                f"{event.stream} version {event.version} is {event.type} in schema version {event.schema_version}; "
-                f"this program knows {known}",
-                **place,
-            )
+            return self._decode_older(event, entry)
         try:
-            fact = entry.decoder.decode(event.payload)
-        except msgspec.DecodeError as error:
+            fact: Event[Any] = entry.decoder.decode(event.payload)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise CorruptLogError(f"{event.stream} version {event.version}: {error}", **_place(event)) from error
+        return fact
+
+    def _decode_older(self, event: RecordedEvent, entry: EventType | None) -> Event[Any]:
+        place = _place(event)
+        if entry is None or not entry.chain.reaches(event.schema_version):
+            missing = _missing(event, entry, self.name)
+            raise UnknownEventTypeError(
+                f"{event.stream} version {event.version} (position {place['position']}) is {event.type} in schema version "
+                f"{event.schema_version}; this program lacks {missing}",
+                type=event.type, schema_version=event.schema_version, missing=missing, **place,
+            )  # fmt: skip
+        try:
+            fact: Event[Any] = entry.decoder.decode(entry.chain.upcast(event.payload, event.schema_version))
+        except (UpcastError, EncodingError) as error:
+            raise UpcastError(f"{event.stream} version {event.version}: {error.message}", **{**error.fields, **place}) from error
+        except msgspec.ValidationError as error:
+            raise UpcastError(
+                f"{event.stream} version {event.version}: the upcasters of {event.type} from version {event.schema_version} make what "
+                f"{entry.cls.__qualname__} does not take: {error}",
+                type=event.type, schema_version=event.schema_version, **place,
+            ) from error  # fmt: skip
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise CorruptLogError(f"{event.stream} version {event.version}: {error}", **place) from error
-        fact.apply(state)
+        return fact
 
     def encode_state(self, state: S) -> bytes:
         return canonical(state)
@@ -168,11 +206,11 @@ class ActorType(Generic[S]):
 class Registry:
     """The actor types of one app, by name."""
 
-    def __init__(self, actors: Iterable[type[Actor[Any]]]) -> None:
+    def __init__(self, actors: Iterable[type[Actor[Any]]], upcasters: Upcasters = REGISTERED) -> None:
         self.types: dict[str, ActorType[Any]] = {}
         owners: dict[str, type] = {}
         for cls in actors:
-            kind: ActorType[Any] = ActorType(cls)
+            kind: ActorType[Any] = ActorType(cls, upcasters)
             if kind.name in self.types:
                 raise ConfigurationError(f"two actor classes are called {kind.name!r}")
             for tag, event in kind.events.items():
@@ -187,6 +225,19 @@ class Registry:
         except KeyError:
             known = ", ".join(sorted(self.types)) or "none"
             raise Unknown(f"no actor type {name!r} here (known: {known})", type=name) from None
+
+
+def _place(event: RecordedEvent) -> dict[str, Any]:
+    return {"stream": event.stream, "version": event.version, "position": f"{event.shard}:{event.position}"}
+
+
+def _missing(event: RecordedEvent, entry: EventType | None, actor: str) -> str:
+    """What an author or operator has to bring so that `event` can be read."""
+    if entry is None:
+        return f"an event class with the tag {event.type!r} for {actor}"
+    if event.schema_version > entry.version:
+        return f"newer code: it knows {event.type} up to schema version {entry.version}"
+    return f'@upcaster("{event.type}", {event.schema_version}): it reads {event.type} from schema version {entry.chain.first} on'
 
 
 def _state_type(cls: type[Actor[Any]]) -> Any:
@@ -252,6 +303,7 @@ def _method(cls: type, name: str, function: Callable[..., Any], *, query: bool) 
         arguments=arguments,
         decoder=msgspec.json.Decoder(arguments),
         returns=hints.get("return", Any),
+        raw="msgspec.Raw" in repr(hints),
         summary=(inspect.getdoc(function) or "").partition("\n")[0],
     )
 

@@ -1,7 +1,7 @@
 """Given events, when a command, then events, reply or refusal - without a server, on the same turn engine as production (S36).
 
-Every `when` also checks that arguments, events, reply and state survive encoding, that folding the events again gives the live state
-(so nothing was changed beside `emit`), that `apply` is pure, and that a crash after each journal entry ends in the same result.
+Every `when` also checks that arguments, events, reply and state survive encoding, that folding the events again gives the live state (so
+nothing was changed beside `emit`), that `apply` is pure, and that running the turn again from its whole journal decides and sends the same.
 """
 
 import asyncio
@@ -199,7 +199,7 @@ class ActorTest:
                 self.kind.apply(before, event)
         again, second = self._turn(command, before, opened)
         again.bind(asyncio.current_task())
-        if await again.decide(arguments) != reply or again.emitted != turn.emitted or second.journal:
+        if await again.decide(arguments) != reply or again.emitted != turn.emitted or again.sends != turn.sends or second.journal:
             raise InvariantError(f"{command.method} decides otherwise when its turn runs again after a crash")
 
 

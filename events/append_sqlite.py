@@ -213,6 +213,8 @@ class Draft:
                 return Accepted(result="known", expected=expected, position=Position(self.position))
             if arrival.n > expected:
                 return Accepted(result="gap", expected=expected, position=Position(self.position))
+        if arrival.timer_id is not None and not self._timer_stands(entry.stream, arrival.timer_id):
+            return Accepted(result="known", position=Position(self.position))
         known = self._find_inbox((entry.command_id, entry.stream), True)
         if known is None:
             queued = msgspec.structs.replace(entry, status=InboxStatus.QUEUED, received_at_us=entry.received_at_us or self._now_us)
@@ -226,6 +228,12 @@ class Draft:
         return Accepted(result="known" if known else "taken", expected=arrival.n + 1, position=Position(self.position))
 
     # Looking up
+
+    def _timer_stands(self, stream: str, timer_id: str) -> bool:
+        if (stream, timer_id) in self._pending.timers:
+            return self._pending.timers[stream, timer_id] is not None
+        sql = "SELECT 1 FROM timers WHERE stream = ? AND timer_id = ?"
+        return bool(self._connection.execute(sql, (stream, timer_id)).fetchall())
 
     def _head(self, stream: str) -> FoundHead | None:
         head = self._heads.get(stream) or self._memory.heads.get(stream)

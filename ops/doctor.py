@@ -17,6 +17,8 @@ from ops.processes import read_up
 from ops.settings import LoadedSettings, Settings
 
 if TYPE_CHECKING:
+    from actors.registry import Registry
+    from events.store import LogReader
     from runtime.placement import ShardFacts
 
 FREE_BYTES_MIN = 1024**3
@@ -179,6 +181,8 @@ async def _log(settings: Settings) -> AsyncIterator[Finding]:
                 warnings = "; ".join(info.warnings)
                 found = f"position {info.position:,}, epoch {info.owner_epoch}" + (f"; {warnings}" if warnings else "")
                 yield Finding(check=f"shard {shard}", ok=not warnings, found=found, remedy="cuebook verify" if warnings else None)
+            async for finding in lacking_code(reader, _registry(settings)):
+                yield finding
         finally:
             await reader.close()
         for finding in _stalled(survey(data, reader.shards).shards):
@@ -189,6 +193,31 @@ async def _log(settings: Settings) -> AsyncIterator[Finding]:
     ok = behind_s <= CLOCK_BEHIND_S_MAX
     remedy = None if ok else "set the clock (timedatectl set-ntp true): order is kept, but times run ahead until it has caught up"
     yield Finding(check="clock", ok=ok, found="not behind the log" if ok else f"{behind_s:,.0f} s behind the newest event", remedy=remedy)
+
+
+def _registry(settings: Settings) -> "Registry | None":
+    """The app's code where it can be loaded; the check of the app says why it cannot."""
+    from ops.worker import load_app
+
+    try:
+        return None if settings.app is None else load_app(settings.app).registry
+    except Exception:  # noqa: BLE001  importing somebody's module may raise anything
+        return None
+
+
+async def lacking_code(reader: "LogReader", registry: "Registry | None") -> AsyncIterator[Finding]:
+    """S7: the shards that no worker with this app takes, each with what the app lacks."""
+    from runtime.formats import described, lacking_in
+
+    for shard in range(reader.shards if registry is not None else 0):
+        if registry is not None and (found := await lacking_in(reader, registry, shard)):
+            yield Finding(
+                check=f"code for shard {shard}",
+                ok=False,
+                found=f"the app lacks {described(found, registry)}",
+                remedy="start the app that wrote it, or one that knows all of it: no worker takes this shard before; another app needs "
+                "another --data",
+            )
 
 
 def _stalled(shards: "tuple[ShardFacts, ...]") -> Iterator[Finding]:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -13,6 +14,9 @@ from ops.nats_server import NatsServer
 from ops.processes import ProcessTree, Role
 from ops.settings import Settings, name_app
 from ops.worker import load_app
+
+if TYPE_CHECKING:
+    from actors.registry import Registry
 
 log = structlog.get_logger("cuebook.up")
 _READY_S = 60.0
@@ -46,13 +50,14 @@ async def running(settings: Settings, *, app: str, workers: int, remember: bool 
     from runtime.tasks import Tasks
     from runtime.wire import Subjects
 
-    load_app(app)  # a mistake in the app is told here, in one line, and not by every worker in its log
+    registry = load_app(app).registry  # a mistake in the app is told here, in one line, and not by every worker in its log
 
     async def reaped(role: str, pid: int) -> None:
         log.warning("worker_died", role=role, pid=pid)
         await hint_change(server.connection, settings.namespace)
 
     async with ProcessTree(settings.data, drain_s=settings.drain_s, on_child_reaped=reaped) as tree:
+        await check_code(settings, app, registry)
         if remember:
             name_app(settings.data, app)
         identity = create_log(Path(settings.data) / "log", settings.shard_count)
@@ -74,6 +79,30 @@ async def running(settings: Settings, *, app: str, workers: int, remember: bool 
                 watching.cancel()
             if code := kept.result():
                 raise CommandError("a process refused to start", why=f"see the logs in {settings.data / 'logs'}", code=Exit(code))
+
+
+async def check_code(settings: Settings, app: str, registry: "Registry") -> None:
+    """S7, before anything starts: no worker would take a shard with types that its app lacks.
+
+    Raises:
+        StartError: names the first such shard and what is lacking.
+    """
+    from events.reader_sqlite import SqliteLogReader
+    from ops.doctor import lacking_code
+
+    folder = Path(settings.data) / "log"
+    if not (folder / "log.json").is_file():
+        return
+    reader = await SqliteLogReader.open(folder)
+    try:
+        async for finding in lacking_code(reader, registry):
+            raise StartError(
+                f"the log in {settings.data} belongs to another app than {app}: name another folder with --data",
+                why=f"{finding.check}: {finding.found}; two apps share one folder only if each knows the types of both",
+                next_step="the same command with --data ANOTHER-FOLDER, or --app with code that knows all of it",
+            )
+    finally:
+        await reader.close()
 
 
 def _roles(settings: Settings, app: str, workers: int, quiet: bool) -> list[Role]:

@@ -20,6 +20,7 @@ from actors.errors import (
     IdReused,
     LogFull,
     NondeterminismError,
+    OutcomeUnknown,
     Overloaded,
     Unavailable,
 )
@@ -28,8 +29,8 @@ from actors.registry import ActorType
 from actors.turn import Turn
 from events.codec import canonical_hash
 from events.envelope import NewEvent, RecordedEvent
-from events.errors import CuebookError, LogFullError, SupersededError
-from events.limits import MAILBOX_MAX, SNAPSHOT_BYTES, SNAPSHOT_EVENTS, STATE_HASH_EVERY
+from events.errors import CuebookError, LogFullError, SupersededError, TransientError
+from events.limits import FULL_RETRY_S, MAILBOX_MAX, SNAPSHOT_BYTES, SNAPSHOT_EVENTS, STATE_HASH_EVERY
 from events.store import Append, Committed, Conflict, Duplicate, InboxEntry, InboxStatus, Outcome, Snapshot
 from runtime.commits import commit_held
 from runtime.context import current_turn
@@ -37,7 +38,7 @@ from runtime.driver import TurnDriver
 from runtime.endings import end_cancelled, fail, park, refuse
 from runtime.exchange import Reply
 from runtime.items import Item, KnownError, LostError, StaleError, first_of
-from runtime.records import append_of, entry_of, remembered_error, with_records
+from runtime.records import append_of, conflict_error, entry_of, remembered_error, with_records
 from runtime.recovery import Recovered
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Cell:
     """One live actor of one shard."""
 
     __slots__ = (
-        "_requeued", "_settled", "_snapshot_bytes", "_snapshot_version", "committed", "driver", "inflight", "item", "journal",
+        "_paused", "_requeued", "_settled", "_snapshot_bytes", "_snapshot_version", "committed", "driver", "inflight", "item", "journal",
         "key", "kind", "mailbox", "pending", "position", "shard", "state", "stream", "task", "time", "turn", "version",
     )  # fmt: skip
 
@@ -74,6 +75,7 @@ class Cell:
         self.driver: TurnDriver | None = None
         self._settled: asyncio.Future[None] | None = None
         self._requeued: list[Item] = []
+        self._paused = False
         self._snapshot_version = 0
         self._snapshot_bytes = 0
 
@@ -110,6 +112,11 @@ class Cell:
         self.mailbox.append(item)
         self.wake()
 
+    def knows(self, command_id: str) -> bool:
+        """Whether the command waits, runs or is being committed here."""
+        items = (*self.mailbox, *self.pending, *self._requeued, *([self.item] if self.item is not None else []))
+        return command_id in self.inflight or any(item.command.command_id == command_id for item in items)
+
     def wake(self) -> None:
         if self.shard.lost:
             # Nothing is decided here any more: what still waits goes to the new owner.
@@ -125,8 +132,14 @@ class Cell:
     async def _run(self) -> None:
         try:
             while self.mailbox and not self.shard.lost:
+                if self._paused:
+                    self._paused = False
+                    await asyncio.sleep(FULL_RETRY_S)
+                    continue
                 if self.state is None and not await self.recover():
                     continue
+                if not self.mailbox:
+                    continue  # the shard was lost meanwhile
                 item = self.mailbox.popleft()
                 if item.cancelled:
                     await end_cancelled(self, item)
@@ -156,8 +169,12 @@ class Cell:
             return False
         except CuebookError as error:
             refusal = Unavailable(f"{self.stream} cannot be recovered: {error.message}", reason=error.code, **error.fields)
-            while self.mailbox:
-                self.finish(self.mailbox.popleft(), Reply(error=refusal))
+            asked = [item for item in self.mailbox if item.stored is None]
+            # Whoever asked is told; what stands in the inbox is tried again, because nobody would send it again.
+            self.mailbox = deque(item for item in self.mailbox if item.stored is not None)
+            self._paused = True
+            for item in asked:
+                self.finish(item, Reply(error=refusal))
             return False
         self.state = recovered.state
         self.version = self.committed = recovered.version
@@ -208,8 +225,7 @@ class Cell:
             await self._decide(item, turn)
         except StaleError:
             self.state = None
-            if turn.journaled:
-                item.stored = InboxStatus.RUNNING
+            item.stored = InboxStatus.RUNNING if turn.journaled else await self._stored_status(item)
             self.mailbox.appendleft(item)
         except KnownError as known:
             self.state = None
@@ -224,6 +240,14 @@ class Cell:
         finally:
             self.item = self.turn = self.driver = None
             current_turn.reset(token)
+
+    async def _stored_status(self, item: Item) -> InboxStatus | None:
+        """What the log knows of a command whose barrier has an unknown outcome: if it was written, its turn has begun there."""
+        try:
+            entry = await self.shard.store.inbox(self.stream, item.command.command_id)
+        except CuebookError:
+            return item.stored
+        return entry.status if entry is not None and entry.code is None and entry.reply is None else item.stored
 
     async def _decide(self, item: Item, turn: Turn) -> None:
         began = self.shard.clock.monotonic()
@@ -325,7 +349,8 @@ class Cell:
         self._snapshot_bytes += turn.payload_bytes
         snapshot = None
         if status is InboxStatus.DONE and turn.emitted:
-            due = version - self._snapshot_version >= SNAPSHOT_EVENTS or self._snapshot_bytes >= SNAPSHOT_BYTES
+            # Never in the middle of an open turn: its journal must stand behind the snapshot that it is read upon.
+            due = not self.journal and (version - self._snapshot_version >= SNAPSHOT_EVENTS or self._snapshot_bytes >= SNAPSHOT_BYTES)
             if due:
                 body = self.kind.encode_state(self.state)
                 snapshot = Snapshot(stream=self.stream, version=version, state=body, shape=self.kind.shape)  # type: ignore[arg-type]
@@ -354,14 +379,20 @@ class Cell:
         if isinstance(outcome, Duplicate):
             self.finish(item, self.remembered(item, outcome.entry))
         elif isinstance(outcome, Conflict):
-            self._again_or_fail(item, HandlerFailed(f"{self.stream}: {outcome.reason}"))
+            self._again_or_fail(item, conflict_error(self.stream, outcome))
         elif isinstance(outcome, SupersededError):
             self.shard.superseded()
             self.shard.forward(item)
         elif isinstance(outcome, LogFullError):
-            self.finish(item, Reply(error=LogFull("the disk is full: the log is read-only until space returns", retry_after_ms=1_000)))
+            self._fail_or_wait(item, LogFull("the disk is full: the log is read-only until space returns", retry_after_ms=1_000))
+        elif isinstance(outcome, TransientError):
+            self._fail_or_wait(item, Unavailable(f"{self.stream}: {outcome.message}", retry_after_ms=500))
         else:
             # Unknown: the store looks the command id up when the group comes again, and answers Duplicate if it was done.
+            again = not item.unknown
+            item.unknown = True
+            if again:
+                item.attempts = 0
             self._again_or_fail(item, HandlerFailed(f"{self.stream}: {outcome.message}"))
         for waiting, _ in item.after:
             if self.shard.lost:
@@ -396,7 +427,31 @@ class Cell:
             item.command = msgspec.structs.replace(item.command, explicit=True)
             self._requeued.append(item)
         else:
+            self._fail_or_wait(item, failure)
+
+    def _fail_or_wait(self, item: Item, failure: ActorError) -> None:
+        """Tell the caller; what stands in the inbox has none, and is tried again. "Not done" is never told of what may have been done."""
+        if item.stored is not None:
+            self._paused = True
+            self._requeued.append(item)
+        elif item.command.explicit:
+            self.shard.spawn(self._fail_unless_known(item, failure), name=f"look up {self.stream}")
+        else:
             self.finish(item, Reply(error=failure))
+
+    async def _fail_unless_known(self, item: Item, failure: ActorError) -> None:
+        """An earlier attempt under this id, here or at a former owner, may have been done: then that is the answer."""
+        reply = Reply(error=failure)
+        try:
+            entry = await self.shard.store.inbox(self.stream, item.command.command_id)
+        except CuebookError as error:
+            reply = Reply(error=OutcomeUnknown(f"{error.message}; ask again with the same id", retry_after_ms=500))
+        else:
+            if entry is not None and (entry.code is not None or entry.reply is not None):
+                reply = self.remembered(item, entry)
+            elif item.unknown or entry is not None:
+                reply = Reply(error=OutcomeUnknown(f"{failure.message}; ask again with the same id", retry_after_ms=500))
+        self.finish(item, reply)
 
     def _settle_if_done(self) -> None:
         if self.pending:
@@ -422,6 +477,8 @@ class Cell:
         return Reply(body, error, self.committed, self.position, self.time)
 
     def finish(self, item: Item, reply: Reply) -> None:
+        if self.journal:
+            self.journal = [entry for entry in self.journal if entry.command_id != item.command.command_id]
         if reply.error is None and (item.timers or item.timers_gone):
             self.shard.timers.remove(self.stream, item.timers_gone)
             self.shard.timers.set(item.timers)
@@ -434,5 +491,8 @@ class Cell:
 
     def remembered(self, item: Item, entry: InboxEntry) -> Reply:
         """The original answer to a repeated id (S24)."""
+        item.timers = item.timers_gone = ()  # what this decision scheduled is in no log
+        if item.attempts or item.unknown:
+            self.shard.reconcile()  # it was written after all: what it sends and schedules was not taken up
         error = remembered_error(item, entry)
         return self.stand(entry.reply or b"null") if error is None else Reply(error=error)

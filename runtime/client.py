@@ -12,7 +12,17 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from actors.actor import Actor
-from actors.errors import ActorError, BadPayload, DeadlinePassed, OutcomeUnknown, Overloaded, TooLarge, Unavailable, error_from_body
+from actors.errors import (
+    ActorError,
+    BadPayload,
+    DeadlinePassed,
+    LogFull,
+    OutcomeUnknown,
+    Overloaded,
+    TooLarge,
+    Unavailable,
+    error_from_body,
+)
 from actors.ref import Methods
 from actors.registry import ActorType
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
@@ -279,7 +289,7 @@ class Client:
         now = self._clock.monotonic()
         give_up, send_at = now + timeout_s, now
         attempt_s, backoff_s = _ATTEMPT_S, _BACKOFF_S
-        undecided = 0
+        attempts = undecided = 0
         failure: ActorError | None = None
         with self._link.replies() as replies:
             while now < give_up:
@@ -287,6 +297,7 @@ class Client:
                     send_at, attempt_s = now + attempt_s, min(2 * attempt_s, _ATTEMPT_MAX_S)
                     try:
                         await replies.send(subject, body, headers)
+                        attempts += 1
                         undecided += 1
                     except TransientError as error:
                         failure = Unavailable(error.message)
@@ -301,11 +312,14 @@ class Client:
                 undecided -= failure.outcome == "not_done"
                 if isinstance(failure, DeadlinePassed) and undecided > 0:
                     break  # this attempt came too late, but an earlier one may have been in time
-                if not isinstance(failure, Unavailable | Overloaded | OutcomeUnknown):
+                # "The disk is full" is said of one attempt; another of this call may be on its way to an owner that has room.
+                if not isinstance(failure, Unavailable | Overloaded | OutcomeUnknown | LogFull):
+                    raise failure
+                if isinstance(failure, LogFull) and attempts == 1:
                     raise failure
                 send_at = now + self._pause_s(failure, backoff_s)
                 backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
-        if undecided <= 0 and failure is not None:
+        if undecided <= 0 and failure is not None and not (isinstance(failure, LogFull) and attempts > 1):
             raise failure
         safe = "; asking again with the same id is safe" if command_id else ""
         raise OutcomeUnknown(f"no answer within {timeout_s:g} s{safe}", command_id=command_id)

@@ -12,6 +12,9 @@ from events.envelope import NewEvent
 from events.store import Committed, Conflict, Duplicate, InboxStatus, Outcome
 from runtime.commits import commit_held
 from runtime.items import Item, KnownError, StaleError
+from runtime.records import conflict_error
+
+_CONFLICTS_MAX = 3
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -56,6 +59,9 @@ class TurnDriver:
             if isinstance(outcome, Duplicate):
                 raise KnownError(outcome.entry)
             if isinstance(outcome, Conflict):
+                self._item.attempts += 1
+                if self._item.attempts > _CONFLICTS_MAX:
+                    raise conflict_error(cell.stream, outcome)
                 raise StaleError
             cell.version += len(group.events)
             at_us = self._recorded(turn, outcome)

@@ -74,6 +74,9 @@ async def end_stored(cell: "Cell", item: Item, event: NewEvent, status: InboxSta
             error.fields["event_id"] = outcome.events[0].event_id
     else:
         cell.state = None  # the log moved on: fold it again
+        if item.stored is not None:
+            cell.mailbox.appendleft(item)
+            return
     cell.finish(item, cell.stand(error=error))
 
 

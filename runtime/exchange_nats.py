@@ -18,7 +18,17 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from actors.errors import ActorError, OutcomeUnknown, TooLarge, Unavailable, error_body, error_from_body
+from actors.errors import (
+    ActorError,
+    DeadlinePassed,
+    LogFull,
+    OutcomeUnknown,
+    Overloaded,
+    TooLarge,
+    Unavailable,
+    error_body,
+    error_from_body,
+)
 from actors.turn import Call, Command, Turn
 from events.clock import Clock
 from events.codec import canonical_hash, encode
@@ -73,6 +83,7 @@ class _Waiting(msgspec.Struct):
     envelope: Envelope
     shard: int
     future: asyncio.Future[Reply]
+    sent: int = 0
 
 
 class NatsExchange:
@@ -273,7 +284,8 @@ class NatsExchange:
             return
         answer = decode_answer(message.data)
         error = error_from_body(answer.body) if answer.failed else None
-        if isinstance(error, Unavailable):
+        # "Not done" is said of one sending; another one may still be on its way to be done, so only what is sure ends the ask.
+        if isinstance(error, Unavailable) or (waiting.sent > 1 and isinstance(error, Overloaded | DeadlinePassed | LogFull)):
             asyncio.get_running_loop().call_later(_UNAVAILABLE_AGAIN_S, self._ask_once, waiting)
             return
         waiting.future.set_result(Reply(b"null" if error else answer.body, error, answer.version, answer.position, answer.time))
@@ -333,6 +345,7 @@ class NatsExchange:
 
     def _ask_once(self, waiting: _Waiting) -> None:
         if not waiting.future.done():
+            waiting.sent += 1
             self._call(waiting.shard, waiting.envelope)
 
     def ask_again(self, shard: int) -> None:

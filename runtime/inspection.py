@@ -23,6 +23,7 @@ from events.errors import CorruptLogError, CuebookError
 from events.ids import Position, StreamId, parse_stream_id
 from events.store import LogReader, Snapshot, StreamInfo
 from runtime.filters import EVERYTHING, Filter
+from runtime.open_turns import OpenTurn, OpenTurns
 from runtime.recovery import fold
 
 Positions = Mapping[int, int]
@@ -296,7 +297,10 @@ AskLive = Callable[[StreamId], Awaitable[LiveState | None]]
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """The first place where a fold does not lead to what was recorded. what: state_hash | snapshot | live | fold."""
+    """The first place where a fold does not lead to what was recorded. what: state_hash | snapshot | live | fold | turn | code.
+
+    turn: an open turn cannot run again under this code. code: the app lacks the actor type; only of `verify_states` as an upgrade gate.
+    """
 
     stream: StreamId
     version: int
@@ -306,7 +310,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """What was compared for one stream. hashes: recorded state hashes that were met."""
+    """What was compared for one stream. hashes: recorded state hashes that were met. open_turns: at its end, all of them."""
 
     stream: StreamId
     version: int
@@ -317,6 +321,7 @@ class StateCheck(msgspec.Struct, frozen=True, kw_only=True):
     state_hash: str | None = None
     difference: Difference | None = None
     note: str | None = None
+    open_turns: list[OpenTurn] = []
 
 
 class _Verifier:
@@ -332,6 +337,8 @@ class _Verifier:
         self.events = self.hashes = 0
         self.met_snapshot = self.met_live = False
         self.difference: Difference | None = None
+        self.turns = OpenTurns()
+        self.open_turns: list[OpenTurn] = []
 
     def add(self, page: Sequence[RecordedEvent]) -> None:
         for event in page:
@@ -346,6 +353,7 @@ class _Verifier:
                 self._differs("fold", event.version, f"{event.type} applies", text)
                 return
             self.events += 1
+            self.turns.add(event)
             self._compare(event)
             if self.difference is not None:
                 return
@@ -374,26 +382,41 @@ class _Verifier:
         self.difference = Difference(stream=self.stream, version=version, what=what, expected=expected, found=found)
 
     def end(self) -> None:
-        """A live actor that knows versions which the log has not is ahead of what is durable."""
-        if self.difference is None and self.live is not None and not self.met_live and self.live.version > 0:
+        """A live actor that knows versions which the log has not is ahead of what is durable; a turn that is open must be able to go on."""
+        if self.difference is not None:
+            return
+        self.open_turns = self.turns.found(self.kind)
+        for turn in self.open_turns:
+            if turn.problem is not None:
+                self._differs("turn", turn.version, f"the open turn {turn.method} ({turn.command_id}) runs again", turn.problem)
+                return
+        if self.live is not None and not self.met_live and self.live.version > 0:
             self._differs("live", self.live.version, f"version {self.live.version}", f"the log ends at version {self.version}")
 
     def check(self) -> StateCheck:
         return StateCheck(
             stream=self.stream, version=self.version, events=self.events, hashes=self.hashes, snapshot=self.met_snapshot,
             live=self.met_live, state_hash=canonical_hash(self.state) if self.difference is None else None, difference=self.difference,
+            open_turns=self.open_turns,
         )  # fmt: skip
 
 
 async def verify_state(
-    reader: LogReader, registry: Registry | None, stream: StreamId, live: AskLive | None = None, *, to: int | None = None
+    reader: LogReader,
+    registry: Registry | None,
+    stream: StreamId,
+    live: AskLive | None = None,
+    *,
+    to: int | None = None,
+    gate: bool = False,
 ) -> StateCheck:
     """Fold `stream` from its first event and compare with every recorded state hash, the newest snapshot and the live state (S34).
 
     Events are applied in a trap: one that reads a clock, draws randomness or touches a file is a difference (S16).
 
     Args:
-        to: last version to fold; None = the end.
+        to: last version to fold; None = the end, where turns that are open are checked too.
+        gate: the question is whether this code may follow the one that wrote the log: a type that it lacks is a difference (S7).
 
     Raises:
         Unknown: there is no such stream.
@@ -401,7 +424,13 @@ async def verify_state(
     newest = await _head_version(reader, stream)
     kind = code_of(registry, stream)
     if kind is None:
-        return StateCheck(stream=stream, version=newest, events=0, hashes=0, snapshot=False, live=False, note=no_code(registry, stream))
+        lacks = Difference(
+            stream=stream, version=1, what="code", expected=f"actor type {stream.partition('/')[0]}", found="none in this app"
+        )
+        return StateCheck(
+            stream=stream, version=newest, events=0, hashes=0, snapshot=False, live=False, note=no_code(registry, stream),
+            difference=lacks if gate and registry is not None else None,
+        )  # fmt: skip
     # Asked first: by the time the log is read, everything that the live state rests on stands in it.
     alive = await live(stream) if live is not None and to is None else None
     verifier = _Verifier(kind, stream, await reader.snapshot(stream), alive)
@@ -420,7 +449,9 @@ async def verify_state(
     return verifier.check()
 
 
-async def verify_states(reader: LogReader, registry: Registry | None, live: AskLive | None = None) -> AsyncIterator[StateCheck]:
+async def verify_states(
+    reader: LogReader, registry: Registry | None, live: AskLive | None = None, *, gate: bool = False
+) -> AsyncIterator[StateCheck]:
     """`verify_state` of every stream, by name."""
     async for info in streams(reader):
-        yield await verify_state(reader, registry, info.stream, live)
+        yield await verify_state(reader, registry, info.stream, live, gate=gate)

@@ -15,7 +15,7 @@ class Item:
 
     __slots__ = (
         "after", "arguments", "attempts", "cancelled", "closing", "command", "from_inbox", "method", "received_time", "replies", "reply",
-        "stored", "timers", "timers_gone",
+        "stored", "timers", "timers_gone", "unknown",
     )  # fmt: skip
 
     def __init__(
@@ -31,6 +31,8 @@ class Item:
         self.stored = stored
         """The status its inbox row has already: QUEUED for a tell, RUNNING for the open turn of a crash, None without a row."""
         self.attempts = 0
+        self.unknown = False
+        """An append of it had an unknown outcome: it may have been done."""
         self.cancelled = False
         self.closing = False
         """Its last append is on its way: too late to cancel."""

@@ -19,9 +19,11 @@ from events.clock import Clock, Entropy, SystemClock, SystemEntropy
 from events.errors import ConfigurationError, CorruptLogError, CuebookError, TransientError
 from events.limits import DRAIN_S, PAUSE_NOTICED_S
 from events.log_directory import create_log
+from events.reader_sqlite import SqliteLogReader
 from events.store_sqlite import SqliteShard
 from runtime.app import App
 from runtime.exchange_nats import NatsExchange
+from runtime.formats import UnknownFormatsError, check_shard
 from runtime.heartbeat import Heartbeat
 from runtime.log_service_nats import serve_log
 from runtime.placement import Facts, Placement
@@ -278,15 +280,14 @@ class Node:
         seat = self._seats.get(number) or await self._sit(number)
         try:
             seat.store = await self._open(number)
+            await self._check_formats(seat.store)
+            ownership = await self._own(seat.store, number)
+            if ownership is not None:
+                await self._check_formats(seat.store)  # again: until now a stalled owner may have written something new
         except (CuebookError, OSError) as error:
             await self._refuse(number, error)
             return
-        ownership = await self._own(seat.store, number)
-        if ownership is None:
-            await self._close_seat(number)
-            self._placement.release(number)
-            return
-        if not self._placement.confirm(number, ownership.epoch):
+        if ownership is None or not self._placement.confirm(number, ownership.epoch):
             await self._close_seat(number)
             self._placement.release(number)
             return
@@ -309,6 +310,9 @@ class Node:
     async def _open(self, number: int) -> SqliteShard:
         return await SqliteShard.open(self._log, number, clock=self._clock, entropy=self._entropy, durability=self._config.durability)
 
+    async def _check_formats(self, store: SqliteShard) -> None:
+        await check_shard(store, self._app.registry, lambda: SqliteLogReader.open(self._log))
+
     async def _own(self, store: SqliteShard, number: int) -> Any:
         """Bump the epoch; where a stalled owner holds the write lock, end it and try again (S2)."""
         for attempt in range(2):
@@ -321,10 +325,12 @@ class Node:
         return None
 
     async def _refuse(self, number: int, error: Exception) -> None:
-        """A damaged shard is left alone and said so; the others go on."""
+        """A shard that is damaged, or that our app does not know all types of (S7), is left alone and said so; the others go on."""
         log.error("shard_refused", shard=number, error=str(error))
         if isinstance(error, CorruptLogError | ConfigurationError):
             self._refused.add(number)
+        if isinstance(error, UnknownFormatsError):
+            self._placement.stand_by()  # else the plan of every worker would wait for us to take it
         await self._close_seat(number)
         self._placement.release(number)
 

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import cast
 
-from actors.errors import ActorError, IdReused, error_from_body
+from actors.errors import ActorError, Gone, HandlerFailed, IdReused, error_from_body
 from actors.journal import fired_events, sent_event, timer_events
 from actors.turn import Command, Turn
 from events.clock import Clock
 from events.envelope import NewEvent
 from events.ids import StreamId, Version
-from events.store import Append, InboxEntry, InboxStatus, OutboxEntry, Snapshot, TimerEntry
+from events.store import Append, Conflict, InboxEntry, InboxStatus, OutboxEntry, Snapshot, TimerEntry
 from runtime.items import Item
 
 
@@ -98,6 +98,13 @@ def arrival_of(command: Command, args_hash: str, source: str) -> InboxEntry:
         source=source,
         received_at_us=command.received_at_us,
     )
+
+
+def conflict_error(stream: StreamId, conflict: Conflict) -> ActorError:
+    """Why a group is refused for good."""
+    if conflict.reason.endswith(("is archived", "is erased")):
+        return Gone(conflict.reason, stream=stream)
+    return HandlerFailed(f"{stream}: {conflict.reason}")
 
 
 def remembered_error(item: Item, entry: InboxEntry) -> ActorError | None:

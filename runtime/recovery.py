@@ -30,7 +30,10 @@ def recover(kind: ActorType[Any], snapshot: Snapshot | None, events: Sequence[Re
         CorruptLogError: versions do not follow each other, or a payload does not fit.
         UnknownEventTypeError: an event type or schema version that this program does not know.
     """
-    state, version = (kind.initial(), 0) if snapshot is None else (kind.decode_state(snapshot.state), int(snapshot.version))
+    try:
+        state, version = (kind.initial(), 0) if snapshot is None else (kind.decode_state(snapshot.state), int(snapshot.version))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CorruptLogError(f"the snapshot of {snapshot.stream if snapshot else kind.name} cannot be read: {error}") from error
     found = Recovered(state=state, version=version, journal=[], snapshot_version=version, tail_bytes=0)
     for event in events:
         if event.version != found.version + 1:

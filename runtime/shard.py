@@ -17,7 +17,7 @@ from actors.registry import ActorType
 from actors.turn import Command
 from events.clock import Clock, Entropy
 from events.codec import args_hash, canonical, canonical_hash
-from events.errors import CuebookError
+from events.errors import AppendOutcomeUnknownError, CuebookError
 from events.group_commit import GroupCommit
 from events.ids import StreamId, parse_stream_id
 from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, CALL_CHAIN_MAX
@@ -34,6 +34,7 @@ from runtime.timers import Timers, arrival_of_timer
 log = structlog.get_logger("cuebook.shard")
 _LIVE_CELLS: Final = 10_000
 _TELLS_QUEUED: Final = 10_000
+_GAP_AGAIN_S: Final = 0.05
 
 
 class ShardStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +84,9 @@ class Shard:
         self._on_lost = on_lost
         self._left: tuple[Sequence[InboxEntry], Sequence[PendingSend], Sequence[TimerEntry]] = ((), (), ())
         self.timers = Timers(clock, self._timers_due)
+        self._gaps: dict[tuple[StreamId, StreamId, str], int] = {}
+        self._unsure = False
+        self._reconciling: asyncio.Task[Any] | None = None
         self._tells = 0
         self._tells_room = asyncio.Event()
         self._tells_room.set()
@@ -97,7 +101,8 @@ class Shard:
         """Take up what `load` found, before anything else: a turn that is open in the log must not be opened a second time."""
         entries, rows, timers = self._left
         self._left = (), (), ()
-        for entry in entries:
+        # An open turn holds its actor: nothing that came before it may be decided between its entries (S15).
+        for entry in sorted(entries, key=lambda entry: entry.status is not InboxStatus.RUNNING):
             self.deliver(entry)
         self._carry(rows)
         self.timers.set(timers)
@@ -222,11 +227,42 @@ class Shard:
     async def accept(self, arrivals: Sequence[Arrival]) -> Sequence[Accepted]:
         """Commit tells into the inbox, then hand the new ones to their actors; waits while too many are queued (S11)."""
         await self._tells_room.wait()
-        results = await self.commit.accept(arrivals)
+        try:
+            results = await self.commit.accept(arrivals)
+        except AppendOutcomeUnknownError:
+            self._unsure = True
+            raise
+        if self._unsure:
+            # An earlier one may have been written: everything is delivered in the order in which it stands in the inbox.
+            self._unsure = False
+            await self._reconcile()
+            return results
         for arrival, result in zip(arrivals, results, strict=True):
             if result.result == "taken":
                 self.deliver(arrival.entry)
+            elif result.result == "known":
+                self.reconcile()  # perhaps from a commit whose outcome was unknown: then nobody has taken it up
         return results
+
+    def reconcile(self) -> None:
+        """Take up what stands in the log and is not under way: after a commit that was written although its outcome was unknown."""
+        if self._reconciling is None:
+            self._reconciling = self.spawn(self._reconcile(), name=f"reconcile {self.number}")
+
+    async def _reconcile(self) -> None:
+        try:
+            entries, rows, timers = await self.store.unfinished(), await self.store.unsent(), await self.store.timers()
+        except CuebookError as error:
+            log.info("reconcile_failed", shard=self.number, error=error.message)
+            return
+        finally:
+            self._reconciling = None
+        for entry in entries:
+            cell = self.cells.get(entry.stream)
+            if cell is None or not cell.knows(entry.command_id):
+                self.deliver(entry)
+        self._carry([row for row in rows if (row.sender, row.entry.receiver, row.incarnation, row.n) not in self._outbox])
+        self.timers.set(timer for timer in timers if not self.timers.knows(timer))
 
     # -- sends to other shards (S25) ----------------------------------------------------------------------------------------------
 
@@ -248,14 +284,25 @@ class Shard:
 
     async def acknowledged(self, keys: Sequence[tuple[StreamId, StreamId, str, int]]) -> None:
         """The receivers have committed these rows: delete them with the next batch."""
-        known = [key for key in keys if self._outbox.pop(key, None) is not None]
+        known = [key for key in keys if key in self._outbox]
         if known:
             await self.commit.acknowledge(known)
+        for key in known:  # only now: if that commit fails they are sent, and acknowledged, again
+            self._outbox.pop(key, None)
 
     def missing(self, sender: StreamId, receiver: StreamId, incarnation: str, expected: int) -> None:
-        """The receiver has a gap: send that pair again from number `expected`."""
-        rows = [row for key, row in self._outbox.items() if key[:3] == (sender, receiver, incarnation) and key[3] >= expected]
-        self.exchange.send(rows)
+        """The receiver has a gap: send that pair again from number `expected`, once for all the gaps that it reports together."""
+        pair = (sender, receiver, incarnation)
+        if pair in self._gaps:
+            self._gaps[pair] = min(self._gaps[pair], expected)
+            return
+        self._gaps[pair] = expected
+        asyncio.get_running_loop().call_later(_GAP_AGAIN_S, self._fill_gap, pair)
+
+    def _fill_gap(self, pair: tuple[StreamId, StreamId, str]) -> None:
+        expected = self._gaps.pop(pair)
+        if not self.lost:
+            self.exchange.send([row for key, row in self._outbox.items() if key[:3] == pair and key[3] >= expected])
 
     # -- what cells need ----------------------------------------------------------------------------------------------------------
 

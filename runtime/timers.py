@@ -45,6 +45,11 @@ class Timers:
             heapq.heappush(self._heap, (self._clock.monotonic() + in_s, next(self._count), timer))
         self._arm()
 
+    def knows(self, timer: TimerEntry) -> bool:
+        """Whether that timer is armed, with the same date."""
+        live = self._live.get((timer.stream, timer.timer_id))
+        return live is not None and live.due_us == timer.due_us
+
     def remove(self, stream: str, timer_ids: Iterable[str]) -> None:
         for timer_id in timer_ids:
             self._live.pop((stream, timer_id), None)

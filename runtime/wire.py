@@ -186,7 +186,7 @@ def parse_headers(headers: dict[str, str] | None, *, tell: bool = False) -> Head
         raise BadPayload(f"the headers have more than {HEADERS_BYTES_MAX:,} bytes", field="headers")
     deadline: int | None = None
     if (text := headers.get(DEADLINE)) is not None:
-        if not text.isdecimal() or len(text) > 18:
+        if not (text.isascii() and text.isdecimal()) or len(text) > 18:
             raise BadPayload(f"{DEADLINE} is {text[:32]!r}, expected milliseconds since 1970", field=DEADLINE)
         deadline = int(text)
     # On a tell, Nats-Msg-Id is JetStream's own key across all actors, never our id (S11).
@@ -217,12 +217,13 @@ def cloud_event(event: RecordedEvent, namespace: str, *, data: bool) -> bytes:
         "type": event.type,
         "time": iso_time(event.recorded_at_us),
         "subject": event.stream,
-        "sequence": event.version,
+        # Attributes of CloudEvents are 32-bit integers at most: what outgrows them travels as text.
+        "sequence": str(event.version),
         "schemaversion": event.schema_version,
         "kind": event.kind,
         "shard": event.shard,
-        "position": event.position,
-        "logicaltime": event.time,
+        "position": str(event.position),
+        "logicaltime": str(event.time),
         "branch": event.branch,
     }
     for name, value in (

@@ -36,13 +36,13 @@ VERBS: tuple[Verb, ...] = (
         "Check what a deployment needs from this machine; exits 1 and says what to do if something is wrong.",
     ),
     Verb("review", "Run", "ops.commands.review:review", "Examine a Python code base and write report.md, report.html and report.json."),
-    Verb(
-        "config show", "Run", "ops.commands.config:show", "Show the settings and, with --origin, where each comes from."
-    ),
+    Verb("config show", "Run", "ops.commands.config:show", "Show the settings and, with --origin, where each comes from."),
     Verb("bench", "Run", "ops.commands.bench:bench", "Measure speed beside the raw limits of this machine."),
     Verb("ask", "Talk", "ops.commands.talk:ask", "Ask an actor and print its reply."),
     Verb("tell", "Talk", "ops.commands.talk:tell", "Send a command and return once it is kept; it is done when its actor can."),
-    Verb("cancel", "Talk", "ops.commands.talk:cancel", "Cancel a command that waits or runs; says whether it was cancelled or done before."),
+    Verb(
+        "cancel", "Talk", "ops.commands.talk:cancel", "Cancel a command that waits or runs; says whether it was cancelled or done before."
+    ),
     Verb("tail", "Look", "ops.commands.look:tail", "Follow events as they happen; survives restarts of server and workers."),
     Verb("log", "Look", "ops.commands.look:log", "Show recorded events, the newest 50 unless told otherwise."),
     Verb("streams", "Look", "ops.commands.look:streams", "List the streams: one per actor that has recorded anything."),
@@ -69,13 +69,14 @@ VERBS: tuple[Verb, ...] = (
         "Write the log as JSON Lines with all hashes, also while a deployment runs; `import` reads it.",
     ),
     Verb(
-        "import", "Keep", "ops.commands.keep:import_", "Make a new log from an export, in a data folder that has none; every hash is checked."
+        "import",
+        "Keep",
+        "ops.commands.keep:import_",
+        "Make a new log from an export, in a data folder that has none; every hash is checked.",
     ),
     Verb("restore", "Keep", "ops.commands.keep:restore", "Put a backup in the place of the log; the replaced files are kept beside it."),
-    Verb("archive", "Keep", "ops.commands.keep:archive", "Close a stream for good: verified, readable, and no command changes it any more."),
-    Verb(
-        "version", "Keep", "ops.commands.version:version", "Show the versions of Cuebook and of the parts it runs on."
-    ),
+    Verb("archive", "Keep", "ops.commands.keep:archive", "Close a stream for good: it stays readable, and no command changes it any more."),
+    Verb("version", "Keep", "ops.commands.version:version", "Show the versions of Cuebook and of the parts it runs on."),
 )
 """Rows stand in the order in which `--help` lists them."""
 

@@ -1,14 +1,19 @@
 """Verbs that look after the log itself."""
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from cyclopts import Parameter
 
 from ops.commands.access import log_folder
 from ops.commands.common import DEFAULTS, Common
-from ops.exits import Exit
+from ops.exits import CommandError, Exit
 from ops.output import print_rows, progress
+from ops.processes import read_up
 
 if TYPE_CHECKING:
     from events.store import Damage
@@ -43,3 +48,154 @@ def _tell(shard: int, position: int, end: int) -> None:
     # Called once per page of 1,000 events.
     if position % 100_000 < 1_000:
         progress(f"shard {shard}: {position:,} of {end:,}")
+
+
+def backup(directory: Path, /, *, common: Common = DEFAULTS) -> int:
+    """Copy the log into a new or empty folder, also while a deployment runs, and verify the copy.
+
+    The folder is a data folder like any other: `cuebook log --data DIR` reads
+    it. `cuebook restore DIR` puts it back.
+    """
+    from events.backup import back_up
+
+    done = back_up(log_folder(common.load().settings), directory, progress)
+    print_rows([msgspec.structs.asdict(shard) for shard in done.shards], json=common.json)
+    progress(f"{directory}: {sum(shard.position for shard in done.shards):,} events of log {done.incarnation}, verified")
+    if not done.exact:
+        progress("note: the log was too busy for one instant of all shards; they lie less than a millisecond apart")
+    return int(Exit.OK)
+
+
+def export(
+    file: Path,
+    /,
+    *,
+    stream: Annotated[list[str] | None, Parameter(help="Only this stream; may be given several times.", negative="")] = None,
+    common: Common = DEFAULTS,
+) -> int:
+    """Write the log as JSON Lines with all hashes, also while a deployment runs; `import` reads it.
+
+    Besides the events it holds what else decides an answer: stored replies,
+    sends under way, timers and open waits.
+    """
+    from events.backup_folder import UnknownStreamError
+    from events.export import export as export_log
+
+    try:
+        done = export_log(log_folder(common.load().settings), file, stream or (), progress)
+    except UnknownStreamError as error:
+        raise CommandError(error.message, next_step="cuebook streams", code=Exit.NOT_FOUND) from error
+    print_rows([{"file": str(file), **msgspec.structs.asdict(done)}], json=common.json)
+    return int(Exit.OK)
+
+
+def import_(
+    file: Path,
+    /,
+    *,
+    shards: Annotated[int | None, Parameter(help="Shards of the new log (default: as many as the exported one).")] = None,
+    common: Common = DEFAULTS,
+) -> int:
+    """Make a new log from an export, in a data folder that has none; every hash is checked.
+
+    With another number of shards each stream keeps its versions and hashes.
+    """
+    from events.export_import import import_log
+
+    folder = Path(common.load().settings.data) / "log"
+    done = import_log(file, folder, shards, progress)
+    print_rows([{"data": str(folder.parent), **msgspec.structs.asdict(done)}], json=common.json)
+    return int(Exit.OK)
+
+
+def restore(directory: Path, /, *, common: Common = DEFAULTS) -> int:
+    """Put a backup in the place of the log; the replaced files are kept beside it.
+
+    Nothing may run on the data folder. If it is interrupted, the same command
+    again completes it.
+    """
+    from events.restore import restore as restore_log
+    from events.restore import shards_to_lock
+
+    data = Path(common.load().settings.data)
+    shards = shards_to_lock(directory, data / "log")
+    (data / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _nothing_runs(data, range(shards)):
+        done = restore_log(directory, data / "log", progress)
+    print_rows([msgspec.structs.asdict(done)], json=common.json)
+    return int(Exit.OK)
+
+
+def archive(stream: str, /, *, common: Common = DEFAULTS) -> int:
+    """Close a stream for good: it stays readable, and no command changes it any more.
+
+    Nothing may run on the data folder. Its highest version stays, so its id
+    never starts anew; a repeat of a remembered command still gets its reply.
+    """
+    from events.archive import StreamBusyError
+    from events.archive import archive as archive_stream
+    from events.backup_folder import UnknownStreamError
+    from events.ids import StreamId, parse_stream_id, shard_of
+    from events.log_directory import read_identity
+
+    settings = common.load().settings
+    folder = log_folder(settings)
+    try:
+        shard = shard_of(*parse_stream_id(StreamId(stream)), read_identity(folder).shards)
+    except ValueError as error:
+        raise CommandError(f"{stream} is no stream", why=str(error), next_step="cuebook streams", code=Exit.USAGE) from error
+    try:
+        with _nothing_runs(Path(settings.data), [shard]):
+            done = archive_stream(folder, StreamId(stream))
+    except UnknownStreamError as error:
+        raise CommandError(error.message, next_step="cuebook streams", code=Exit.NOT_FOUND) from error
+    except StreamBusyError as error:
+        raise CommandError(error.message, why="let it finish, or cancel it, first", code=Exit.CONFLICT) from error
+    print_rows([msgspec.structs.asdict(done)], json=common.json)
+    return int(Exit.OK)
+
+
+@contextmanager
+def _nothing_runs(data: Path, shards: "range | list[int]") -> Iterator[None]:
+    """Hold both locks of each shard, as an owner that works: a worker that starts meanwhile stands by.
+
+    Raises:
+        CommandError: CONFLICT, something runs on the folder.
+    """
+    import threading
+
+    from runtime.heartbeat import BEAT_EVERY_S
+    from runtime.lease import Lease, own_record
+    from runtime.placement import main_path, survey, take_path
+
+    running = survey(data, 0).workers
+    if read_up(data) is not None or running:
+        who = f"worker {min(running)}" if running else "cuebook up"
+        raise CommandError(f"{who} runs on {data}", why="this needs the log alone", next_step="cuebook stop", code=Exit.CONFLICT)
+    leases: list[Lease] = []
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_EVERY_S):
+            for lease in leases:
+                try:
+                    lease.beat()
+                except OSError as error:
+                    progress(f"note: {lease.path} cannot be written: {error.strerror}")
+
+    beating = threading.Thread(target=beat, name="beat", daemon=True)
+    try:
+        for shard in shards:
+            for path in (main_path(data, shard), take_path(data, shard)):
+                lease = Lease.try_acquire(path, own_record("keep", "keep"))
+                if lease is None:
+                    raise CommandError(f"shard {shard} of {data} is in use", next_step="cuebook status", code=Exit.CONFLICT)
+                leases.append(lease)
+        beating.start()
+        yield
+    finally:
+        ended.set()
+        if beating.ident is not None:
+            beating.join()
+        for lease in leases:
+            lease.release()

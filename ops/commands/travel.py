@@ -33,8 +33,10 @@ def replay(
 ) -> int:
     """Fold recorded events again and show the states, or verify them.
 
-    With --app the code of another version folds the same events.
-    Example: cuebook replay --verify
+    With --app the code of another version folds the same events. With
+    --verify that is the gate of an upgrade: it names the first difference of
+    each actor, and each open turn, which the new code will have to finish.
+    Example: cuebook replay --verify --app NEW:app
     """
     if to is not None and stream is None:
         raise CommandError(
@@ -43,7 +45,7 @@ def replay(
     settings = common.load().settings
     registry = registry_of(settings, app)
     if verify:
-        return event_loop.run(_verify(settings, registry, stream, to, json=common.json))
+        return event_loop.run(_verify(settings, registry, stream, to, gate=app is not None, json=common.json))
     event_loop.run(_replay(settings, registry, stream, to, json=common.json))
     return int(Exit.OK)
 
@@ -63,16 +65,16 @@ async def _replay(settings: Settings, registry: "Registry | None", stream: str |
         print_rows([_row(check) async for check in _checks(reader, registry, None, None, None)], json=json)
 
 
-async def _verify(settings: Settings, registry: "Registry | None", stream: str | None, to: int | None, *, json: bool) -> int:
+async def _verify(settings: Settings, registry: "Registry | None", stream: str | None, to: int | None, *, gate: bool, json: bool) -> int:
     rows: list[dict[str, object]] = []
     differences = unknown = 0
     async with open_log(settings) as reader:
         if is_up(settings):
             async with open_client(settings) as cue:
-                checks = [check async for check in _checks(reader, registry, stream, to, live_states(cue))]
+                checks = [check async for check in _checks(reader, registry, stream, to, live_states(cue), gate=gate)]
         else:
             progress(f"no deployment runs on {settings.data}: there is no live state to compare with")
-            checks = [check async for check in _checks(reader, registry, stream, to, None)]
+            checks = [check async for check in _checks(reader, registry, stream, to, None, gate=gate)]
     for check in checks:
         rows.append(_row(check))
         unknown += check.note is not None
@@ -81,14 +83,19 @@ async def _verify(settings: Settings, registry: "Registry | None", stream: str |
     for check in checks:
         if (found := check.difference) is not None:
             progress(f"{found.stream} version {found.version}: {found.what} expected {found.expected}, found {found.found}")
+        for turn in check.open_turns:
+            waits = f", waits for {', '.join(turn.waits)}" if turn.waits else ""
+            verdict = "cannot go on" if turn.problem else "its method and arguments are known"
+            progress(f"{check.stream} version {turn.version}: the turn {turn.method} ({turn.command_id}) is open{waits}: {verdict}")
     hashes = sum(check.hashes for check in checks)
     live = sum(check.live for check in checks)
     progress(
         f"{len(checks)} streams, {sum(check.events for check in checks):,} events folded; {hashes} state hashes, "
-        f"{sum(check.snapshot for check in checks)} snapshots and {live} live states compared: {differences} differ"
+        f"{sum(check.snapshot for check in checks)} snapshots and {live} live states compared, "
+        f"{sum(len(check.open_turns) for check in checks)} turns open: {differences} differ"
         + (f"; {unknown} streams have no code here" if unknown else "")
     )
-    if unknown and unknown == len(checks):
+    if unknown and unknown == len(checks) and not differences:
         raise CommandError(
             "nothing could be verified",
             why="no code for these streams",
@@ -99,14 +106,14 @@ async def _verify(settings: Settings, registry: "Registry | None", stream: str |
 
 
 async def _checks(
-    reader: "LogReader", registry: "Registry | None", stream: str | None, to: int | None, live: "AskLive | None"
+    reader: "LogReader", registry: "Registry | None", stream: str | None, to: int | None, live: "AskLive | None", *, gate: bool = False
 ) -> AsyncIterator["StateCheck"]:
     from runtime.inspection import verify_state, verify_states
 
     if stream is not None:
-        yield await verify_state(reader, registry, stream, live, to=to)  # type: ignore[arg-type]
+        yield await verify_state(reader, registry, stream, live, to=to, gate=gate)  # type: ignore[arg-type]
         return
-    async for check in verify_states(reader, registry, live):
+    async for check in verify_states(reader, registry, live, gate=gate):
         yield check
 
 

@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from ops.examples.bank import app
 from ops.nats_server import NatsServer
+from runtime import tells_nats
 from runtime.node import Node, NodeConfig
 from tests.support.checker import Asked, Checker, fnv1a, unsent
 from tests.support.deployment import Deployment, owners, wait_until_async
@@ -202,8 +203,8 @@ async def test_tells_after_an_empty_poll_are_handled_at_once(
     nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One poll that ends with nothing must not hold up the tells of the next ones (nats-py's fetch did, for up to 30 s)."""
-    monkeypatch.setattr("runtime.tells_nats._LONG_POLL_S", 1.0)
-    monkeypatch.setattr("runtime.tells_nats._REQUEST", b'{"batch":256,"expires":1000000000}')
+    long_poll = tells_nats._REQUEST
+    monkeypatch.setattr(tells_nats, "_REQUEST", b'{"batch":256,"expires":1000000000}')
     config = NodeConfig(worker="lone", data=tmp_path, nats_options=nats_server.connection.nats_options(), namespace="idle", shards=1)
     client = await nats.connect(**nats_server.connection.nats_options())
     stop = asyncio.Event()
@@ -218,13 +219,15 @@ async def test_tells_after_an_empty_poll_are_handled_at_once(
             await client.subscribe("idle.event.account.>", cb=heard)
             await wait_until_async(lambda: owners(tmp_path, 1), "the worker owns its shard")
             try:
-                for _ in range(6):
-                    # Not to let something happen in time: that a poll ends with nothing is the condition itself.
-                    await asyncio.sleep(1.1)
-                    for _ in range(2):
-                        await client.publish("idle.tell.account.a.deposit", b'{"cents": 5}')
-                        async with asyncio.timeout(0.6):
-                            await handled.get()
+                # Not to let something happen in time: that a poll ends with nothing is the condition itself.
+                await asyncio.sleep(1.1)
+                monkeypatch.setattr(tells_nats, "_REQUEST", long_poll)
+                await asyncio.sleep(1.1)
+                for _ in range(4):
+                    await client.publish("idle.tell.account.a.deposit", b'{"cents": 5}')
+                    # Half of a poll: one that was held back comes at its end.
+                    async with asyncio.timeout(tells_nats._LONG_POLL_S / 2):
+                        await handled.get()
             finally:
                 stop.set()
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 import nats
 import pytest
 
-from tests.support.deployment import Deployment, run_cuebook
+from tests.support.deployment import Deployment, run_cuebook, wait_until
 from tests.support.wire import ask
 
 MYBANK = '''
@@ -79,6 +79,13 @@ def test_an_app_that_is_not_there_is_told_in_one_line(users_folder: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
+def start_line(deployment: Deployment) -> str:
+    """What `up` prints when it is ready, which is a moment after up.json says so."""
+    return wait_until(
+        lambda: next((line for line in deployment.said.splitlines() if line.startswith("ready")), None), "it prints its start line"
+    )
+
+
 NO_UVLOOP = """
 import sys
 
@@ -98,7 +105,7 @@ async def test_up_works_without_uvloop_and_says_so(tmp_path: Path) -> None:
     # Every Python that `up` starts reads it; -P and -m leave PYTHONPATH as it is.
     (site / "sitecustomize.py").write_text(NO_UVLOOP)
     with Deployment(tmp_path / "data", environment={"PYTHONPATH": str(site)}) as deployment:
-        assert "loop asyncio" in deployment.said
+        assert "loop asyncio" in start_line(deployment)
         client = await nats.connect(deployment.nats_url)
         try:
             assert (await ask(client, "account.1.deposit", {"cents": 5})).body == 5
@@ -113,4 +120,4 @@ async def test_up_works_without_uvloop_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="uvloop is not for Windows")
 def test_the_start_line_names_uvloop_where_it_is(bank: Deployment) -> None:
     pytest.importorskip("uvloop")
-    assert "loop uvloop" in bank.said
+    assert "loop uvloop" in start_line(bank)

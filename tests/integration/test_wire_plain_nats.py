@@ -48,7 +48,7 @@ def check_plain_run(done: "subprocess.CompletedProcess[str]", account: str) -> N
     assert seen["ack"] > 0
     for version, (event, cents) in enumerate(zip(seen["events"], (500, 500, 7), strict=True), 1):
         assert event["specversion"] == "1.0"
-        assert (event["subject"], event["type"], event["sequence"]) == (f"account/{account}", "account.deposited", version)
+        assert (event["subject"], event["type"], event["sequence"]) == (f"account/{account}", "account.deposited", str(version))
         assert event["source"] == f"/cue/account/{account}"
         assert (event["datacontenttype"], event["data"]) == ("application/json", {"cents": cents})
     assert len({event["id"] for event in seen["events"]}) == 3
@@ -152,7 +152,7 @@ async def test_causes_are_recorded_and_published(client: Client) -> None:
     assert (event["correlation_id"], event["causation_id"], event["traceparent"]) == ("order-7", "click-3", TRACEPARENT)
     cloud = json.loads((await events.next_msg(timeout=5)).data)
     assert (cloud["correlationid"], cloud["causationid"], cloud["traceparent"]) == ("order-7", "click-3", TRACEPARENT)
-    assert (cloud["id"], cloud["shard"], cloud["position"]) == (event["event_id"], event["shard"], event["position"])
+    assert (cloud["id"], cloud["shard"], cloud["position"]) == (event["event_id"], event["shard"], str(event["position"]))
     traced = await log(client, "trace", correlation_id="order-7")
     assert [each["event_id"] for each in traced["events"]] == [event["event_id"]]
 

@@ -1,0 +1,254 @@
+"""`cuebook export`: a log as JSON Lines that any language reads and `import` turns back into the same log (FORMAT.md 8, S6). Blocks."""
+
+import hashlib
+import heapq
+import os
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from events.backup_folder import ShardCut, UnknownStreamError, cut, sync_folder
+from events.envelope import GENESIS_HASH, RecordedEvent
+from events.errors import ConfigurationError, CorruptLogError, TransientError
+from events.export_lines import (
+    CHECKED_LINES,
+    EXPORT_FORMAT,
+    ChecksLine,
+    EndLine,
+    ExactLine,
+    HeaderLine,
+    Line,
+    ReceivedLine,
+    SentLine,
+    StreamLine,
+    encode,
+    fits_a_line,
+    inbox_line,
+    one_line,
+    outbox_line,
+    timer_line,
+    wait_line,
+)
+from events.rows import (
+    PAIR_COLUMNS,
+    SELECT_EVENTS,
+    SELECT_INBOX,
+    SELECT_OUTBOX,
+    SELECT_TIMERS,
+    SELECT_WAITS,
+    Row,
+    inbox_row,
+    outbox_send,
+    pair_check,
+    stream_check,
+    timer_entry,
+    verified_event,
+    wait_entry,
+)
+from events.sqlite_library import SqliteError, translated
+
+Say = Callable[[str], None]
+_PAGE = 1_000
+_SAY_EVERY = 100_000
+_SELECT_STREAMS = "SELECT id, name, status, head_version, head_position, head_hash, base_version, base_hash, row_check FROM streams"
+
+
+class Exported(msgspec.Struct, frozen=True, kw_only=True):
+    """What was written. exact: all shards as of one instant, see `backup_folder.cut`."""
+
+    streams: int
+    events: int
+    lines: int
+    bytes: int
+    sha256: str
+    exact: bool
+
+
+def export(directory: Path, file: Path, streams: Collection[str] = (), say: Say = lambda _: None) -> Exported:
+    """Write the log in `directory`, or only `streams` of it, to `file`, in merged order. The owners of the shards go on writing.
+
+    Every event is verified on its way (I-20). `file` appears when it is complete; the same log gives the same bytes.
+
+    Raises:
+        ConfigurationError: there is no log, or `file` exists. UnknownStreamError: the log lacks one of `streams`. CorruptLogError: a row
+            does not verify. TransientError: the disk is full.
+    """
+    file = file.absolute()
+    if file.exists():
+        raise ConfigurationError(f"{file} exists. Name another file, or remove it", path=str(file))
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    wanted = frozenset(streams)
+    try:
+        with cut(directory) as now, partial.open("wb") as out:
+            readers = [_ShardReader(shard, wanted) for shard in now.shards]
+            missing = sorted(wanted.difference(*(reader.names.values() for reader in readers)))
+            if missing:
+                raise UnknownStreamError(f"the log has no stream {missing[0]}", stream=missing[0])
+            writer = _Writer(out, say)
+            writer.put(
+                HeaderLine(
+                    format=EXPORT_FORMAT, incarnation=now.identity.incarnation, shards=now.identity.shards,
+                    created=now.identity.created, streams=sorted(wanted) or None,
+                )
+            )  # fmt: skip
+            for special in sorted((line for reader in readers for line in reader.special), key=lambda line: line.stream):
+                writer.put(special)
+            for event, exact in heapq.merge(*(reader.events() for reader in readers), key=_order):
+                if exact is not None:
+                    writer.put(exact)
+                writer.put_event(event)
+            for reader in readers:
+                for line in reader.rows():
+                    writer.put(line)
+            end = writer.finish()
+            exported = Exported(
+                streams=sum(len(reader.heads) for reader in readers), events=end.events, lines=end.lines + 1, bytes=out.tell(),
+                sha256=end.sha256, exact=now.exact,
+            )  # fmt: skip
+            os.fsync(out.fileno())
+        # Not `rename`, which would replace a file that came meanwhile.
+        os.link(partial, file)
+    except FileExistsError as error:
+        raise ConfigurationError(f"{file} exists. Name another file, or remove it", path=str(file)) from error
+    except OSError as error:
+        raise TransientError(f"{file} cannot be written: {error.strerror}", path=str(file)) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(file.parent)
+    return exported
+
+
+def _order(item: tuple[RecordedEvent, ExactLine | None]) -> tuple[int, int, int]:
+    event = item[0]
+    return event.time, event.shard, event.position
+
+
+class _Writer:
+    def __init__(self, out: BinaryIO, say: Say) -> None:
+        self._out = out
+        self._say = say
+        self._sha = hashlib.sha256()
+        self._checks: list[int] = []
+        self._lines = 0
+        self._events = 0
+
+    def _write(self, line: bytes) -> None:
+        self._out.write(line + b"\n")
+        self._sha.update(line + b"\n")
+        self._lines += 1
+
+    def put(self, line: Line | RecordedEvent) -> None:
+        encoded = encode(line)
+        self._write(encoded)
+        self._checks.append(zlib.crc32(encoded))
+        if len(self._checks) == CHECKED_LINES:
+            self._put_checks()
+
+    def put_event(self, event: RecordedEvent) -> None:
+        self.put(event)
+        self._events += 1
+        if self._events % _SAY_EVERY == 0:
+            self._say(f"{self._events:,} events")
+
+    def _put_checks(self) -> None:
+        self._write(encode(ChecksLine(crc=self._checks)))
+        self._checks = []
+
+    def finish(self) -> EndLine:
+        if self._checks:
+            self._put_checks()
+        end = EndLine(events=self._events, lines=self._lines, sha256=self._sha.hexdigest())
+        self._write(encode(end))
+        self._out.flush()
+        return end
+
+
+class _ShardReader:
+    """One shard of a cut, in the order of the export. names: the streams of the shard that are wanted, by id."""
+
+    def __init__(self, shard: ShardCut, wanted: Collection[str]) -> None:
+        self._shard = shard
+        self.names: dict[int, str] = {}
+        self.special: list[StreamLine] = []
+        self.heads: dict[int, bytes] = {}
+        self._versions: dict[int, int] = {}
+        self._all = not wanted
+        cursor = self._rows(_SELECT_STREAMS)
+        for stream_id, name, status, version, position, hash_, base_version, base_hash, check in cursor:
+            if stream_check(stream_id, name, status, version, position, hash_, base_version, base_hash) != check:
+                raise CorruptLogError(f"the row of {name} in table streams is damaged. Run: cuebook verify", table="streams", stream=name)
+            if wanted and name not in wanted:
+                continue
+            self.names[stream_id] = name
+            if status != "live" or base_version:
+                base = None if base_hash is None else base_hash.hex()
+                self.special.append(StreamLine(stream=name, status=status, base_version=base_version, base_hash=base))
+            if base_version:
+                self.heads[stream_id], self._versions[stream_id] = base_hash, base_version
+
+    def _rows(self, sql: str, parameters: tuple[int, ...] = ()) -> Iterator[Row]:
+        try:
+            cursor = self._shard.connection.execute(sql, parameters)
+            while rows := cursor.fetchmany(_PAGE):
+                yield from rows
+        except SqliteError as error:
+            raise translated(error, self._shard.path) from error
+
+    def events(self) -> Iterator[tuple[RecordedEvent, ExactLine | None]]:
+        # A left join, so that an event of a lost stream row is found and not skipped.
+        sql = SELECT_EVENTS.replace(" JOIN ", " LEFT JOIN ") + " ORDER BY e.position"
+        for row in self._rows(sql):
+            stream_id = row[1]
+            if not self._all and stream_id not in self.names:
+                continue
+            event = verified_event(self._shard.shard, row, self.heads.get(stream_id, GENESIS_HASH))
+            if event.version != self._versions.get(stream_id, 0) + 1:
+                raise CorruptLogError(
+                    f"event {event.shard}:{event.position} is version {event.version} of {event.stream}, which does not follow the one "
+                    "before. Run: cuebook verify",
+                    shard=event.shard, position=event.position, stream=event.stream, version=event.version,
+                )  # fmt: skip
+            self.heads[stream_id], self._versions[stream_id] = row[25], event.version
+            yield _exported(event, row)
+
+    def rows(self) -> Iterator[Line]:
+        """What else decides an answer: of the wanted streams, in an order that depends on nothing but the rows."""
+        names, number, every = set(self.names.values()), self._shard.shard, self._all
+        for row in self._rows(f"{SELECT_INBOX} ORDER BY i.id"):
+            command = inbox_row(number, row)
+            if every or command.entry.stream in names:
+                yield inbox_line(command)
+        yield from self._pairs("sent_heads", 0, SentLine)
+        yield from self._pairs("received_heads", 1, ReceivedLine)
+        for row in self._rows(f"{SELECT_OUTBOX} ORDER BY sender, receiver, incarnation, n"):
+            send = outbox_send(number, row)
+            if every or send.sender in names:
+                yield outbox_line(send)
+        for row in self._rows(f"{SELECT_TIMERS} ORDER BY stream, timer_id"):
+            timer = timer_entry(number, row)
+            if every or timer.stream in names:
+                yield timer_line(timer)
+        for row in self._rows(f"{SELECT_WAITS} ORDER BY stream, wait_id"):
+            wait = wait_entry(number, row)
+            if every or wait.stream in names:
+                yield wait_line(wait)
+
+    def _pairs(self, table: str, owner: int, kind: type[SentLine] | type[ReceivedLine]) -> Iterable[Line]:
+        names = set(self.names.values())
+        for row in self._rows(f"SELECT {', '.join(PAIR_COLUMNS)} FROM {table} ORDER BY sender, receiver, incarnation"):
+            if pair_check(*row[:4]) != row[4]:
+                raise CorruptLogError(f"the row of table {table} for {row[0]} -> {row[1]} is damaged. Run: cuebook verify", table=table)
+            if self._all or row[owner] in names:
+                yield kind(sender=row[0], receiver=row[1], incarnation=row[2], n=row[3])
+
+
+def _exported(event: RecordedEvent, row: Row) -> tuple[RecordedEvent, ExactLine | None]:
+    payload: bytes = row[28]
+    digest: bytes | None = row[27]
+    if digest is None and fits_a_line(payload):
+        return event, None
+    line = ExactLine(payload_digest=None if digest is None else digest.hex(), payload=None if fits_a_line(payload) else payload)
+    return msgspec.structs.replace(event, payload=one_line(payload, f"event {event.shard}:{event.position}")), line

@@ -1,0 +1,288 @@
+"""Two hundred seeds of the simulation, and the proof that its checkers see what they are for.
+
+The long run: ``python -m tests.simulation --seeds 10000 --jobs 2``. A failing seed: ``python -m tests.simulation --seed N -v``.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from actors.turn import Turn
+from events.envelope import RecordedEvent
+from events.store_memory import MemoryShard
+from runtime.cell import Cell
+from runtime.exchange import Reply
+from tests.simulation.checkers import CHECKERS, violations
+from tests.simulation.world import simulate
+from tests.support.sim_history import History, Operation, Told
+
+ROOT = Path(__file__).resolve().parents[2]
+BATCH = 20
+
+
+def failing(seeds: Sequence[int]) -> list[str]:
+    """What is wrong with each of `seeds`, with the way to see it."""
+    found = []
+    for seed in seeds:
+        wrong = violations(simulate(seed)[0])
+        if wrong:
+            found.append(f"{wrong[0]}\n    replay: python -m tests.simulation --seed {seed} -v")
+    return found
+
+
+@pytest.mark.parametrize("first", range(0, 200, BATCH))
+def test_no_seed_violates_an_invariant(first: int) -> None:
+    assert failing(range(first, first + BATCH)) == []
+
+
+def test_a_seed_is_the_same_run_in_every_process() -> None:
+    """Also with another hash seed: nothing may depend on the order of a set."""
+    runs = [
+        subprocess.run(
+            [sys.executable, "-m", "tests.simulation", "--seed", "7", "-v"],
+            cwd=ROOT, capture_output=True, text=True, check=False, timeout=30, env={"PYTHONHASHSEED": str(number)},
+        ).stdout
+        for number in (1, 2)
+    ]  # fmt: skip
+    assert runs[0] == runs[1]
+    assert len(runs[0]) > 5_000
+
+
+def test_the_runs_reach_what_they_are_for() -> None:
+    """Kills, zombies, steals, repeats and re-runs happen, or the other tests prove nothing."""
+    histories = [simulate(seed)[0] for seed in range(40)]
+    counts = {name: sum(history.counts.get(name, 0) for history in histories) for name in ("kill", "pause", "steal", "hand over", "cut")}
+    assert min(counts.values()) > 20, counts
+    assert any(operation.answers and operation.answers[0].outcome == "unknown" for history in histories for operation in history.operations)
+    assert any(len(history.executed) > len({each.key for each in history.executed}) for history in histories)
+    assert any(event.type == "turn.failed" for history in histories for events in history.events.values() for event in events)
+    assert all(history.live for history in histories)
+
+
+# -- the checkers see a history that was tampered with ------------------------------------------------------------------------------------
+
+
+def history() -> History:
+    """A quiet run with something of everything: no seed of it may violate anything."""
+    return next(each for each in (simulate(seed)[0] for seed in range(100)) if _is_rich(each))
+
+
+def _is_rich(each: History) -> bool:
+    types = {event.type for events in each.events.values() for event in events}
+    wanted = {"simaccount.received", "simaccount.deposited", "step.completed", "turn.completed", "simlabour.reminded"}
+    return not violations(each) and wanted <= types and any(len(events) > 1 for events in each.streams().values())
+
+
+@pytest.fixture(scope="module")
+def good() -> History:
+    return history()
+
+
+def copy(original: History) -> History:
+    changed = msgspec.structs.replace(original)
+    changed.events = {shard: list(events) for shard, events in original.events.items()}
+    for name in ("told", "taken", "written", "executed", "operations", "inbox"):
+        setattr(changed, name, list(getattr(original, name)))
+    return changed
+
+
+def each_event(of: History, kind: str = "") -> list[tuple[int, int, RecordedEvent]]:
+    return [(shard, index, event) for shard, events in of.events.items() for index, event in enumerate(events) if kind in event.type]
+
+
+def test_the_untouched_history_is_without_fault(good: History) -> None:
+    assert violations(good) == []
+
+
+def test_every_event_that_is_removed_is_missed(good: History) -> None:
+    for shard, index, event in each_event(good):
+        changed = copy(good)
+        del changed.events[shard][index]
+        assert violations(changed), f"nobody misses {event.stream} version {event.version}"
+
+
+def test_every_event_that_is_doubled_is_noticed(good: History) -> None:
+    for shard, index, event in each_event(good):
+        changed = copy(good)
+        changed.events[shard].insert(index, event)
+        assert violations(changed), f"nobody notices a second {event.stream} version {event.version}"
+
+
+def test_every_two_events_that_are_swapped_are_noticed(good: History) -> None:
+    for shard, events in good.events.items():
+        for index in range(len(events) - 1):
+            changed = copy(good)
+            changed.events[shard][index : index + 2] = [events[index + 1], events[index]]
+            assert violations(changed), f"nobody notices that {shard}:{index + 1} and the next one changed places"
+
+
+def renumbered(events: Sequence[RecordedEvent]) -> list[RecordedEvent]:
+    """As a store would have numbered them: so that the deeper checkers have to find it."""
+    versions: dict[str, int] = {}
+    found = []
+    for position, event in enumerate(events, 1):
+        versions[event.stream] = versions.get(event.stream, 0) + 1
+        found.append(msgspec.structs.replace(event, position=position, version=versions[event.stream]))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["simaccount.received", "simaccount.deposited", "turn.completed", "simlabour.reminded", "step.completed"])
+def test_a_lost_event_is_noticed_though_versions_and_hashes_fit(good: History, kind: str) -> None:
+    """As after a store that forgot a commit: numbers are whole, only the meaning is not."""
+    others = [checker for checker in CHECKERS if not checker.__name__.startswith(("i_2_", "s_27_"))]
+    shard, index, _ = each_event(good, kind)[-1]
+    changed = copy(good)
+    del changed.events[shard][index]
+    changed.events[shard] = renumbered(changed.events[shard])
+    assert [finding for checker in others for finding in checker(changed)]
+
+
+def _told_twice(changed: History) -> None:
+    told = next(each for each in changed.told if each.body is not None and not each.query)
+    changed.told.append(msgspec.structs.replace(told, body=b'"another"'))
+
+
+def _told_of_nothing(changed: History) -> None:
+    operation = Operation(command_id="never", stream="account/a0", method="deposit", arguments={"cents": 1})
+    changed.operations.append(operation)
+    changed.told.append(
+        Told(
+            at_s=0.0, worker="w1", epoch=1, stream="account/a0", method="deposit", command_id="never", body=b"1", number=None,
+            outcome="done", version=1, query=False,
+        )
+    )  # fmt: skip
+
+
+def _older_epoch(changed: History) -> None:
+    events = next(events for events in changed.events.values() if len(events) > 1)
+    events[-1] = msgspec.structs.replace(events[-1], owner_epoch=0)
+
+
+def _written_by_a_zombie(changed: History) -> None:
+    written = next(each for each in changed.written if each.positions)
+    changed.written.append(msgspec.structs.replace(written, epoch=written.epoch + 1))
+
+
+def _two_owners(changed: History) -> None:
+    changed.taken.append(msgspec.structs.replace(changed.taken[0], worker="another"))
+
+
+def _another_state(changed: History) -> None:
+    stream, live = next(iter(changed.live.items()))
+    changed.live = {**changed.live, stream: msgspec.structs.replace(live, state_hash="00")}
+
+
+def _step_again(changed: History) -> None:
+    changed.executed.append(msgspec.structs.replace(changed.executed[0], recorded=True, owner=True))
+
+
+def _no_answer(changed: History) -> None:
+    changed.operations.append(Operation(command_id="waits", stream="account/a0", method="deposit", arguments={"cents": 1}))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "names"),
+    [
+        (_told_twice, "I-7"), (_told_of_nothing, "I-5"), (_older_epoch, "I-4"), (_written_by_a_zombie, "I-4"), (_two_owners, "I-4"),
+        (_another_state, "I-8"), (_step_again, "I-14"), (_no_answer, "run"),
+    ],
+)  # fmt: skip
+def test_each_checker_names_its_invariant(good: History, tamper: Callable[[History], None], names: str) -> None:
+    changed = copy(good)
+    tamper(changed)
+    assert any(finding.startswith(names) for finding in violations(changed))
+
+
+# -- a mechanism that is taken out is found -----------------------------------------------------------------------------------------------
+
+
+def without_epochs(patch: pytest.MonkeyPatch) -> None:
+    """S3: appends do not compare the epoch."""
+    patch.setattr(MemoryShard, "_fence", lambda self: self._ownership)
+
+
+def without_inbox(patch: pytest.MonkeyPatch) -> None:
+    """S24: a repeated id is a new command."""
+    original = MemoryShard._decide
+
+    def decide(self: Any, group: Any) -> Any:
+        if group.inbox is not None:
+            self._content.inbox.pop((group.inbox.command_id, group.inbox.stream), None)
+        return original(self, group)
+
+    patch.setattr(MemoryShard, "_decide", decide)
+
+
+def without_pair_numbers(patch: pytest.MonkeyPatch) -> None:
+    """S25: an outbox row is taken in whatever order it comes."""
+    original = MemoryShard._take_arrival
+
+    def take(self: Any, arrival: Any) -> Any:
+        return original(self, msgspec.structs.replace(arrival, sender=None))
+
+    patch.setattr(MemoryShard, "_take_arrival", take)
+
+
+def without_journal(patch: pytest.MonkeyPatch) -> None:
+    """S19: a re-run does not look at what is recorded."""
+    original = Turn.__init__
+
+    def make(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.entries = {}
+
+    patch.setattr(Turn, "__init__", make)
+
+
+def without_conflicts(patch: pytest.MonkeyPatch) -> None:
+    """S18: a failed commit leaves the speculative state in place."""
+    original = Cell._short_outcome
+
+    def outcome(self: Any, item: Any, result: Any) -> None:
+        state = self.state
+        original(self, item, result)
+        self.state = state if self.state is None else self.state
+
+    patch.setattr(Cell, "_short_outcome", outcome)
+
+
+def without_commit(patch: pytest.MonkeyPatch) -> None:
+    """Design 6: replies leave before the commit."""
+    original = Cell._submit
+
+    def submit(self: Any, item: Any, group: Any, on_outcome: Any) -> None:
+        original(self, item, group, on_outcome)
+        item.answer(Reply(item.reply))
+
+    patch.setattr(Cell, "_submit", submit)
+
+
+def without_takeover_of_sends(patch: pytest.MonkeyPatch) -> None:
+    """S25: a new owner does not look for unsent rows."""
+
+    async def unsent(_self: Any) -> list[Any]:
+        return []
+
+    patch.setattr(MemoryShard, "unsent", unsent)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("take_out", "invariant"),
+    [
+        (without_epochs, "I-4"), (without_inbox, "I-7"), (without_pair_numbers, "I-16"), (without_journal, "I-14"),
+        (without_conflicts, "I-8"), (without_commit, "I-5"), (without_takeover_of_sends, "run"),
+    ],
+    ids=lambda given: getattr(given, "__name__", ""),
+)  # fmt: skip
+def test_a_mechanism_that_is_taken_out_is_found_within_fifty_seeds(
+    monkeypatch: pytest.MonkeyPatch, take_out: Callable[[pytest.MonkeyPatch], None], invariant: str
+) -> None:
+    """By the checker that stands for it, and by that one only because of this: `test_no_seed_violates_an_invariant`."""
+    take_out(monkeypatch)
+    assert any(finding.startswith(invariant) for seed in range(50) for finding in violations(simulate(seed)[0])), take_out.__doc__
