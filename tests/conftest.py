@@ -6,12 +6,18 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import nats
 import pytest
 from nats.aio.client import Client
 
 from ops.exits import StartError
 from ops.nats_server import NatsServer, find_program
+
+# CI runs the same examples every time; by hand each run looks at new ones.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")
