@@ -1,9 +1,10 @@
 """Random histories against both adapters at once: they must agree with each other, and with a model of what the port promises."""
 
 import asyncio
-import shutil
+import os
 import tempfile
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
@@ -30,8 +31,9 @@ receivers = st.sampled_from([*STREAMS, REMOTE])
 command_ids = st.sampled_from([f"c{n}" for n in range(6)])
 statuses = st.sampled_from(list(InboxStatus))
 
-# One run in several exceeds its time in a way that is not understood yet: by hand with -m long.
-pytestmark = pytest.mark.long
+# Some thousand transactions in one test: on a machine whose processors are busy with other things that takes its time, and a timeout
+# that strikes inside Hypothesis is reported as a flaky strategy.
+pytestmark = pytest.mark.timeout(300)
 
 
 @st.composite
@@ -57,31 +59,35 @@ class Adapters(RuleBasedStateMachine):
             mock.patch("events.append_sqlite.STREAM_PAGE_VERSIONS", 4),
             mock.patch("events.verify.STREAM_PAGE_VERSIONS", 4),
         ]
-        for patch in self.patches:
-            patch.start()
-        self.loop = asyncio.new_event_loop()
-        self.directory = Path(tempfile.mkdtemp(prefix="cuebook-model-"))
-        self.memory_log = MemoryLogUnderTest(SHARDS)
-        self.sqlite_log = SqliteLogUnderTest(SHARDS, self.directory / "log")
-        self.memory: ShardStore = self.run(self.memory_log.shard())
-        self.sqlite: ShardStore = self.run(self.sqlite_log.shard())
-        self.memory_reader: LogReader = self.run(self.memory_log.reader())
-        self.sqlite_reader: LogReader = self.run(self.sqlite_log.reader())
-        self.versions: dict[StreamId, int] = dict.fromkeys(STREAMS, 0)
-        self.incarnations = (self.memory_log.log.incarnation, self.run(self.sqlite.info()).incarnation)
+        # Whatever fails from here on, this step or a later one, gives back all of it: a shard left open is a thread left running.
+        self.release = ExitStack()
+        with self.release:
+            for patch in self.patches:
+                self.release.enter_context(patch)
+            self.loop = asyncio.new_event_loop()
+            self.release.callback(self.loop.close)
+            self.directory = Path(self.release.enter_context(tempfile.TemporaryDirectory(prefix="cuebook-model-", dir=_memory())))
+            self.memory_log = MemoryLogUnderTest(SHARDS)
+            self.sqlite_log = SqliteLogUnderTest(SHARDS, self.directory / "log")
+            self.release.callback(self.close)
+            self.memory: ShardStore = self.run(self.memory_log.shard())
+            self.sqlite: ShardStore = self.run(self.sqlite_log.shard())
+            self.memory_reader: LogReader = self.run(self.memory_log.reader())
+            self.sqlite_reader: LogReader = self.run(self.sqlite_log.reader())
+            self.versions: dict[StreamId, int] = dict.fromkeys(STREAMS, 0)
+            self.incarnations = (self.memory_log.log.incarnation, self.run(self.sqlite.info()).incarnation)
+            self.release = self.release.pop_all()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(coroutine)
 
+    def close(self) -> None:
+        self.run(self.sqlite_log.close())
+
     def teardown(self) -> None:
-        try:
-            self.run(self.sqlite_log.close())
+        with self.release:
+            self.close()
             assert verify(self.directory / "log") == []
-        finally:
-            for patch in self.patches:
-                patch.stop()
-            self.loop.close()
-            shutil.rmtree(self.directory)
 
     def both(self, memory: Coroutine[Any, Any, T], sqlite: Coroutine[Any, Any, T]) -> T:
         left, right = self.run(memory), self.run(sqlite)
@@ -186,6 +192,11 @@ class Adapters(RuleBasedStateMachine):
         self.both(self.memory_reader.streams(), self.sqlite_reader.streams())
 
 
+def _memory() -> str | None:
+    """A folder in memory where there is one: thousands of commits that each wait for a shared disk are minutes."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
+
+
 def _records(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, dict):
         return [value, *(record for inner in value.values() for record in _records(inner))]
@@ -196,5 +207,5 @@ def _records(value: Any) -> list[dict[str, Any]]:
 
 TestAdapters = Adapters.TestCase
 TestAdapters.settings = settings(
-    max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=40, stateful_step_count=16, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )

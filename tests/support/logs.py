@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -109,8 +110,10 @@ class SqliteLogUnderTest:
         return reader
 
     async def close(self) -> None:
-        for opened in self._open:
-            await opened.close()
+        """All of them, even if one cannot be closed; a second call finds nothing more to do."""
+        async with AsyncExitStack() as release:
+            while self._open:
+                release.push_async_callback(self._open.pop().close)
 
 
 def log_under_test(kind: str, shards: int, directory: Path) -> LogUnderTest:
