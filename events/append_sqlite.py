@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from events.appending import ENTROPY_PER_EVENT, OPEN_STATUSES, continues, delivery, merged, record
+from events.crash_points import CrashPoint, reached
 from events.envelope import GENESIS_HASH, RecordedEvent, rolling_hash
 from events.heads import PAIRS_MAX, InboxKey, PairKey, ShardMemory, flush_is_due, read_pair
 from events.ids import Position, StreamId, Version, parse_stream_id, shard_of
@@ -351,6 +352,7 @@ class Draft:
                 if head.position
             ],
         )  # fmt: skip
+        reached(CrashPoint.APPEND_FLUSHING)
         self._connection.execute("DELETE FROM heads WHERE position < ?", (self._memory.flushed_position,))
         self._connection.execute(
             "INSERT INTO heads VALUES (?, ?, ?, ?)",

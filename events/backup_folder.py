@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from events.anchor import Anchor, AnchorFile, read_anchor
+from events.crash_points import CrashPoint, reached
 from events.errors import ConfigurationError, CorruptLogError, CuebookError, InvariantError, TransientError
 from events.heads import ShardMemory, load_memory
 from events.log_directory import LOG_FILE, LogIdentity, anchor_path, check_identity, read_identity, shard_path
@@ -51,6 +52,7 @@ def appearing(target: Path) -> Iterator[Path]:
         try:
             yield content
             sync_tree(content)
+            reached(CrashPoint.COPY_FILLED)
             _check_free(target)
             content.rename(target)
         finally:

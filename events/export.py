@@ -11,6 +11,7 @@ from typing import BinaryIO
 import msgspec
 
 from events.backup_folder import ShardCut, UnknownStreamError, cut, sync_folder
+from events.crash_points import CrashPoint, reached
 from events.envelope import GENESIS_HASH, RecordedEvent
 from events.errors import ConfigurationError, CorruptLogError, TransientError
 from events.export_lines import (
@@ -109,6 +110,7 @@ def export(directory: Path, file: Path, streams: Collection[str] = (), say: Say 
                 sha256=end.sha256, exact=now.exact,
             )  # fmt: skip
             os.fsync(out.fileno())
+        reached(CrashPoint.EXPORT_WRITTEN)
         # Not `rename`, which would replace a file that came meanwhile.
         os.link(partial, file)
     except FileExistsError as error:

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from events.crash_points import CrashPoint, reached
 from events.heads import InboxKey, PairKey
 from events.rows import (
     EVENT_COLUMNS,
@@ -56,8 +57,10 @@ class PendingRows:
     def write(self, connection: SqliteConnection) -> None:
         """Send everything, inside the caller's transaction."""
         insert_rows(connection, "events", EVENT_COLUMNS, self.events)
+        reached(CrashPoint.APPEND_EVENTS)
         # New rows before updates: a command that arrives and runs in one batch is one row, already as it ends.
         insert_rows(connection, "inbox", INBOX_COLUMNS, [inbox_values(row) for row in self.inbox.values() if row.is_new])
+        reached(CrashPoint.APPEND_INBOX)
         insert_rows(connection, "outbox", OUTBOX_COLUMNS, map(outbox_values, self.outbox))
         for sql, values in (
             (_INSERT_STREAM, self.streams),
@@ -74,3 +77,6 @@ class PendingRows:
         ):
             if values:
                 connection.executemany(sql, values)
+        if self.snapshots:
+            reached(CrashPoint.APPEND_SNAPSHOT)
+        reached(CrashPoint.APPEND_ROWS)

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +20,7 @@ from events.anchor import read_anchor
 from events.backup import log_of, require_sound
 from events.backup_folder import Cut, copy_shard, cut, finish_shard, loaded, same_end, sync_folder, sync_tree, write_identity
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
+from events.crash_points import CrashPoint, reached
 from events.errors import ConfigurationError, CorruptLogError, CuebookError
 from events.log_directory import LOG_FILE, LogIdentity, anchor_path, read_identity, shard_path
 from events.sqlite_library import SqliteConnection, SqliteError, open_reader
@@ -30,18 +30,6 @@ EPOCHS_AHEAD: Final = 1_000
 _PREPARED: Final = "restore"
 _INTENT: Final = "restore.json"
 _SHARD_FILE: Final = re.compile(r"shard-(\d+)\.(db|anchor)")
-
-
-class RestorePoint(StrEnum):
-    """Where a restore may die; tests/fault/test_keep_kill.py kills it at each."""
-
-    BEGUN = "begun"
-    COPIED = "copied"
-    PREPARED = "prepared"
-    HIDDEN = "hidden"
-    FIRST_SHARD = "first_shard"
-    ALL_SHARDS = "all_shards"
-    SHOWN = "shown"
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +44,6 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Say = Callable[[str], None]
-Reached = Callable[[RestorePoint], None]
 
 
 def pending(directory: Path) -> Restored | None:
@@ -83,9 +70,8 @@ def shards_to_lock(backup: Path, directory: Path) -> int:
 
 
 def restore(
-    backup: Path, directory: Path, say: Say = lambda _: None, *, clock: Clock | None = None, entropy: Entropy | None = None,
-    reached: Reached = lambda _: None,
-) -> Restored:  # fmt: skip
+    backup: Path, directory: Path, say: Say = lambda _: None, *, clock: Clock | None = None, entropy: Entropy | None = None
+) -> Restored:
     """Put the log of `backup` into `directory` and keep what was there in ``replaced-<time>`` below it.
 
     If an earlier restore died while it switched files, that one is finished first; if it was of the same backup, that is all.
@@ -99,16 +85,16 @@ def restore(
     known = pending(directory)
     if known is not None:
         say("finishing a restore that was interrupted")
-        done = _switch(directory, known, reached)
+        done = _switch(directory, known)
         if known.backup == str(source):
             return done
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    reached(RestorePoint.BEGUN)
-    plan = _prepare(source, directory, say, clock or SystemClock(), entropy or SystemEntropy(), reached)
-    return _switch(directory, plan, reached)
+    reached(CrashPoint.RESTORE_BEGUN)
+    plan = _prepare(source, directory, say, clock or SystemClock(), entropy or SystemEntropy())
+    return _switch(directory, plan)
 
 
-def _prepare(source: Path, directory: Path, say: Say, clock: Clock, entropy: Entropy, reached: Reached) -> Restored:
+def _prepare(source: Path, directory: Path, say: Say, clock: Clock, entropy: Entropy) -> Restored:
     prepared = directory / _PREPARED
     if prepared.exists():
         shutil.rmtree(prepared)
@@ -127,7 +113,7 @@ def _prepare(source: Path, directory: Path, say: Say, clock: Clock, entropy: Ent
                 same_end(end, memory, each.shard)
                 positions.append(memory.position)
         write_identity(prepared, identity)
-        reached(RestorePoint.COPIED)
+        reached(CrashPoint.RESTORE_COPIED)
         say("verifying the copy")
         require_sound(prepared)
         sync_tree(prepared)
@@ -145,15 +131,13 @@ def _prepare(source: Path, directory: Path, say: Say, clock: Clock, entropy: Ent
         os.fsync(file.fileno())
     intent.rename(directory / _INTENT)
     sync_folder(directory)
-    reached(RestorePoint.PREPARED)
+    reached(CrashPoint.RESTORE_PREPARED)
     return plan
 
 
 def _epochs(now: Cut, source: Path, directory: Path) -> list[int]:
     """By shard: above all that the files and anchors of the backup and of the log say (S3)."""
-    return [
-        EPOCHS_AHEAD + max(_epoch_known(folder, shard) for folder in (source, directory)) for shard in range(now.identity.shards)
-    ]
+    return [EPOCHS_AHEAD + max(_epoch_known(folder, shard) for folder in (source, directory)) for shard in range(now.identity.shards)]
 
 
 def _epoch_known(folder: Path, shard: int) -> int:
@@ -188,7 +172,7 @@ def _renamed(identity: LogIdentity, epoch: int, token: bytes, now_us: int) -> Ca
     return change
 
 
-def _switch(directory: Path, plan: Restored, reached: Reached) -> Restored:
+def _switch(directory: Path, plan: Restored) -> Restored:
     """Each step is left out if it was done before."""
     prepared, replaced = directory / _PREPARED, Path(plan.replaced or "")
     # Where it stands now: the folder may have been moved since.
@@ -203,19 +187,19 @@ def _switch(directory: Path, plan: Restored, reached: Reached) -> Restored:
             _keep(current, replaced)
             current.unlink()
             sync_folder(directory)
-        reached(RestorePoint.HIDDEN)
+        reached(CrashPoint.RESTORE_HIDDEN)
         found = [_SHARD_FILE.fullmatch(path.name) for path in directory.glob("shard-*")]
         old = {int(match[1]) for match in found if match}
         for shard in sorted(old | set(range(plan.shards))):
             _switch_shard(directory, prepared, replaced, shard, wanted=shard < plan.shards)
             if shard == 0:
-                reached(RestorePoint.FIRST_SHARD)
+                reached(CrashPoint.RESTORE_FIRST_SHARD)
         sync_folder(directory)
-        reached(RestorePoint.ALL_SHARDS)
+        reached(CrashPoint.RESTORE_ALL_SHARDS)
         if (prepared / LOG_FILE).exists():
             (prepared / LOG_FILE).rename(current)
         sync_folder(directory)
-        reached(RestorePoint.SHOWN)
+        reached(CrashPoint.RESTORE_SHOWN)
         shutil.rmtree(prepared, ignore_errors=True)
         kept = any(replaced.iterdir())
         if not kept:

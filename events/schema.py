@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from events.crash_points import CrashPoint, reached
 from events.errors import ConfigurationError, TransientError
 from events.sqlite_library import SqliteConnection, SqliteError, is_busy
 
@@ -151,6 +152,7 @@ def migrate(connection: SqliteConnection, path: Path, now_us: int) -> int:
                 name, statements = MIGRATIONS[version]
                 for statement in statements:
                     connection.execute(statement)
+                    reached(CrashPoint.MIGRATION_STATEMENT)
                 connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", (version + 1, name, now_us))
                 connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version={version + 1}")

@@ -12,6 +12,7 @@ from events.anchor import AnchorFile, read_anchor
 from events.append_sqlite import Draft, ShardPlace
 from events.appending import ENTROPY_PER_EVENT, OPEN_STATUSES
 from events.clock import Clock, Entropy
+from events.crash_points import CrashPoint, reached
 from events.errors import (
     AppendError,
     AppendOutcomeUnknownError,
@@ -107,12 +108,14 @@ class ShardWriter:
             )
             # The former owner may have appended since we opened the file.
             self._load(connection)
+            reached(CrashPoint.TAKE_BUMPED)
             connection.execute("COMMIT")
         except SqliteError as error:
             raise self._failed(connection, error) from error
         except BaseException:
             self._roll_back(connection)
             raise
+        reached(CrashPoint.TAKE_COMMITTED)
         ownership = Ownership(shard=self.shard, epoch=epoch, token=token, worker=worker, incarnation=self._identity.incarnation)
         self.ownership = ownership
         self.lost = None
@@ -130,6 +133,7 @@ class ShardWriter:
         draft: Draft | None = None
         outcomes: list[Outcome] = []
         accepted: list[Accepted] = []
+        reached(CrashPoint.APPEND_CALLED)
         for careful in (False, True):
             self._begin(connection)
             try:
@@ -141,6 +145,7 @@ class ShardWriter:
                 if self._purge_is_due(now_us):
                     self._purge(connection, now_us)
                 draft.finish()
+                reached(CrashPoint.APPEND_READY)
                 connection.execute("COMMIT")
                 break
             except (SqliteError, ValueError, TypeError, OverflowError, CorruptLogError) as error:
@@ -156,10 +161,12 @@ class ShardWriter:
                 raise
         if draft is None:
             raise InvariantError("a commit without a draft")
+        reached(CrashPoint.APPEND_COMMITTED)
         draft.keep()
         self._check_file()
         if draft.wrote:
             self._note_anchor(self.held_memory())
+        reached(CrashPoint.APPEND_ANCHORED)
         return outcomes, accepted
 
     def archive(self, connection: SqliteConnection, group: Append) -> Outcome:
@@ -184,6 +191,7 @@ class ShardWriter:
                 found.stream_id, group.stream, ARCHIVED, found.version, found.position, found.hash, found.base_version, base
             )
             connection.execute("UPDATE streams SET status = ?, row_check = ? WHERE id = ?", (ARCHIVED, check, found.stream_id))
+            reached(CrashPoint.ARCHIVE_READY)
             connection.execute("COMMIT")
         except SqliteError as error:
             raise self._failed(connection, error) from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.journal import fired_events, started_event
 from actors.turn import Call, Turn
+from events.crash_points import CrashPoint, reached
 from events.envelope import NewEvent
 from events.store import Committed, Conflict, Duplicate, InboxStatus, Outcome
 from runtime.commits import commit_held
@@ -78,6 +79,7 @@ class TurnDriver:
             raise StaleError
         self._cell.recorded(outcome)
         turn.time = outcome.time
+        reached(CrashPoint.TURN_JOURNALED)
         return outcome.events[-1].recorded_at_us
 
     async def ask(self, turn: Turn, call: Call) -> bytes:
@@ -94,9 +96,13 @@ class TurnDriver:
 
     async def run_step(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if inspect.iscoroutinefunction(function):
-            return await function(*args, **kwargs)
-        result = await self._cell.shard.run_in_thread(partial(function, *args, **kwargs))
-        return await result if inspect.isawaitable(result) else result
+            result = await function(*args, **kwargs)
+        else:
+            result = await self._cell.shard.run_in_thread(partial(function, *args, **kwargs))
+            if inspect.isawaitable(result):
+                result = await result
+        reached(CrashPoint.STEP_RAN)
+        return result
 
     def send_chunk(self, turn: Turn, offset: int, data: Any) -> None:
         shard = self._cell.shard

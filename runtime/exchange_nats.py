@@ -32,6 +32,7 @@ from actors.errors import (
 from actors.turn import Call, Command, Turn
 from events.clock import Clock
 from events.codec import canonical_hash, encode
+from events.crash_points import CrashPoint, reached
 from events.envelope import RecordedEvent
 from events.errors import CuebookError
 from events.ids import CommandId, StreamId, is_token, parse_stream_id, shard_of, stream_id
@@ -215,6 +216,7 @@ class NatsExchange:
             self._tasks.spawn(self._accept(shard, sends, now_us), name=f"accept {shard.number}")
 
     async def _acknowledged(self, shard: Shard, done: list[tuple[StreamId, StreamId, str, int]]) -> None:
+        reached(CrashPoint.OUTBOX_ACKNOWLEDGED)
         try:
             await shard.acknowledged(done)
         except CuebookError as error:
@@ -235,6 +237,7 @@ class NatsExchange:
         except CuebookError as error:
             log.info("accept_failed", shard=shard.number, error=error.message)  # not acknowledged, so it comes again
             return
+        reached(CrashPoint.OUTBOX_ACCEPTED)
         for send, result in zip(sends, results, strict=True):
             gap = result.result == "gap"
             back = Envelope(
@@ -450,6 +453,7 @@ class NatsExchange:
                     self._dropped += 1
                     if self._dropped % 1_000 == 1:
                         log.warning("publish_dropped", subject=subject, error=repr(error), dropped=self._dropped)
+            reached(CrashPoint.PUBLISHED)
         finally:
             self._writer = None
 

@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
+from events.crash_points import CrashPoint, reached
 from events.errors import ConfigurationError, CorruptLogError, CuebookError, TransientError
 from events.limits import DRAIN_S, PAUSE_NOTICED_S
 from events.log_directory import create_log
@@ -279,7 +280,8 @@ class Node:
             return
         seat = self._seats.get(number) or await self._sit(number)
         try:
-            seat.store = await self._open(number)
+            store = SqliteShard.open(self._log, number, clock=self._clock, entropy=self._entropy, durability=self._config.durability)
+            seat.store = await store
             await self._check_formats(seat.store)
             ownership = await self._own(seat.store, number)
             if ownership is not None:
@@ -306,9 +308,6 @@ class Node:
     def _pull_tells(self, number: int, seat: _Seat, shard: Shard) -> None:
         intake = TellIntake(self._nc, self._subjects, shard, self._clock)
         seat.tells = self._tasks.spawn(intake.run(), name=f"tells {number}")
-
-    async def _open(self, number: int) -> SqliteShard:
-        return await SqliteShard.open(self._log, number, clock=self._clock, entropy=self._entropy, durability=self._config.durability)
 
     async def _check_formats(self, store: SqliteShard) -> None:
         await check_shard(store, self._app.registry, lambda: SqliteLogReader.open(self._log))
@@ -374,6 +373,7 @@ class Node:
         await self._stop_tells(seat)
         if not await seat.shard.drain(self._config.drain_s):
             seat.shard.abandon()
+        reached(CrashPoint.HANDOVER_DRAINED)
         self._exchange.forget(number)
         await self._close_seat(number)
         self._placement.release(number)

@@ -17,6 +17,7 @@ from actors.registry import ActorType
 from actors.turn import Command
 from events.clock import Clock, Entropy
 from events.codec import args_hash, canonical, canonical_hash
+from events.crash_points import CrashPoint, reached
 from events.errors import AppendOutcomeUnknownError, CuebookError
 from events.group_commit import GroupCommit
 from events.ids import StreamId, parse_stream_id
@@ -222,6 +223,7 @@ class Shard:
                 log.warning("timers_late", shard=self.number, error=error.message)
                 self.timers.again(timers)
             return
+        reached(CrashPoint.TIMER_ACCEPTED)
         self.timers.set(following for _, following in fired if following is not None)
 
     async def accept(self, arrivals: Sequence[Arrival]) -> Sequence[Accepted]:
@@ -272,6 +274,7 @@ class Shard:
         for row in rows:
             self._outbox[(row.sender, row.entry.receiver, row.incarnation, row.n)] = row
         self.exchange.send(rows)
+        reached(CrashPoint.OUTBOX_SENT)
         if self._resend is None:
             self._resend = asyncio.get_running_loop().call_later(1.0, self._send_again)
 

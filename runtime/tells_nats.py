@@ -22,6 +22,7 @@ from actors.errors import ActorError
 from actors.turn import Command
 from events.clock import Clock
 from events.codec import encode
+from events.crash_points import CrashPoint, reached
 from events.errors import CuebookError, SupersededError
 from events.ids import CommandId, stream_id
 from events.limits import TELL_KEPT_S
@@ -162,8 +163,10 @@ class TellIntake:
                 taken.append(message)
         if arrivals:
             await self._shard.accept(arrivals)
+        reached(CrashPoint.TELL_ACCEPTED)
         for message in taken:
             await message.ack()
+        reached(CrashPoint.TELL_ACKNOWLEDGED)
         return whole
 
     def _arrival(self, message: Msg) -> Arrival | None:

@@ -1,20 +1,24 @@
 """kill -9 of `backup` and `restore`: nothing half-made is ever taken for whole, and the same command again completes it."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from events.backup import back_up
+from events.crash_points import CrashPoint
 from events.errors import CuebookError
 from events.log_directory import LOG_FILE, create_log, read_identity
-from events.restore import RestorePoint, restore
+from events.restore import restore
 from events.store_sqlite import SqliteShard
 from events.verify import verify
+from tests.support.crashing import environment
 from tests.support.logs import append_one, deposited, group, stream_in
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,14 +26,16 @@ SHARDS = 2
 STREAMS = [stream_in(shard, SHARDS, "s") for shard in range(SHARDS)]
 
 RESTORE = """
-import os, signal, sys
+import sys
 from pathlib import Path
 from events.restore import restore
-def reached(point):
-    if point == sys.argv[3]:
-        os.kill(os.getpid(), signal.SIGKILL)
-restore(Path(sys.argv[1]), Path(sys.argv[2]), reached=reached)
+from tests.support.crashing import arm
+arm()
+restore(Path(sys.argv[1]), Path(sys.argv[2]))
 """
+POINTS = [point for point in CrashPoint if point.value.startswith("restore.")]
+HIDDEN = (CrashPoint.RESTORE_HIDDEN, CrashPoint.RESTORE_FIRST_SHARD, CrashPoint.RESTORE_ALL_SHARDS)
+UNTOUCHED = (CrashPoint.RESTORE_BEGUN, CrashPoint.RESTORE_COPIED, CrashPoint.RESTORE_PREPARED)
 BACKUP = """
 import sys
 from pathlib import Path
@@ -56,27 +62,29 @@ def log(tmp_path: Path) -> Path:
     return directory
 
 
-def run_python(code: str, *arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def run_python(code: str, *arguments: str, extra: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+    argv = [sys.executable, "-c", code, *arguments]
+    return subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, **(extra or {})})
 
 
 @pytest.mark.crash
-@pytest.mark.parametrize("point", list(RestorePoint))
-def test_a_restore_killed_anywhere_leaves_one_whole_log_or_none_and_completes(log: Path, tmp_path: Path, point: RestorePoint) -> None:
+@pytest.mark.parametrize("point", POINTS)
+def test_a_restore_killed_anywhere_leaves_one_whole_log_or_none_and_completes(log: Path, tmp_path: Path, point: CrashPoint) -> None:
     back_up(log, tmp_path / "backup")
     asyncio.run(append(log, 300, 10))
     before = read_identity(log)
-    with run_python(RESTORE, str(tmp_path / "backup"), str(log), point.value) as process:
+    with run_python(RESTORE, str(tmp_path / "backup"), str(log), extra=environment(point, tmp_path / "died")) as process:
         assert process.wait(timeout=30) == -signal.SIGKILL
+    assert (tmp_path / "died").exists()
     # What a program sees now: the former log, the restored one, or that there is none. Never a mixture, never a new one.
     try:
         seen = read_identity(log)
     except CuebookError:
-        assert point in (RestorePoint.HIDDEN, RestorePoint.FIRST_SHARD, RestorePoint.ALL_SHARDS)
+        assert point in HIDDEN
         with pytest.raises(CuebookError, match="holds shard files but no"):
             create_log(log, SHARDS)
     else:
-        assert (seen == before) == (point in (RestorePoint.BEGUN, RestorePoint.COPIED, RestorePoint.PREPARED))
+        assert (seen == before) == (point in UNTOUCHED)
         assert verify(log) == []
     done = restore(tmp_path / "backup", log)
     assert read_identity(log).incarnation == done.incarnation != before.incarnation
