@@ -224,8 +224,8 @@ def read_at(connection: SqliteConnection, shard: int, position: int) -> Recorded
 
 
 def read_event(connection: SqliteConnection, shard: int, event_id: str, time: int) -> RecordedEvent | None:
-    """The event `event_id`, recorded at logical `time`, if this shard has it: a binary search, since time grows with
-    position."""
+    """The event `event_id`, recorded at logical `time`, if this shard has it: a binary search for the first event of that time, since
+    time never falls with position. After an import several streams may share one."""
 
     def read() -> RecordedEvent | None:
         low, high = 1, connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchall()[0][0]
@@ -235,13 +235,19 @@ def read_event(connection: SqliteConnection, shard: int, event_id: str, time: in
             rows = connection.execute(
                 "SELECT position, time, event_id FROM events WHERE position >= ? ORDER BY position LIMIT 1", (middle,)
             ).fetchall()
-            if not rows or rows[0][0] > high or rows[0][1] > time:
+            if not rows or rows[0][0] > high or rows[0][1] >= time:
                 high = middle - 1
-            elif rows[0][1] < time:
-                low = rows[0][0] + 1
             else:
-                return read_at(connection, shard, rows[0][0]) if rows[0][2] == event_id else None
-        return None
+                low = rows[0][0] + 1
+        while True:
+            rows = connection.execute(
+                "SELECT position, time, event_id FROM events WHERE position >= ? ORDER BY position LIMIT 1", (low,)
+            ).fetchall()
+            if not rows or rows[0][1] != time:
+                return None
+            if rows[0][2] == event_id:
+                return read_at(connection, shard, rows[0][0])
+            low = rows[0][0] + 1
 
     event: RecordedEvent | None = in_snapshot(connection, read)
     return event

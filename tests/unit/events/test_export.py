@@ -42,7 +42,7 @@ REMOTE = stream_in(1, SHARDS, "r")
 
 
 async def fill(log: SqliteLogUnderTest) -> None:
-    """One of everything. The clock moves between the shards, so that no two events have one logical time."""
+    """One of everything."""
     store = await log.shard()
     sends = [
         OutboxEntry(receiver=REMOTE, method="m", args=b"{}", command_id=CommandId("s1")),
@@ -209,17 +209,44 @@ def test_nothing_that_is_there_is_overwritten(exported: Path, original: Path, tm
         import_log(exported, tmp_path / "log", 0)
 
 
-async def test_equal_logical_times_in_one_new_shard_are_refused_and_say_what_to_do(tmp_path: Path) -> None:
-    """Two shards may give one time twice (S30: the shard decides then); in one shard time must grow, and it stands in the hash."""
+async def test_s6_s30_equal_logical_times_of_two_shards_stand_side_by_side_in_one(tmp_path: Path) -> None:
+    """Two shards may give one time twice (S30: the shard decides then), and the time stands in the hash, so it stays."""
     log = SqliteLogUnderTest(SHARDS, tmp_path / "log")
-    for shard, stream in ((0, A), (1, REMOTE)):
+    for shard, stream in ((0, A), (1, REMOTE), (0, LONG)):
         await append_one(await log.shard(shard), stream, 0, deposited())
+    for shard, stream in ((1, REMOTE), (0, A)):
+        await append_one(await log.shard(shard), stream, 1, deposited())
     await log.close()
+    before = await chains(log.directory)
     export(log.directory, tmp_path / "x.jsonl")
-    with pytest.raises(ConfigurationError, match="--shards 2"):
-        import_log(tmp_path / "x.jsonl", tmp_path / "one", 1)
-    assert not (tmp_path / "one").exists()
-    assert import_log(tmp_path / "x.jsonl", tmp_path / "two").events == 2
+    for n, (shards, file) in enumerate(((1, "x"), (3, "0"), (1, "1"))):
+        import_log(tmp_path / f"{file}.jsonl", tmp_path / f"log-{n}", shards)
+        assert verify(tmp_path / f"log-{n}") == []
+        assert await chains(tmp_path / f"log-{n}") == before
+        export(tmp_path / f"log-{n}", tmp_path / f"{n}.jsonl")
+        import_log(tmp_path / f"{n}.jsonl", tmp_path / f"same-{n}")
+        export(tmp_path / f"same-{n}", tmp_path / f"same-{n}.jsonl")
+        assert (tmp_path / f"same-{n}.jsonl").read_bytes() == (tmp_path / f"{n}.jsonl").read_bytes()
+    reader = await SqliteLogReader.open(tmp_path / "log-0")
+    events = await reader.read(0)
+    assert len({event.time for event in events}) < len(events) == 5
+    assert [await reader.event(event.event_id) for event in events] == events
+    await reader.close()
+    store = await SqliteShard.open(tmp_path / "log-0", 0, clock=log.clock)
+    await store.take("w")
+    last = await append_one(store, A, 2, deposited())
+    assert isinstance(last, Committed)
+    assert last.events[0].time > max(event.time for event in events)
+    await store.close()
+
+
+async def test_a_time_that_does_not_grow_in_its_stream_is_named(tmp_path: Path) -> None:
+    """Equal times are let through between streams only."""
+    log = SqliteLogUnderTest(1, tmp_path / "log")
+    await append_one(await log.shard(), A, 0, deposited(), deposited())
+    await log.close()
+    without_guards(shard_path(log.directory, 0), "UPDATE events SET time = (SELECT time FROM events WHERE position = 1) WHERE position = 2")
+    assert any("logical time" in damage.message for damage in verify(log.directory))
 
 
 NAMES = st.sampled_from([StreamId(f"actor/{name}") for name in "abcdefgh"])
@@ -244,8 +271,7 @@ def test_any_log_comes_back_the_same(tmp_path_factory: pytest.TempPathFactory, t
         stores = [await log.shard(shard) for shard in range(shards)]
         versions: dict[str, int] = {}
         for n, (stream, events, sends, asked, text) in enumerate(turns):
-            # No two events of the log at one logical time: see `Imported`.
-            log.clock.advance(1)
+            log.clock.advance(n % 2)
             version = versions.get(stream, 0)
             outbox = [OutboxEntry(receiver=StreamId("actor/b"), method="m", args=b'{"k": "v"}', command_id=CommandId(f"s{n}"))] * sends
             inbox = command(stream, f"c{n}", reply=json.dumps(text).encode(), causation_id=text) if asked else None
