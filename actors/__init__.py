@@ -3,6 +3,7 @@
 from actors.actor import Actor, command, query
 from actors.errors import ActorError, Rejected, StepFailed
 from actors.event import Event, State
+from actors.sensitive import Sensitive
 from actors.upcast import upcaster
 
-__all__ = ["Actor", "ActorError", "Event", "Rejected", "State", "StepFailed", "command", "query", "upcaster"]
+__all__ = ["Actor", "ActorError", "Event", "Rejected", "Sensitive", "State", "StepFailed", "command", "query", "upcaster"]

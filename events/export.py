@@ -12,19 +12,24 @@ import msgspec
 
 from events.backup_folder import ShardCut, UnknownStreamError, cut, sync_folder
 from events.crash_points import CrashPoint, reached
-from events.envelope import GENESIS_HASH, RecordedEvent
-from events.errors import ConfigurationError, CorruptLogError, TransientError
+from events.envelope import GENESIS_HASH, RecordedEvent, payload_hash
+from events.errors import ConfigurationError, CorruptLogError, CuebookError, TransientError
 from events.export_lines import (
     CHECKED_LINES,
     EXPORT_FORMAT,
+    NO_BODY,
     ChecksLine,
     EndLine,
     ExactLine,
     HeaderLine,
+    InboxLine,
     Line,
+    OutboxLine,
     ReceivedLine,
     SentLine,
     StreamLine,
+    TimerLine,
+    WaitLine,
     encode,
     fits_a_line,
     inbox_line,
@@ -33,6 +38,7 @@ from events.export_lines import (
     timer_line,
     wait_line,
 )
+from events.redact import Redactor
 from events.rows import (
     PAIR_COLUMNS,
     SELECT_EVENTS,
@@ -57,8 +63,26 @@ _SAY_EVERY = 100_000
 _SELECT_STREAMS = "SELECT id, name, status, head_version, head_position, head_hash, base_version, base_hash, row_check FROM streams"
 
 
+class UnknownConversationError(CuebookError):
+    """The log has no event and no command of the correlation id that was asked for."""
+
+    code = "unknown_conversation"
+
+
+class Conversation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bug report takes of a log: every stream that the conversation touched, from its beginning, without which no state can be
+    folded, to the conversation's last event in it; and of all other rows only the conversation's own.
+
+    redactor: makes what redacts this part, from its events and its commands.
+    """
+
+    correlation_id: str
+    redactor: Callable[[Iterable[RecordedEvent], Iterable[InboxLine]], Redactor]
+
+
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
-    """What was written. exact: all shards as of one instant, see `backup_folder.cut`."""
+    """What was written. exact: all shards as of one instant, see `backup_folder.cut`. redacted: places where a value was taken out.
+    others: events of other conversations that came along because they lie before in the same streams."""
 
     streams: int
     events: int
@@ -66,16 +90,22 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     sha256: str
     exact: bool
+    redacted: int = 0
+    others: int = 0
 
 
-def export(directory: Path, file: Path, streams: Collection[str] = (), say: Say = lambda _: None) -> Exported:
-    """Write the log in `directory`, or only `streams` of it, to `file`, in merged order. The owners of the shards go on writing.
+def export(
+    directory: Path, file: Path, streams: Collection[str] = (), say: Say = lambda _: None, conversation: Conversation | None = None
+) -> Exported:
+    """Write the log in `directory`, or only `streams` of it, or one `conversation`, to `file`, in merged order. The owners of the shards
+    go on writing.
 
     Every event is verified on its way (I-20). `file` appears when it is complete; the same log gives the same bytes.
 
     Raises:
-        ConfigurationError: there is no log, or `file` exists. UnknownStreamError: the log lacks one of `streams`. CorruptLogError: a row
-            does not verify. TransientError: the disk is full.
+        ConfigurationError: there is no log, or `file` exists. UnknownStreamError: the log lacks one of `streams`.
+        UnknownConversationError: it has nothing of `conversation`. CorruptLogError: a row does not verify. TransientError: the disk is
+            full.
     """
     file = file.absolute()
     if file.exists():
@@ -84,7 +114,16 @@ def export(directory: Path, file: Path, streams: Collection[str] = (), say: Say 
     wanted = frozenset(streams)
     try:
         with cut(directory) as now, partial.open("wb") as out:
-            readers = [_ShardReader(shard, wanted) for shard in now.shards]
+            redact: _Redact | None = None
+            if conversation is not None:
+                first = [_ShardReader(shard, wanted, conversation.correlation_id) for shard in now.shards]
+                if not any(reader.names for reader in first):
+                    raise UnknownConversationError(f"the log has no conversation {conversation.correlation_id}")
+                events = (event for reader in first for event, _ in reader.events())
+                commands = (line for reader in first for line in reader.rows() if isinstance(line, InboxLine))
+                redact = _Redact(conversation.redactor(events, commands))
+            correlation_id = None if conversation is None else conversation.correlation_id
+            readers = [_ShardReader(shard, wanted, correlation_id) for shard in now.shards]
             missing = sorted(wanted.difference(*(reader.names.values() for reader in readers)))
             if missing:
                 raise UnknownStreamError(f"the log has no stream {missing[0]}", stream=missing[0])
@@ -92,22 +131,25 @@ def export(directory: Path, file: Path, streams: Collection[str] = (), say: Say 
             writer.put(
                 HeaderLine(
                     format=EXPORT_FORMAT, incarnation=now.identity.incarnation, shards=now.identity.shards,
-                    created=now.identity.created, streams=sorted(wanted) or None,
+                    created=now.identity.created, streams=sorted(wanted) or None, conversation=correlation_id,
                 )
             )  # fmt: skip
             for special in sorted((line for reader in readers for line in reader.special), key=lambda line: line.stream):
                 writer.put(special)
+            others = 0
             for event, exact in heapq.merge(*(reader.events() for reader in readers), key=_order):
+                others += correlation_id is not None and event.correlation_id != correlation_id
+                event, exact = (event, exact) if redact is None else redact.event(event, exact)
                 if exact is not None:
                     writer.put(exact)
                 writer.put_event(event)
             for reader in readers:
                 for line in reader.rows():
-                    writer.put(line)
+                    writer.put(line if redact is None else redact.row(line))
             end = writer.finish()
             exported = Exported(
                 streams=sum(len(reader.heads) for reader in readers), events=end.events, lines=end.lines + 1, bytes=out.tell(),
-                sha256=end.sha256, exact=now.exact,
+                sha256=end.sha256, exact=now.exact, others=others, redacted=0 if redact is None else redact.count,
             )  # fmt: skip
             os.fsync(out.fileno())
         reached(CrashPoint.EXPORT_WRITTEN)
@@ -171,18 +213,21 @@ class _Writer:
 class _ShardReader:
     """One shard of a cut, in the order of the export. names: the streams of the shard that are wanted, by id."""
 
-    def __init__(self, shard: ShardCut, wanted: Collection[str]) -> None:
+    def __init__(self, shard: ShardCut, wanted: Collection[str], correlation_id: str | None = None) -> None:
         self._shard = shard
+        self._correlation_id = correlation_id
+        self._commands: set[str] = set()
+        self._upto = {} if correlation_id is None else self._touched(correlation_id)
         self.names: dict[int, str] = {}
         self.special: list[StreamLine] = []
         self.heads: dict[int, bytes] = {}
         self._versions: dict[int, int] = {}
-        self._all = not wanted
+        self._all = not wanted and correlation_id is None
         cursor = self._rows(_SELECT_STREAMS)
         for stream_id, name, status, version, position, hash_, base_version, base_hash, check in cursor:
             if stream_check(stream_id, name, status, version, position, hash_, base_version, base_hash) != check:
                 raise CorruptLogError(f"the row of {name} in table streams is damaged. Run: cuebook verify", table="streams", stream=name)
-            if wanted and name not in wanted:
+            if (wanted and name not in wanted) or (correlation_id is not None and stream_id not in self._upto):
                 continue
             self.names[stream_id] = name
             if status != "live" or base_version:
@@ -191,7 +236,13 @@ class _ShardReader:
             if base_version:
                 self.heads[stream_id], self._versions[stream_id] = base_hash, base_version
 
-    def _rows(self, sql: str, parameters: tuple[int, ...] = ()) -> Iterator[Row]:
+    def _touched(self, correlation_id: str) -> dict[int, int]:
+        """The streams of the conversation, by id, with the last version that belongs to it; 0 where it has only sent a command there."""
+        sql = "SELECT stream_id, max(version) FROM events WHERE correlation_id = ? GROUP BY stream_id"
+        found = dict.fromkeys((row[0] for row in self._rows("SELECT stream_id FROM inbox WHERE correlation_id = ?", (correlation_id,))), 0)
+        return found | {row[0]: row[1] for row in self._rows(sql, (correlation_id,))}
+
+    def _rows(self, sql: str, parameters: tuple[int | str, ...] = ()) -> Iterator[Row]:
         try:
             cursor = self._shard.connection.execute(sql, parameters)
             while rows := cursor.fetchmany(_PAGE):
@@ -206,6 +257,8 @@ class _ShardReader:
             stream_id = row[1]
             if not self._all and stream_id not in self.names:
                 continue
+            if self._correlation_id is not None and row[4] > self._upto[stream_id]:
+                continue
             event = verified_event(self._shard.shard, row, self.heads.get(stream_id, GENESIS_HASH))
             if event.version != self._versions.get(stream_id, 0) + 1:
                 raise CorruptLogError(
@@ -214,10 +267,15 @@ class _ShardReader:
                     shard=event.shard, position=event.position, stream=event.stream, version=event.version,
                 )  # fmt: skip
             self.heads[stream_id], self._versions[stream_id] = row[25], event.version
+            if event.correlation_id == self._correlation_id and event.command_id is not None:
+                self._commands.add(event.command_id)
             yield _exported(event, row)
 
     def rows(self) -> Iterator[Line]:
         """What else decides an answer: of the wanted streams, in an order that depends on nothing but the rows."""
+        if self._correlation_id is not None:
+            yield from self._own_rows(self._correlation_id)
+            return
         names, number, every = set(self.names.values()), self._shard.shard, self._all
         for row in self._rows(f"{SELECT_INBOX} ORDER BY i.id"):
             command = inbox_row(number, row)
@@ -238,6 +296,19 @@ class _ShardReader:
             if every or wait.stream in names:
                 yield wait_line(wait)
 
+    def _own_rows(self, correlation_id: str) -> Iterator[Line]:
+        """The rows of one conversation. How far pairs of actors have counted (S25) is no part of it."""
+        number = self._shard.shard
+        for row in self._rows(f"{SELECT_INBOX} WHERE i.correlation_id = ? ORDER BY i.id", (correlation_id,)):
+            yield inbox_line(inbox_row(number, row))
+        for row in self._rows(f"{SELECT_OUTBOX} WHERE correlation_id = ? ORDER BY sender, receiver, incarnation, n", (correlation_id,)):
+            yield outbox_line(outbox_send(number, row))
+        for row in self._rows(f"{SELECT_TIMERS} WHERE correlation_id = ? ORDER BY stream, timer_id", (correlation_id,)):
+            yield timer_line(timer_entry(number, row))
+        for row in self._rows(f"{SELECT_WAITS} ORDER BY stream, wait_id"):
+            if (wait := wait_entry(number, row)).command_id in self._commands:
+                yield wait_line(wait)
+
     def _pairs(self, table: str, owner: int, kind: type[SentLine] | type[ReceivedLine]) -> Iterable[Line]:
         names = set(self.names.values())
         for row in self._rows(f"SELECT {', '.join(PAIR_COLUMNS)} FROM {table} ORDER BY sender, receiver, incarnation"):
@@ -245,6 +316,52 @@ class _ShardReader:
                 raise CorruptLogError(f"the row of table {table} for {row[0]} -> {row[1]} is damaged. Run: cuebook verify", table=table)
             if self._all or row[owner] in names:
                 yield kind(sender=row[0], receiver=row[1], incarnation=row[2], n=row[3])
+
+
+class _Redact:
+    """Takes out of lines what a `Redactor` finds. The chain still verifies: of a redacted event it holds the digest, as of an erased one,
+    and the salt goes, so that nobody can try values against it."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._changed: set[str] = set()
+
+    @property
+    def count(self) -> int:
+        return self._redactor.count
+
+    def event(self, event: RecordedEvent, exact: ExactLine | None) -> tuple[RecordedEvent, ExactLine | None]:
+        stored = bytes(event.payload) if exact is None or exact.payload is None else exact.payload
+        payload = self._redactor.body(stored)
+        if payload != stored:
+            self._changed.add(event.stream)
+            if exact is None or exact.payload_digest is None:
+                digest = payload_hash(bytes.fromhex(event.salt or ""), stored).hex()
+                exact = ExactLine(payload_digest=digest, payload=None)
+            else:
+                exact = msgspec.structs.replace(exact, payload=None)
+            event = msgspec.structs.replace(event, payload=msgspec.Raw(payload), salt=None)
+        return msgspec.structs.replace(
+            event,
+            summary=None if event.summary is None else self._redactor.text(event.summary),
+            error=None if event.error is None else self._redactor.text(event.error),
+            # What is folded from redacted payloads has another hash.
+            state_hash=None if event.stream in self._changed else event.state_hash,
+        ), exact
+
+    def row(self, line: Line) -> Line:
+        match line:
+            case InboxLine():
+                return msgspec.structs.replace(line, args=self._body(line.args), reply=self._body(line.reply))
+            case OutboxLine() | TimerLine():
+                return msgspec.structs.replace(line, args=self._body(line.args))
+            case WaitLine():
+                return msgspec.structs.replace(line, schema=self._body(line.schema))
+            case _:
+                return line
+
+    def _body(self, body: msgspec.Raw) -> msgspec.Raw:
+        return NO_BODY if not bytes(body) else msgspec.Raw(self._redactor.body(bytes(body)))
 
 
 def _exported(event: RecordedEvent, row: Row) -> tuple[RecordedEvent, ExactLine | None]:

@@ -23,13 +23,14 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", omit_d
 
 
 class HeaderLine(Line, frozen=True, kw_only=True, tag="header"):
-    """The first line. streams: those asked for, None = all."""
+    """The first line. streams: those asked for, None = all. conversation: the correlation id of the only one that is in here."""
 
     format: int
     incarnation: str
     shards: int
     created: int
     streams: list[str] | None
+    conversation: str | None = None
 
 
 class StreamLine(Line, frozen=True, kw_only=True, tag="stream"):

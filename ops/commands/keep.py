@@ -3,14 +3,16 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from cyclopts import Parameter
 
-from ops.commands.access import log_folder
+from ops.commands.access import log_folder, registry_of
 from ops.commands.common import DEFAULTS, Common
+from ops.commands.look import AppOption
 from ops.exits import CommandError, Exit
 from ops.output import print_rows, progress
 from ops.processes import read_up
@@ -71,20 +73,46 @@ def export(
     /,
     *,
     stream: Annotated[list[str] | None, Parameter(help="Only this stream; may be given several times.", negative="")] = None,
+    correlation: Annotated[str | None, Parameter(help="Only this conversation, redacted: a log to send with a bug report.")] = None,
+    redact: Annotated[list[str] | None, Parameter(help="With --correlation: take this text out wherever it stands.", negative="")] = None,
+    app: AppOption = None,
     common: Common = DEFAULTS,
 ) -> int:
     """Write the log as JSON Lines with all hashes, also while a deployment runs; `import` reads it.
 
     Besides the events it holds what else decides an answer: stored replies,
-    sends under way, timers and open waits.
+    sends under way, timers and open waits. With --correlation it is a bug
+    report: the streams that the conversation touched, up to its last event,
+    without the values of fields that the app marks as Sensitive, of members
+    named like a secret, of texts that look like keys, and of --redact.
+    Example: cuebook export bug.jsonl --correlation 06a1f2 --redact "Jane Doe"
+    Opened with: cuebook import bug.jsonl --data bug; cuebook log --data bug
     """
     from events.backup_folder import UnknownStreamError
+    from events.export import Conversation, UnknownConversationError
     from events.export import export as export_log
+    from ops.bug_report import redactor_of
 
+    settings = common.load().settings
+    if redact and correlation is None:
+        raise CommandError("--redact needs --correlation", why="a whole export is exact, so that it can be imported again", code=Exit.USAGE)
+    conversation = None
+    if correlation is not None:
+        registry = registry_of(settings, app)
+        if registry is None:
+            progress("note: without code no field is known as Sensitive; values are taken out by name, by look and by --redact only")
+        conversation = Conversation(correlation_id=correlation, redactor=partial(redactor_of, registry, redact or ()))
     try:
-        done = export_log(log_folder(common.load().settings), file, stream or (), progress)
+        done = export_log(log_folder(settings), file, stream or (), progress, conversation)
     except UnknownStreamError as error:
         raise CommandError(error.message, next_step="cuebook streams", code=Exit.NOT_FOUND) from error
+    except UnknownConversationError as error:
+        raise CommandError(error.message, next_step="cuebook log, or --json for the correlation ids", code=Exit.NOT_FOUND) from error
+    if conversation is not None:
+        progress(
+            f"{done.redacted} places redacted; {done.events - done.others} events of the conversation and {done.others} before them in its "
+            f"{done.streams} streams, without which no state can be folded. Look before you send it: cuebook import {file} --data DIR"
+        )
     print_rows([{"file": str(file), **msgspec.structs.asdict(done)}], json=common.json)
     return int(Exit.OK)
 
