@@ -16,7 +16,7 @@ EXPORTS = {
         "LogFullError", "NewEvent", "Position", "RecordedEvent", "StreamId", "SupersededError", "TransientError", "Version",
         "WrongExpectedVersionError", "stream_id",
     },
-    "actors": {"Actor", "ActorError", "Event", "Rejected", "State", "StepFailed", "command", "query", "upcaster"},
+    "actors": {"Actor", "ActorError", "Event", "Rejected", "Sensitive", "State", "StepFailed", "command", "query", "upcaster"},
     "projections": set[str](),
     "runtime": {"App", "connect"},
     "ops": set[str](),
