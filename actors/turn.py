@@ -30,7 +30,8 @@ from events.store import OutboxEntry, TimerEntry
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """A request to one actor, as it came in. `chain` names the actors that wait for this ask, outermost first (S23).
 
-    explicit: the caller chose the id, so that a repeat is possible. time: the sender's logical time, 0 from outside.
+    explicit: the caller chose the id, so that a repeat is possible. time: the sender's logical time, 0 from outside. copied_since_us: the
+    id was made up by a worker, and since then another owner may have done a copy of this command (S5); 0 = it cannot.
     """
 
     stream: StreamId
@@ -47,6 +48,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     chain: tuple[str, ...] = ()
     time: int = 0
     source: str | None = None
+    copied_since_us: int = 0
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

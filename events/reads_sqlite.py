@@ -300,6 +300,29 @@ def read_inbox(connection: SqliteConnection, shard: int, stream: StreamId, comma
     return inbox_row(shard, rows[0]).entry if rows else None
 
 
+_DID: Final = """
+    WITH RECURSIVE chain(position, version, prev, time, command_id) AS (
+        SELECT position, version, prev_position, time, command_id FROM events WHERE position = :start
+        UNION ALL
+        SELECT e.position, e.version, e.prev_position, e.time, e.command_id FROM chain JOIN events e ON e.position = chain.prev
+        WHERE e.position < chain.position AND e.version > :after AND e.time >= :since)
+    SELECT 1 FROM chain WHERE command_id = :command_id AND version > :after AND time >= :since LIMIT 1"""
+
+
+def read_did(connection: SqliteConnection, stream: StreamId, command_id: CommandId, after: int, since: int) -> bool:
+    """`ShardStore.did`: from the head backwards, as far as the bounds allow."""
+
+    def read() -> bool:
+        head = find_head(connection, stream)
+        if head is None or head.version <= after:
+            return False
+        values = {"start": head.position, "after": after, "since": since, "command_id": command_id}
+        return bool(connection.execute(_DID, values).fetchall())
+
+    found: bool = in_snapshot(connection, read)
+    return found
+
+
 def _sound(connection: SqliteConnection, shard: int, sql: str, parse: Callable[[int, Row], T]) -> tuple[list[T], list[str]]:
     """The rows of `sql` that verify, and what is wrong with the others: one damaged row stops its own actor, not the shard (I-20)."""
     found: list[T] = []

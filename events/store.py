@@ -323,6 +323,14 @@ class ShardStore(Protocol):
         """The remembered command, None if unknown or forgotten (S24)."""
         ...
 
+    async def did(self, stream: StreamId, command_id: CommandId, *, after: int = 0, since: int = 0) -> bool:
+        """Whether an event that `command_id` caused stands in `stream`: with version > `after` and a logical time >= `since`.
+
+        For commands without an inbox row: what an earlier append of an unknown outcome, or another owner, did of them. Ordered after every
+        `commit` that was called before.
+        """
+        ...
+
     async def unfinished(self) -> Sequence[InboxEntry]:
         """All QUEUED and RUNNING commands of the shard, in the order in which they came.
 

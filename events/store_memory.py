@@ -351,6 +351,10 @@ class MemoryShard:
     async def inbox(self, stream: StreamId, command_id: CommandId) -> InboxEntry | None:
         return self._content.inbox.get((command_id, stream))
 
+    async def did(self, stream: StreamId, command_id: CommandId, *, after: int = 0, since: int = 0) -> bool:
+        events = self._content.streams.get(stream, [])
+        return any(event.command_id == command_id and event.version > after and event.time >= since for event in events)
+
     async def unfinished(self) -> Sequence[InboxEntry]:
         return [entry for entry in self._content.inbox.values() if entry.status in OPEN_STATUSES]
 

@@ -187,6 +187,13 @@ class SqliteShard:
     async def inbox(self, stream: StreamId, command_id: CommandId) -> InboxEntry | None:
         return await self._read(reads.read_inbox, self.shard, stream, command_id)
 
+    async def did(self, stream: StreamId, command_id: CommandId, *, after: int = 0, since: int = 0) -> bool:
+        # On the writing thread: behind a transaction whose caller was cancelled, which may be at work still.
+        try:
+            return await self._write(reads.read_did, stream, command_id, after, since)
+        except SqliteError as error:
+            raise translated(error, self._path) from error
+
     async def _sound(self, read: Callable[[SqliteConnection, int], tuple[list[T], list[str]]]) -> list[T]:
         rows, damages = await self._read(read, self.shard)
         self._writer.warnings += [damage for damage in damages if damage not in self._writer.warnings]

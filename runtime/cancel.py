@@ -54,16 +54,16 @@ def cancel_live(cell: "Cell", command_id: str, reply: ReplyTo) -> bool:
 async def cancelled_before(shard: "Shard", stream: Any, command_id: str) -> Reply:
     """The answer about a command that is not under way: what the log remembers of it."""
     entry = await shard.store.inbox(stream, CommandId(command_id))
+    if entry is None and await shard.store.did(stream, CommandId(command_id)):
+        return Reply(encode({"status": "done"}))  # a short turn whose id we made up leaves its events only
     if entry is None:
         return Reply(error=Unknown(f"{stream} knows no command {command_id!r}", command_id=command_id))
     return Reply(encode({"status": "cancelled" if entry.code == Cancelled.number else "done"}))
 
 
 def _find(cell: "Cell", command_id: str) -> Item | None:
-    if (known := cell.inflight.get(command_id)) is not None:
-        return known
-    candidates = [*cell.mailbox, *cell.pending, *([cell.item] if cell.item is not None else [])]
-    return next((item for item in candidates if item.command.command_id == command_id and not item.method.query), None)
+    item = cell.under_way(command_id)
+    return None if item is None or item.method.query else item
 
 
 def _status(error: Exception | None) -> str:

@@ -20,7 +20,6 @@ from actors.errors import (
     IdReused,
     LogFull,
     NondeterminismError,
-    OutcomeUnknown,
     Overloaded,
     Unavailable,
 )
@@ -34,6 +33,7 @@ from events.limits import FULL_RETRY_S, MAILBOX_MAX, SNAPSHOT_BYTES, SNAPSHOT_EV
 from events.store import Append, Committed, Conflict, Duplicate, InboxEntry, InboxStatus, Outcome, Snapshot
 from runtime.commits import commit_held
 from runtime.context import current_turn
+from runtime.doubt import fail_unless_done, was_done
 from runtime.driver import TurnDriver
 from runtime.endings import end_cancelled, fail, park, refuse
 from runtime.exchange import Reply
@@ -93,6 +93,9 @@ class Cell:
             Overloaded: the mailbox is full; tells that are stored already are never refused.
         """
         command = item.command
+        if item.doubtful and (copy := self.under_way(command.command_id)) is not None:
+            copy.replies.extend(item.replies)
+            return
         if command.explicit and (same := self.inflight.get(command.command_id)) is not None:
             if same.method is not item.method or same.arguments != item.arguments:
                 raise IdReused(f"{command.command_id} is the id of another command to {self.stream}", command_id=command.command_id)
@@ -112,10 +115,10 @@ class Cell:
         self.mailbox.append(item)
         self.wake()
 
-    def knows(self, command_id: str) -> bool:
-        """Whether the command waits, runs or is being committed here."""
+    def under_way(self, command_id: str) -> Item | None:
+        """The command if it waits, runs or is being committed here."""
         items = (*self.mailbox, *self.pending, *self._requeued, *([self.item] if self.item is not None else []))
-        return command_id in self.inflight or any(item.command.command_id == command_id for item in items)
+        return self.inflight.get(command_id) or next((item for item in items if item.command.command_id == command_id), None)
 
     def wake(self) -> None:
         if self.shard.lost:
@@ -147,7 +150,7 @@ class Cell:
                     self.finish(item, Reply(error=self.shard.deadline_passed()))
                 elif item.method.query:
                     self._answer(item)
-                else:
+                elif not item.doubtful or not await was_done(self, item):
                     await self._handle(item)
         finally:
             self.task = None
@@ -357,12 +360,15 @@ class Cell:
                 self._snapshot_version, self._snapshot_bytes = version, 0
             if due or version // STATE_HASH_EVERY != self.version // STATE_HASH_EVERY:
                 events = [*events[:-1], msgspec.structs.replace(events[-1], state_hash=canonical_hash(self.state))]
-        inbox = self.entry(item, status, reply, code)
+        # S24: nobody can repeat a command whose id we made up, so only one that the log knows already has to be ended there.
+        remembered = turn.journaled or item.command.explicit or item.stored is not None
+        inbox = self.entry(item, status, reply, code) if remembered else None
         return append_of(
             self.shard.code_version, self.stream, self.version, item, events, inbox, turn.sends, snapshot, turn.timers, turn.timers_gone
         )
 
     def _submit(self, item: Item, group: Append, on_outcome: Callable[[Item, Outcome | CuebookError], None]) -> None:
+        item.base = self.version
         self.version += len(group.events)
         self.pending.append(item)
         self.shard.commit.submit(group, partial(on_outcome, item))
@@ -391,6 +397,7 @@ class Cell:
             # Unknown: the store looks the command id up when the group comes again, and answers Duplicate if it was done.
             again = not item.unknown
             item.unknown = True
+            item.doubtful = not item.command.explicit and item.stored is None
             if again:
                 item.attempts = 0
             self._again_or_fail(item, HandlerFailed(f"{self.stream}: {outcome.message}"))
@@ -423,8 +430,6 @@ class Cell:
     def _again_or_fail(self, item: Item, failure: ActorError) -> None:
         if item.attempts == 0:
             item.attempts = 1
-            # From now on its id must be looked up: the first attempt may have been committed.
-            item.command = msgspec.structs.replace(item.command, explicit=True)
             self._requeued.append(item)
         else:
             self._fail_or_wait(item, failure)
@@ -434,24 +439,10 @@ class Cell:
         if item.stored is not None:
             self._paused = True
             self._requeued.append(item)
-        elif item.command.explicit:
-            self.shard.spawn(self._fail_unless_known(item, failure), name=f"look up {self.stream}")
+        elif item.command.explicit or item.unknown:
+            self.shard.spawn(fail_unless_done(self, item, failure), name=f"look up {self.stream}")
         else:
             self.finish(item, Reply(error=failure))
-
-    async def _fail_unless_known(self, item: Item, failure: ActorError) -> None:
-        """An earlier attempt under this id, here or at a former owner, may have been done: then that is the answer."""
-        reply = Reply(error=failure)
-        try:
-            entry = await self.shard.store.inbox(self.stream, item.command.command_id)
-        except CuebookError as error:
-            reply = Reply(error=OutcomeUnknown(f"{error.message}; ask again with the same id", retry_after_ms=500))
-        else:
-            if entry is not None and (entry.code is not None or entry.reply is not None):
-                reply = self.remembered(item, entry)
-            elif item.unknown or entry is not None:
-                reply = Reply(error=OutcomeUnknown(f"{failure.message}; ask again with the same id", retry_after_ms=500))
-        self.finish(item, reply)
 
     def _settle_if_done(self) -> None:
         if self.pending:

@@ -7,7 +7,8 @@ their deadline, outbox rows until acknowledged.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -107,6 +108,7 @@ class NatsExchange:
         self._hints: dict[int, int] = {}
         self.paused = False
         """Set while messages that waited in our socket during a pause of this process are read: headerless asks are expired (S10)."""
+        self._copies = False
         self._asks = self._replies = self._published = self._dropped = self._forwarded = 0
 
     async def start(self) -> None:
@@ -141,6 +143,15 @@ class NatsExchange:
     def forget(self, number: int) -> None:
         self._shards.pop(number, None)
 
+    @contextmanager
+    def copies(self) -> Iterator[None]:
+        """Messages that are handled in this block were buffered while the shard had another owner, which may have got them too (S5)."""
+        self._copies = True
+        try:
+            yield
+        finally:
+            self._copies = False
+
     # -- what comes in ------------------------------------------------------------------------------------------------------------
 
     def _on_shard(self, shard: Shard, prefix: int, message: Msg) -> None:
@@ -151,9 +162,10 @@ class NatsExchange:
             self._on_call(shard, message)
 
     async def _on_unmapped(self, message: Msg) -> None:
-        self._on_ask(message, message.subject.split(".")[2:])
+        self._on_ask(message, message.subject.split(".")[2:], alone=True)
 
-    def _on_ask(self, message: Msg, tokens: list[str]) -> None:
+    def _on_ask(self, message: Msg, tokens: list[str], *, alone: bool = False) -> None:
+        """alone: nobody else has got this message (a queue group)."""
         self._asks += 1
         reply_to = message.reply
         meta = False
@@ -172,6 +184,7 @@ class NatsExchange:
                 command_id=CommandId(explicit or self._made_up_id(reply_to, now_us)), explicit=explicit is not None,
                 received_at_us=now_us, correlation_id=headers.correlation_id, causation_id=headers.causation_id,
                 traceparent=headers.traceparent, deadline_ms=deadline_ms,
+                copied_since_us=now_us if self._copies and explicit is None else 0,
             )  # fmt: skip
         except ActorError as error:
             self._reply(reply_to, None, meta, Reply(error=error))
@@ -179,7 +192,7 @@ class NatsExchange:
         reply = partial(self._reply, reply_to, command, meta)
         shard = self._shards.get(self.shard_of(command.stream))
         if shard is None or shard.lost:
-            self.forward(command, reply)
+            self._forward(command, reply, copied=not alone)
         else:
             shard.receive(command, reply)
 
@@ -305,12 +318,20 @@ class NatsExchange:
         return await self._ask(envelope, deadline_ms)
 
     def forward(self, command: Command, reply: ReplyTo) -> None:
+        self._forward(command, reply, copied=True)
+
+    def _forward(self, command: Command, reply: ReplyTo, *, copied: bool) -> None:
+        """copied: what reached us reached the other owner too, or will (S5)."""
         self._forwarded += 1
+        copied_since_us = command.copied_since_us
+        if copied and not command.explicit and not copied_since_us:
+            copied_since_us = command.received_at_us
         deadline_ms = command.deadline_ms or self._clock.wall_us() // 1_000 + int(ASK_DEADLINE_S * 1_000)
         envelope = Envelope(
             kind="ask", stream=command.stream, method=command.method, args=command.args, command_id=command.command_id,
             explicit=True, sender=command.sender, causation_id=command.causation_id, correlation_id=command.correlation_id,
             traceparent=command.traceparent, deadline_ms=deadline_ms, chain=command.chain, time=command.time,
+            copied_since_us=copied_since_us,
         )  # fmt: skip
 
         async def relay() -> None:

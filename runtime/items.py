@@ -14,8 +14,8 @@ class Item:
     """One command in a mailbox, and everybody who waits for its answer."""
 
     __slots__ = (
-        "after", "arguments", "attempts", "cancelled", "closing", "command", "from_inbox", "method", "received_time", "replies", "reply",
-        "stored", "timers", "timers_gone", "unknown",
+        "after", "arguments", "attempts", "base", "cancelled", "closing", "command", "doubtful", "from_inbox", "method", "received_time",
+        "replies", "reply", "stored", "timers", "timers_gone", "unknown",
     )  # fmt: skip
 
     def __init__(
@@ -31,6 +31,10 @@ class Item:
         self.stored = stored
         """The status its inbox row has already: QUEUED for a tell, RUNNING for the open turn of a crash, None without a row."""
         self.attempts = 0
+        self.base = 0
+        """The version upon which its last append was made."""
+        self.doubtful = command.copied_since_us > 0
+        """It may have been done, and has no inbox row that would tell: look it up first."""
         self.unknown = False
         """An append of it had an unknown outcome: it may have been done."""
         self.cancelled = False

@@ -300,7 +300,8 @@ class Node:
         await shard.load()
         seat.handler = self._exchange.serve(shard)
         shard.start()
-        seat.release_buffer()
+        with self._exchange.copies():
+            seat.release_buffer()
         self._pull_tells(number, seat, shard)
         self._exchange.announce({"op": "taken", "shard": number, "worker": self._config.worker})
         log.info("shard_taken", shard=number, epoch=ownership.epoch)

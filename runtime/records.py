@@ -63,8 +63,7 @@ def entry_of(stream: StreamId, item: Item, status: InboxStatus, reply: bytes | N
         stream=stream,
         command_id=command.command_id,
         method=command.method,
-        # Nobody can repeat a command whose id we made up, so its arguments need no hash, unless it may run again after a crash.
-        args_hash=item.args_hash() if explicit or is_open else "",
+        args_hash=item.args_hash(),
         status=status,
         args=command.args if is_open else None,
         reply=reply,
@@ -109,7 +108,7 @@ def conflict_error(stream: StreamId, conflict: Conflict) -> ActorError:
 
 def remembered_error(item: Item, entry: InboxEntry) -> ActorError | None:
     """How the command of `entry` ended for the caller of `item`, who repeats its id; None = with the reply that it holds (S24)."""
-    # Without a hash the id was made up by us, so the row can only be this command's own.
+    # Without a hash, in older logs, the id was made up by us, so the row can only be this command's own.
     if entry.method != item.method.name or (entry.args_hash and entry.args_hash != item.args_hash()):
         return IdReused(f"{entry.command_id} is the id of another command to {entry.stream}", command_id=entry.command_id)
     return None if entry.code is None else error_from_body(entry.reply or b"{}")

@@ -261,7 +261,7 @@ class Shard:
             self._reconciling = None
         for entry in entries:
             cell = self.cells.get(entry.stream)
-            if cell is None or not cell.knows(entry.command_id):
+            if cell is None or cell.under_way(entry.command_id) is None:
                 self.deliver(entry)
         self._carry([row for row in rows if (row.sender, row.entry.receiver, row.incarnation, row.n) not in self._outbox])
         self.timers.set(timer for timer in timers if not self.timers.knows(timer))
@@ -330,7 +330,7 @@ class Shard:
             for send in replies:
                 send(reply)
 
-        self.exchange.forward(msgspec.structs.replace(item.command, explicit=True), answer)
+        self.exchange.forward(item.command, answer)
 
     def superseded(self) -> None:
         """Another owner has taken this shard: decide nothing more (I-5)."""

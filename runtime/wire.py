@@ -47,7 +47,7 @@ class Envelope(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     """One message between workers; compact, because headers cost nats-py more than half of its throughput (limits.md 3).
 
     kind: ask = a command with `reply` as its reply subject; send = an outbox row; ack, gap = answers to a send, for the sender's shard;
-    in an ack or gap `n` is the number that was committed, or that is missing.
+    in an ack or gap `n` is the number that was committed, or that is missing. copied_since_us: as in `Command`.
     """
 
     kind: str
@@ -66,13 +66,14 @@ class Envelope(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     time: int = 0
     n: int = 0
     incarnation: str = ""
+    copied_since_us: int = 0
 
     def command(self, now_us: int) -> Command:
         return Command(
             stream=StreamId(self.stream), method=self.method, args=self.args, command_id=CommandId(self.command_id),
             explicit=self.explicit, received_at_us=now_us, sender=self.sender, causation_id=self.causation_id,
             correlation_id=self.correlation_id, traceparent=self.traceparent, deadline_ms=self.deadline_ms, chain=self.chain,
-            time=self.time,
+            time=self.time, copied_since_us=self.copied_since_us,
         )  # fmt: skip
 
 

@@ -277,3 +277,21 @@ async def test_arrivals_groups_and_acknowledgements_share_one_transaction(log: L
     assert entry is not None
     assert entry.status is InboxStatus.DONE
     assert await store.unsent() == []
+
+
+async def test_s18_what_a_command_without_an_inbox_row_did_is_found_among_its_events(log: LogUnderTest) -> None:
+    """Within the bounds given: after a version, since a logical time; of that stream and that id only."""
+    store = await log.shard()
+    for version in range(3):
+        log.clock.advance(1.0)
+        await append_one(store, A, version, deposited(), command_id=f"c{version + 1}")
+    await append_one(store, B, 0, deposited(), command_id="elsewhere")
+    first, last = CommandId("c1"), CommandId("c3")
+    assert await store.did(A, first)
+    assert await store.did(A, last, after=2, since=START_US + 3_000_000)
+    assert not await store.did(A, last, after=3)
+    assert not await store.did(A, first, after=1)
+    assert not await store.did(A, first, since=START_US + 2_000_000)
+    assert not await store.did(A, CommandId("elsewhere"))
+    assert not await store.did(B, first)
+    assert not await store.did(stream_in(0, SHARDS, "nobody"), first)
