@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from events.appending import TIME_DIGITS
 from events.envelope import RecordedEvent
 from events.ids import CommandId, EventId, Position, StreamId, parse_stream_id, shard_of
-from events.limits import PAGE_EVENTS_MAX
-from events.store import Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo
+from events.limits import PAGE_EVENTS_MAX, SELECT_ROWS_MAX
+from events.selection import Selected, Selection, matches
+from events.store import Format, Head, InboxEntry, InboxStatus, ShardInfo, Snapshot, StreamInfo, UnderWay
 
 if TYPE_CHECKING:
     from events.store_memory import MemoryLog, MemoryShardContent
@@ -34,6 +35,31 @@ class MemoryLogReader:
         events = self._log.content(shard).events
         end = len(events) if before is None else min(len(events), max(0, before - 1))
         return events[max(0, end - _page(limit)) : end][::-1]
+
+    async def select(
+        self, shard: int, wanted: Selection, *, after: int = 0, before: int | None = None, limit: int = 1_000, backwards: bool = False
+    ) -> Selected:
+        events = self._log.content(shard).events
+        last = len(events) if before is None else min(len(events), before - 1)
+        low = max(after, last - SELECT_ROWS_MAX) if backwards else after
+        high = last if backwards else min(last, after + SELECT_ROWS_MAX)
+        found: list[RecordedEvent] = []
+        for event in reversed(events[low:high]) if backwards else events[low:high]:
+            if matches(wanted, event):
+                found.append(event)
+                if len(found) == max(1, _page(limit)):
+                    return Selected(events=found, upto=event.position, end=False)
+        end = low <= after if backwards else high >= last
+        return Selected(events=found, upto=low + 1 if backwards else max(after, high), end=end)
+
+    async def under_way(self, shard: int) -> UnderWay:
+        content = self._log.content(shard)
+        return UnderWay(
+            commands=[entry for entry in content.inbox.values() if entry.status in (InboxStatus.QUEUED, InboxStatus.RUNNING)],
+            sends=[content.outbox[key] for key in sorted(content.outbox)],
+            timers=sorted(content.timers.values(), key=lambda timer: (timer.due_us, timer.stream, timer.timer_id)),
+            waits=sorted(content.waits.values(), key=lambda wait: (wait.opened_at_us, wait.stream, wait.wait_id)),
+        )
 
     async def head(self, stream: StreamId) -> Head | None:
         return self._of(stream).head(stream)

@@ -18,8 +18,10 @@ from events.ids import CommandId, EventId, Position, StreamId, parse_stream_id, 
 from events.limits import READERS_PER_SHARD
 from events.log_directory import LogIdentity, check_identity, read_identity, shard_path
 from events.schema import file_version
+from events.selection import Selected, Selection
+from events.selection_sqlite import read_selected
 from events.sqlite_library import SqliteConnection, SqliteError, close_connection, connect, on_thread, open_reader, translated
-from events.store import Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo
+from events.store import Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo, UnderWay
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -129,6 +131,14 @@ class SqliteLogReader:
 
     async def read_last(self, shard: int, *, before: int | None = None, limit: int = 50) -> Sequence[RecordedEvent]:
         return await self._shard(shard).run(reads.read_last, shard, before, limit)
+
+    async def select(
+        self, shard: int, wanted: Selection, *, after: int = 0, before: int | None = None, limit: int = 1_000, backwards: bool = False
+    ) -> Selected:
+        return await self._shard(shard).run(read_selected, shard, wanted, after, before, limit, backwards)
+
+    async def under_way(self, shard: int) -> UnderWay:
+        return await self._shard(shard).run(reads.read_under_way, shard)
 
     async def head(self, stream: StreamId) -> Head | None:
         return await self._shard(self._of(stream)).run(reads.read_head, stream)

@@ -28,7 +28,7 @@ from events.rows import (
     wait_entry,
 )
 from events.sqlite_library import SqliteConnection
-from events.store import Format, Head, InboxEntry, PendingSend, ShardInfo, Snapshot, StreamInfo, TimerEntry, WaitEntry
+from events.store import Format, Head, InboxEntry, PendingSend, ShardInfo, Snapshot, StreamInfo, TimerEntry, UnderWay, WaitEntry
 
 T = TypeVar("T")
 
@@ -354,6 +354,21 @@ def read_timers(connection: SqliteConnection, shard: int) -> tuple[list[TimerEnt
 def read_waits(connection: SqliteConnection, shard: int) -> tuple[list[WaitEntry], list[str]]:
     """`ShardStore.waits`, and the damages met."""
     return _sound(connection, shard, f"{SELECT_WAITS} ORDER BY opened_at_us, stream, wait_id", wait_entry)
+
+
+def read_under_way(connection: SqliteConnection, shard: int) -> UnderWay:
+    """`LogReader.under_way`."""
+
+    def read() -> UnderWay:
+        commands, damaged = read_unfinished(connection, shard)
+        sends, damaged_sends = read_unsent(connection, shard)
+        timers, damaged_timers = read_timers(connection, shard)
+        waits, damaged_waits = read_waits(connection, shard)
+        damages = [*damaged, *damaged_sends, *damaged_timers, *damaged_waits]
+        return UnderWay(commands=commands, sends=sends, timers=timers, waits=waits, damages=damages)
+
+    found: UnderWay = in_snapshot(connection, read)
+    return found
 
 
 def read_snapshot(connection: SqliteConnection, stream: StreamId) -> Snapshot | None:

@@ -12,6 +12,7 @@ import msgspec
 
 from events.envelope import MAIN_BRANCH, NewEvent, RecordedEvent
 from events.ids import CommandId, EventId, Position, StreamId, Version
+from events.selection import Selected, Selection
 
 
 class InboxStatus(StrEnum):
@@ -255,6 +256,16 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     status: str
 
 
+class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
+    """Commands that are queued or running, sends to other shards without acknowledgement, timers and open waits of one shard."""
+
+    commands: Sequence[InboxEntry]
+    sends: Sequence[PendingSend]
+    timers: Sequence[TimerEntry]
+    waits: Sequence[WaitEntry]
+    damages: Sequence[str] = ()
+
+
 class ShardStore(Protocol):
     """The one writer of one shard. Not safe for concurrent calls: `group_commit.GroupCommit` is the only caller of
     `append`."""
@@ -378,6 +389,22 @@ class LogReader(Protocol):
 
     async def read_last(self, shard: int, *, before: int | None = None, limit: int = 50) -> Sequence[RecordedEvent]:
         """The last `limit` events of a shard with position < `before` (None = the end), newest first."""
+        ...
+
+    async def select(
+        self, shard: int, wanted: Selection, *, after: int = 0, before: int | None = None, limit: int = 1_000, backwards: bool = False
+    ) -> Selected:
+        """The events of a shard that `wanted` lets through, with after < position < before, at most `limit`, oldest first.
+
+        One short read: it ends after SELECT_ROWS_MAX positions, found or not, and `Selected.upto` says where to go on.
+
+        Args:
+            backwards: newest first; go on with ``before=upto``.
+        """
+        ...
+
+    async def under_way(self, shard: int) -> "UnderWay":
+        """What the shard has yet to do; damaged rows are named in it (as `ShardStore.unfinished`)."""
         ...
 
     async def head(self, stream: StreamId) -> Head | None: ...

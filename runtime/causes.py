@@ -13,12 +13,11 @@ import msgspec
 from actors.journal import TURN_ENDS, TURN_STARTED
 from events.envelope import Kind, RecordedEvent
 from events.ids import CommandId, EventId, StreamId
+from events.selection import OUTSIDE, correlated
 from events.store import LogReader
-from runtime.inspection import merged, positions_at
+from runtime.merging import merged
 
 _LABEL_CHARACTERS_MAX: Final = 80
-OUTSIDE: Final = "client"
-"""How a diagram names whoever is no actor."""
 
 
 class TurnNode(msgspec.Struct, kw_only=True):
@@ -49,10 +48,9 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     roots: list[TurnNode]
 
 
-async def trace(reader: LogReader, correlation_id: str, *, after_us: int | None = None) -> Trace:
-    """Everything that has `correlation_id`. Reads the whole log, since it has no index by correlation; `after_us` skips its beginning."""
-    start = {} if after_us is None else await positions_at(reader, after_us)
-    events = [event async for event in merged(reader, after=start) if event.correlation_id == correlation_id]
+async def trace(reader: LogReader, correlation_id: str) -> Trace:
+    """Everything that has `correlation_id`: one look through the whole log, which has no index by it."""
+    events = [event async for event in merged(reader, correlated(correlation_id))]
     return Trace(correlation_id=correlation_id, events=events, roots=await cause_tree(reader, events))
 
 

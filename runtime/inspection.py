@@ -1,14 +1,12 @@
-"""The read side of a log: merged order, states of the past, differences, verification of states. No NATS, no files: a `LogReader`.
+"""The read side of a log: events by name, states of the past, differences, verification of states. No NATS, no files: a `LogReader`.
 
 Everything here is the same for the command line on files, for ``cue.log`` and for tests. What needs the code of actors says so where it has
 none, and shows events instead (S32).
 """
 
-import heapq
 import re
 import string
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,131 +20,12 @@ from events.envelope import RecordedEvent
 from events.errors import CorruptLogError, CuebookError
 from events.ids import Position, StreamId, parse_stream_id
 from events.store import LogReader, Snapshot, StreamInfo
-from runtime.filters import EVERYTHING, Filter
+from runtime.merging import merged, positions_at
 from runtime.open_turns import OpenTurn, OpenTurns
 from runtime.recovery import fold
 
-Positions = Mapping[int, int]
-"""A place in the whole log: the last position seen per shard. A shard that is not named counts from its start."""
-_MERGE_PAGE: Final = 256
 _PLACE: Final = re.compile(r"(\d{1,4}):(\d{1,18})")
 _FOLD_PAGE: Final = 1_000
-
-
-# -- the merged order (S30) ---------------------------------------------------------------------------------------------------------------
-
-
-async def head(reader: LogReader) -> dict[int, int]:
-    """The newest position of every shard."""
-    return {shard: int((await reader.info(shard)).position) for shard in range(reader.shards)}
-
-
-class _Cursor:
-    """One shard of a merge: a page at a time, forwards from `at` or backwards from below it."""
-
-    def __init__(self, reader: LogReader, shard: int, at: int, end: int, *, backwards: bool) -> None:
-        self._reader = reader
-        self._shard = shard
-        self._at = at
-        self._end = end
-        self._backwards = backwards
-        self._page: deque[RecordedEvent] = deque()
-
-    async def next(self) -> RecordedEvent | None:
-        if not self._page:
-            if self._backwards:
-                self._page.extend(await self._reader.read_last(self._shard, before=self._at, limit=_MERGE_PAGE))
-            elif self._at < self._end:
-                self._page.extend(await self._reader.read(self._shard, after=self._at, limit=_MERGE_PAGE))
-        if not self._page:
-            return None
-        event = self._page.popleft()
-        self._at = event.position
-        return event if self._backwards or event.position <= self._end else None
-
-
-async def merged(
-    reader: LogReader, *, after: Positions | None = None, upto: Positions | None = None
-) -> AsyncGenerator[RecordedEvent, None]:
-    """Events of all shards in the order (logical time, shard, position), a page per shard in memory (S30).
-
-    Ends at `upto`, by default where the shards end at the call. What a running owner commits later may belong before the last ones seen: to
-    go on without losing any, call again with the positions of what was seen, not with a time.
-
-    Args:
-        after: open lower bounds. upto: closed upper bounds.
-    """
-    after, upto = after or {}, await head(reader) if upto is None else upto
-    cursors = [_Cursor(reader, shard, after.get(shard, 0), upto.get(shard, 0), backwards=False) for shard in range(reader.shards)]
-    heap: list[tuple[int, int, int, RecordedEvent]] = []
-    for cursor in cursors:
-        if (event := await cursor.next()) is not None:
-            heap.append((event.time, event.shard, event.position, event))
-    heapq.heapify(heap)
-    while heap:
-        event = heap[0][3]
-        yield event
-        following = await cursors[event.shard].next()
-        if following is None:
-            heapq.heappop(heap)
-        else:
-            heapq.heapreplace(heap, (following.time, following.shard, following.position, following))
-
-
-async def merged_backwards(reader: LogReader) -> AsyncGenerator[RecordedEvent, None]:
-    """The reverse of `merged`, from the end of the log."""
-    tops = await head(reader)
-    cursors = [_Cursor(reader, shard, tops[shard] + 1, 0, backwards=True) for shard in range(reader.shards)]
-    heap: list[tuple[int, int, int, RecordedEvent]] = []
-    for cursor in cursors:
-        if (event := await cursor.next()) is not None:
-            heap.append((-event.time, -event.shard, -event.position, event))
-    heapq.heapify(heap)
-    while heap:
-        event = heap[0][3]
-        yield event
-        following = await cursors[event.shard].next()
-        if following is None:
-            heapq.heappop(heap)
-        else:
-            heapq.heapreplace(heap, (-following.time, -following.shard, -following.position, following))
-
-
-async def positions_at(reader: LogReader, at_us: int) -> dict[int, int]:
-    """Positions after which everything has a logical time >= `at_us`: a binary search per shard, since time grows with position."""
-    found: dict[int, int] = {}
-    for shard, top in (await head(reader)).items():
-        low, high = 0, top
-        while low < high:
-            middle = (low + high) // 2
-            page = await reader.read(shard, after=middle, limit=1)
-            if page and page[0].time < at_us:
-                low = page[0].position
-            else:
-                high = middle
-        found[shard] = low
-    return found
-
-
-async def last(reader: LogReader, wanted: Filter = EVERYTHING, limit: int = 50) -> list[RecordedEvent]:
-    """The newest `limit` events that `wanted` lets through, oldest first."""
-    found: list[RecordedEvent] = []
-    async for event in merged_backwards(reader):
-        if len(found) >= limit or (wanted.after_us is not None and event.time < wanted.after_us):
-            break
-        if wanted.matches(event):
-            found.append(event)
-    return found[::-1]
-
-
-async def matching(reader: LogReader, wanted: Filter = EVERYTHING) -> AsyncGenerator[RecordedEvent, None]:
-    """Every event that `wanted` lets through, in merged order."""
-    start = {} if wanted.after_us is None else await positions_at(reader, wanted.after_us)
-    async for event in merged(reader, after=start):
-        if wanted.before_us is not None and event.time >= wanted.before_us:
-            return
-        if wanted.matches(event):
-            yield event
 
 
 async def find_event(reader: LogReader, text: str) -> RecordedEvent:

@@ -3,8 +3,8 @@
 Every operation reads committed rows only and answers one page; ``next`` of a reply is what to send as ``after`` for the next page, null at
 the end. Events leave in the one record shape.
 
-  read     {stream, after: version} | {shard, after: position} | {positions: {shard: position}, filter}
-                                         -> {events, next, positions}
+  read     {stream, after: version} | {shard, after: position, before, backwards} | {positions: {shard: position}}; {filter, limit}
+                                         -> {events, next, positions}; backwards: newest first, `next` is the next page's `before`
   state    {stream, version}             -> {stream, version, head, state, state_hash, note}
   diff     {stream, from, to}            -> {stream, from_version, to_version, patch, note}
   streams  {after: name, limit}          -> {streams, next}
@@ -12,7 +12,7 @@ the end. Events leave in the one record shape.
   head     {} | {stream}                 -> {positions, shards} | {stream, version, position, hash, status}
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -24,14 +24,16 @@ from events.codec import decode_strict, encode
 from events.envelope import RecordedEvent
 from events.errors import CuebookError, EncodingError, TransientError
 from events.ids import StreamId, parse_stream_id
-from events.limits import PAGE_EVENTS_MAX, REPLY_BYTES_MAX
+from events.limits import PAGE_EVENTS_MAX, REPLY_BYTES_MAX, SELECT_ROWS_MAX
+from events.selection import Selection, correlated, matches
 from events.store import LogReader
-from runtime.filters import Filter
-from runtime.inspection import diff, head, merged, positions_at, state_at
+from runtime.filters import parse_filter
+from runtime.inspection import diff, state_at
+from runtime.merging import Merge, head
 
 PAGE_BYTES_MAX: Final = REPLY_BYTES_MAX - 64 * 1024
-SCANNED_MAX: Final = 20_000
-"""A filtered page ends after so many events were looked at, found or not: one short read (S31), never the whole log at once."""
+SCANNED_MAX: Final = SELECT_ROWS_MAX
+"""A filtered page ends after about so many events were looked at, found or not: one short read (S31), never the whole log at once."""
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=PAGE_EVENTS_MAX)]
 Natural = Annotated[int, msgspec.Meta(ge=0)]
@@ -44,6 +46,8 @@ class Read(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     stream: str | None = None
     shard: Natural | None = None
     after: Natural = 0
+    before: Natural | None = None
+    backwards: bool = False
     positions: Places | None = None
     filter: str = ""
     limit: Count = 100
@@ -133,46 +137,43 @@ class LogService:
     async def _read(self, given: Read) -> Page:
         if sum(value is not None for value in (given.stream, given.shard, given.positions)) > 1:
             raise BadPayload("read: give one of stream, shard and positions", field="stream")
-        wanted = Filter(given.filter, now_us=self._clock.wall_us())
+        wanted = parse_filter(given.filter, now_us=self._clock.wall_us())
         if given.stream is not None:
-            stream = _stream(given.stream)
-            page = await self._reader.read_stream(stream, after=given.after, limit=given.limit)
-            kept, taken = _fitting(page, wanted, given.limit)
-            return Page(events=kept, next=page[taken - 1].version if taken < len(page) or len(page) == given.limit else None)
+            page = await self._reader.read_stream(_stream(given.stream), after=given.after, limit=given.limit)
+            kept, taken = _fitting([event for event in page if matches(wanted, event)], given.limit)
+            ends = taken and len(page) < given.limit
+            return Page(events=kept, next=None if ends else (page if taken else kept)[-1].version)
         if given.shard is not None:
-            if given.shard >= self._reader.shards:
-                raise BadPayload(f"read: the log has shards 0 to {self._reader.shards - 1}", field="shard")
-            page = await self._reader.read(given.shard, after=given.after, limit=given.limit)
-            kept, taken = _fitting(page, wanted, given.limit)
-            return Page(events=kept, next=page[taken - 1].position if taken < len(page) or len(page) == given.limit else None)
-        start = dict(given.positions or {})
-        if not start and wanted.after_us is not None:
-            start = await positions_at(self._reader, wanted.after_us)
-        return await self._scan(start, wanted.matches, given.limit, wanted.before_us)
+            return await self._shard_page(given.shard, wanted, given)
+        return await self._scan(dict(given.positions or {}), wanted, given.limit)
+
+    async def _shard_page(self, shard: int, wanted: Selection, given: Read) -> Page:
+        if shard >= self._reader.shards:
+            raise BadPayload(f"read: the log has shards 0 to {self._reader.shards - 1}", field="shard")
+        found = await self._reader.select(
+            shard, wanted, after=given.after, before=given.before, limit=given.limit, backwards=given.backwards
+        )
+        kept, all_fit = _fitting(found.events, given.limit)
+        return Page(events=kept, next=kept[-1].position if not all_fit else None if found.end else found.upto)
 
     async def _trace(self, given: Trace) -> Page:
-        return await self._scan(dict(given.positions or {}), lambda event: event.correlation_id == given.correlation_id, given.limit)
+        return await self._scan(dict(given.positions or {}), correlated(given.correlation_id), given.limit)
 
-    async def _scan(self, start: dict[int, int], wanted: Callable[[RecordedEvent], bool], limit: int, before_us: int | None = None) -> Page:
+    async def _scan(self, start: dict[int, int], wanted: Selection, limit: int) -> Page:
         """One page of the merged order."""
         if any(shard >= self._reader.shards for shard in start):
             raise BadPayload(f"the log has shards 0 to {self._reader.shards - 1}", field="positions")
-        place = dict(start)
+        merge = Merge(self._reader, wanted, after=start, looked_max=SCANNED_MAX)
         kept: list[RecordedEvent] = []
-        size = scanned = 0
-        events: AsyncIterator[RecordedEvent] = merged(self._reader, after=start)
-        async for event in events:
-            if before_us is not None and event.time >= before_us:
-                break
-            fits = wanted(event)
-            size += _size(event) if fits else 0
-            if scanned >= SCANNED_MAX or (fits and kept and (len(kept) >= limit or size > PAGE_BYTES_MAX)):
+        place, size = start, 0
+        while (event := await merge.next()) is not None:
+            size += _size(event)
+            if kept and (len(kept) >= limit or size > PAGE_BYTES_MAX):
                 return Page(events=kept, next=place, positions=place)
-            scanned += 1
-            place[event.shard] = event.position
-            if fits:
-                kept.append(event)
-        return Page(events=kept, next=None, positions=place)
+            kept.append(event)
+            place = start | merge.places()
+        place = start | merge.places()
+        return Page(events=kept, next=place if merge.stopped else None, positions=place)
 
     async def _state(self, given: State) -> Any:
         return await state_at(self._reader, self._registry, _stream(given.stream), given.version)
@@ -216,15 +217,13 @@ def _size(event: RecordedEvent) -> int:
     return len(bytes(event.payload)) + 1_024 + 4 * (len(event.summary or "") + len(event.error or ""))
 
 
-def _fitting(page: Any, wanted: Filter, limit: int) -> tuple[list[RecordedEvent], int]:
-    """The events of `page` that are wanted and fit one reply, and how many were looked at."""
+def _fitting(events: Sequence[RecordedEvent], limit: int) -> tuple[list[RecordedEvent], bool]:
+    """As many of `events` as fit one reply, and whether those are all."""
     kept: list[RecordedEvent] = []
     size = 0
-    for index, event in enumerate(page):
-        if not wanted.matches(event):
-            continue
+    for event in events:
         size += _size(event)
         if kept and (size > PAGE_BYTES_MAX or len(kept) >= limit):
-            return kept, index
+            return kept, False
         kept.append(event)
-    return kept, len(page)
+    return kept, True

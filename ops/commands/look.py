@@ -16,9 +16,9 @@ from ops.settings import Settings
 
 if TYPE_CHECKING:
     from events.envelope import RecordedEvent
+    from events.selection import Selection
     from events.store import LogReader
     from runtime.causes import TurnNode
-    from runtime.filters import Filter
 
 Term = Annotated[
     str,
@@ -39,7 +39,7 @@ def log(
 
     Example: cuebook log actor:account/42 -type:step.* after:1h -n 0
     """
-    from runtime.inspection import last, matching
+    from runtime.merging import last, merged
 
     settings, wanted, printer = common.load().settings, _filter(terms), EventPrinter(json=common.json)
 
@@ -49,7 +49,7 @@ def log(
                 for event in await last(reader, wanted, n):
                     printer.print(event)
                 return
-            async with aclosing(matching(reader, wanted)) as events:
+            async with aclosing(merged(reader, wanted)) as events:
                 async for event in events:
                     printer.print(event)
 
@@ -65,10 +65,9 @@ def tail(
 
     Example: cuebook tail type:account.* --from 5m
     """
-    from runtime.filters import Filter
+    from runtime.filters import filter_text
 
     settings = common.load().settings
-    text = _text(terms)
     wanted = _filter(terms)
     printer = EventPrinter(json=common.json)
     if not is_up(settings):
@@ -79,11 +78,8 @@ def tail(
     async def main() -> None:
         async with open_client(settings) as cue:
             positions, since_us = await _start(cue.log, from_)
-            shown = f"{text} after:{_iso(since_us)}" if since_us is not None else text
-            # Durations mean the time of the call, however long this follows.
-            if wanted.after_us is not None:
-                shown = f"{shown} after:{_iso(wanted.after_us)}"
-            Filter(shown)
+            # As times, not durations: they mean the time of the call, however long this follows.
+            shown = filter_text(_since(wanted, since_us))
             async with aclosing(cue.follow(positions, filter=shown, on_gap=progress)) as events:
                 async for event in events:
                     printer.print(event)
@@ -91,9 +87,9 @@ def tail(
     event_loop.run(main())
 
 
-async def _recorded(settings: Settings, wanted: "Filter", from_: str | None, printer: EventPrinter) -> None:
+async def _recorded(settings: Settings, wanted: "Selection", from_: str | None, printer: EventPrinter) -> None:
     """What `tail` prints where nothing runs: what is there already, from the place asked for."""
-    from runtime.inspection import last, merged, positions_at
+    from runtime.merging import last, merged
 
     async with open_log(settings) as reader:
         if from_ is None:
@@ -107,12 +103,13 @@ async def _recorded(settings: Settings, wanted: "Filter", from_: str | None, pri
             return msgspec.json.decode(await LogService(reader, None).handle(operation, msgspec.json.encode(arguments)))
 
         positions, since_us = await _start(ask, from_)
-        if since_us is not None:
-            positions = await positions_at(reader, since_us) | positions
-        async with aclosing(merged(reader, after=positions)) as events:
+        async with aclosing(merged(reader, _since(wanted, since_us), after=positions)) as events:
             async for event in events:
-                if wanted.matches(event):
-                    printer.print(event)
+                printer.print(event)
+
+
+def _since(wanted: "Selection", since_us: int | None) -> "Selection":
+    return wanted if since_us is None else msgspec.structs.replace(wanted, after_us=max(since_us, wanted.after_us or since_us))
 
 
 async def _start(ask: Any, from_: str | None) -> tuple[dict[int, int], int | None]:
@@ -312,13 +309,13 @@ def _text(terms: tuple[str, ...]) -> str:
     return " ".join(shlex.quote(term) if " " in term and '"' not in term else term for term in terms)
 
 
-def _filter(terms: tuple[str, ...]) -> "Filter":
+def _filter(terms: tuple[str, ...]) -> "Selection":
     from actors.errors import BadPayload
     from events.clock import SystemClock
-    from runtime.filters import Filter
+    from runtime.filters import parse_filter
 
     try:
-        return Filter(_text(terms), now_us=SystemClock().wall_us())
+        return parse_filter(_text(terms), now_us=SystemClock().wall_us())
     except BadPayload as error:
         raise CommandError(error.message, next_step="for example: type:account.* -kind:step after:5m", code=Exit.USAGE) from error
 
@@ -332,9 +329,3 @@ def _moment(text: str) -> int:
         return moment_us(text, SystemClock().wall_us())
     except BadPayload as error:
         raise CommandError(error.message, next_step="--from 5m, start or SHARD:POSITION", code=Exit.USAGE) from error
-
-
-def _iso(at_us: int) -> str:
-    from runtime.wire import iso_time
-
-    return iso_time(at_us)

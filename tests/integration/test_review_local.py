@@ -18,8 +18,9 @@ from actors.tools.report_json import read_json
 from events.envelope import RecordedEvent
 from events.reader_sqlite import SqliteLogReader
 from ops.team_app import app
-from runtime.inspection import matching, verify_states
+from runtime.inspection import verify_states
 from runtime.local import LocalRuntime, local_runtime
+from runtime.merging import merged
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -67,7 +68,7 @@ async def review(runtime: LocalRuntime, root: Path, out: Path, **arguments: Any)
 async def recorded(data: Path) -> list[RecordedEvent]:
     reader = await SqliteLogReader.open(data)
     try:
-        return [event async for event in matching(reader)]
+        return [event async for event in merged(reader)]
     finally:
         await reader.close()
 

@@ -16,23 +16,18 @@ from events.reader_sqlite import SqliteLogReader
 from ops.examples.bank import Account, AccountActor, app
 from runtime import causes
 from runtime.app import App
-from runtime.filters import Filter
+from runtime.filters import parse_filter
 from runtime.inspection import (
     LiveState,
     diff,
     find_event,
-    head,
-    last,
-    matching,
-    merged,
-    merged_backwards,
-    positions_at,
     state_at,
     streams,
     verify_state,
     verify_states,
 )
 from runtime.local import local_runtime
+from runtime.merging import head, last, merged, merged_backwards, positions_at
 
 A, B = StreamId("account/a"), StreamId("account/b")
 
@@ -83,13 +78,13 @@ async def test_positions_at_a_time_split_the_log_exactly_there(tmp_path: Path) -
 
 async def test_last_gives_the_newest_matching_ones_oldest_first(tmp_path: Path) -> None:
     async with log_of(tmp_path) as reader:
-        wanted = Filter("actor:account/a type:account.*")
-        everything = [event async for event in matching(reader, wanted)]
+        wanted = parse_filter("actor:account/a type:account.*")
+        everything = [event async for event in merged(reader, wanted)]
         assert await last(reader, wanted, 7) == everything[-7:]
         assert len(everything) == 66
-        since = Filter("actor:account/a type:account.* after:0s", now_us=everything[-3].time)
+        since = parse_filter("actor:account/a type:account.* after:0s", now_us=everything[-3].time)
         assert await last(reader, since, 50) == everything[-3:]
-        assert [event async for event in matching(reader, since)] == everything[-3:]
+        assert [event async for event in merged(reader, since)] == everything[-3:]
 
 
 async def test_a_state_of_the_past_is_the_fold_up_to_there(tmp_path: Path) -> None:

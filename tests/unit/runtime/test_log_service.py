@@ -16,9 +16,9 @@ from events.reader_sqlite import SqliteLogReader
 from events.store import Append
 from events.store_memory import MemoryLog
 from ops.examples.bank import app
-from runtime.inspection import merged
 from runtime.local import local_runtime
 from runtime.log_service import OPERATIONS, LogService
+from runtime.merging import merged
 
 
 @pytest.fixture
