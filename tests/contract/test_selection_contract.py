@@ -93,7 +93,7 @@ async def test_every_term_of_every_field_finds_what_it_means(adapter: str, tmp_p
         await log.close()
 
 
-@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large])
 @given(asked=st.lists(st.tuples(selections, st.integers(1, 5), st.booleans()), min_size=30, max_size=60))
 def test_any_selection_is_carried_out_alike(asked: list[tuple[Selection, int, bool]], tmp_path_factory: pytest.TempPathFactory) -> None:
     async def check() -> None:
