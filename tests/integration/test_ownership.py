@@ -5,8 +5,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import nats
@@ -14,47 +13,12 @@ import nats.errors
 import pytest
 from nats.aio.client import Client
 
-from ops.nats_server import NatsServer
-from runtime.wire import Subjects
 from tests.support.checker import Asked, check, fnv1a
-from tests.support.deployment import BANK, Deployment, Process, cuebook_argv, owners, wait_until, wait_until_async
+from tests.support.deployment import Deployment, wait_until, wait_until_async
 from tests.support.wire import ask, ask_until_done
+from tests.support.workers import SHARDS, Workers, connected
 
-SHARDS = 4
 ACCOUNTS = [f"m{number}" for number in range(16)]
-
-
-class Workers:
-    """A server and workers that a test starts and stops one by one."""
-
-    def __init__(self, folder: Path) -> None:
-        self.data = folder / "data"
-        self.server = NatsServer(self.data, mappings=Subjects("cue", SHARDS).server_mappings())
-        self.running: dict[str, Process] = {}
-
-    @property
-    def log(self) -> Path:
-        return self.data / "log"
-
-    def start(self, name: str) -> Process:
-        argv = cuebook_argv("worker", "--app", BANK, "--data", str(self.data), "--name", name)
-        process = self.running[name] = Process(argv, self.data / f"{name}.txt")
-        return process
-
-    def owners(self) -> dict[int, int]:
-        return owners(self.data, SHARDS)
-
-    def shares(self) -> dict[str, int]:
-        """How many shards each worker owns, once all are owned; else nothing."""
-        found = self.owners()
-        if len(found) < SHARDS:
-            return {}
-        return {name: sum(pid == process.pid for pid in found.values()) for name, process in self.running.items()}
-
-    def stop(self) -> None:
-        for process in self.running.values():
-            process.stop()
-        self.server.stop()
 
 
 @pytest.fixture
@@ -65,15 +29,6 @@ def workers(_nats_program: None, tmp_path: Path) -> Iterator[Workers]:
         yield made
     finally:
         made.stop()
-
-
-@asynccontextmanager
-async def connected(workers: Workers) -> AsyncIterator[Client]:
-    client = await nats.connect(**workers.server.connection.nats_options())
-    try:
-        yield client
-    finally:
-        await client.close()
 
 
 class Load:

@@ -209,7 +209,7 @@ class Checker:
             if event is None:
                 self._wrong(f"{asked.stream}: {asked.command_id} was answered, but is lost")
                 continue
-            tag = "account.deposited" if asked.method == "deposit" else "account.withdrawn"
+            tag = "account.withdrawn" if asked.method in ("withdraw", "transfer") else "account.deposited"
             if (event.tag, event.payload["cents"]) != (tag, asked.cents):
                 self._wrong(
                     f"{asked.stream}: {asked.command_id} asked to {asked.method} {asked.cents}, recorded is {event.tag} {event.payload}"
