@@ -31,7 +31,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     """A request to one actor, as it came in. `chain` names the actors that wait for this ask, outermost first (S23).
 
     explicit: the caller chose the id, so that a repeat is possible. time: the sender's logical time, 0 from outside. copied_since_us: the
-    id was made up by a worker, and since then another owner may have done a copy of this command (S5); 0 = it cannot.
+    id was made up by a worker, and since then another owner may have done a copy of this command (S5); 0 = it cannot. client: names the
+    connection that asks from outside, as far as that is known; only fairness depends on it.
     """
 
     stream: StreamId
@@ -49,6 +50,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     time: int = 0
     source: str | None = None
     copied_since_us: int = 0
+    client: str = ""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,6 +27,10 @@ SUMMARY_BYTES_MAX: Final = 200
 
 # Actors.
 MAILBOX_MAX: Final = 1_024
+BYPASS_MAX: Final = 64
+LIVE_ACTORS_MAX: Final = 10_000
+LIVE_ACTORS_BUSY_MAX: Final = 100_000
+LIVE_STATE_BYTES_MAX: Final = 64 * MIB
 WAITS_PER_ACTOR_MAX: Final = 100
 CALL_CHAIN_MAX: Final = 32
 OUTBOX_PER_PAIR_MAX: Final = 10_000
@@ -41,6 +45,7 @@ ASK_DEADLINE_S: Final = 30.0
 STALL_AFTER_S: Final = 5.0
 LOOP_BLOCKED_S: Final = 15.0
 PAUSE_NOTICED_S: Final = 2.0
+PASSIVATE_AFTER_S: Final = 300.0
 DRAIN_S: Final = 30.0
 FULL_RETRY_S: Final = 1.0
 TELL_KEPT_S: Final = 3 * 24 * 3600
@@ -59,6 +64,7 @@ _RELATIONS = (
     (ARGUMENTS_BYTES_MAX + HEADERS_BYTES_MAX + PUBLISH_RESERVE_BYTES <= SERVER_PAYLOAD_BYTES_MAX, "arguments fit the server"),
     (EVENT_BYTES_MAX <= TURN_BYTES_MAX <= COMMIT_BYTES_MAX, "an event fits a turn, a turn fits a commit"),
     (MAILBOX_MAX >= COMMIT_TURNS_MAX, "one commit can be filled from one mailbox"),
+    (LIVE_ACTORS_MAX <= LIVE_ACTORS_BUSY_MAX, "idle actors go before busy ones are refused"),
     (STALL_AFTER_S < LOOP_BLOCKED_S, "a stall is seen before a blocked loop gives up its shards"),
 )
 for _holds, _what in _RELATIONS:

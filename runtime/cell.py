@@ -7,9 +7,8 @@ its mailbox holds something.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
@@ -18,41 +17,44 @@ from actors.errors import (
     ActorError,
     HandlerFailed,
     IdReused,
-    LogFull,
     NondeterminismError,
-    Overloaded,
-    Unavailable,
 )
 from actors.journal import TURN_COMPLETED, end_event, open_turn
 from actors.registry import ActorType
 from actors.turn import Turn
 from events.codec import canonical_hash
 from events.envelope import NewEvent, RecordedEvent
-from events.errors import CuebookError, LogFullError, SupersededError, TransientError
-from events.limits import FULL_RETRY_S, MAILBOX_MAX, SNAPSHOT_BYTES, SNAPSHOT_EVENTS, STATE_HASH_EVERY
-from events.store import Append, Committed, Conflict, Duplicate, InboxEntry, InboxStatus, Outcome, Snapshot
+from events.errors import CuebookError, SupersededError
+from events.limits import FULL_RETRY_S, SNAPSHOT_BYTES, SNAPSHOT_EVENTS, STATE_HASH_EVERY
+from events.store import Append, Committed, InboxEntry, InboxStatus, Snapshot
 from runtime.commits import commit_held
 from runtime.context import current_turn
-from runtime.doubt import fail_unless_done, was_done
+from runtime.doubt import was_done
 from runtime.driver import TurnDriver
 from runtime.endings import end_cancelled, fail, park, refuse
 from runtime.exchange import Reply
 from runtime.items import Item, KnownError, LostError, StaleError, first_of
-from runtime.records import append_of, conflict_error, entry_of, remembered_error, with_records
+from runtime.mailboxes import Mailbox
+from runtime.outcomes import short_outcome
+from runtime.records import append_of, entry_of, remembered_error, with_records
 from runtime.recovery import Recovered
+from runtime.supervision import make_room, recovery_failed
 
 if TYPE_CHECKING:
     from runtime.shard import Shard
 
 log = structlog.get_logger("cuebook.cell")
+_NONE: Final[deque[Item]] = deque()
+"""What an idle actor has pending: never filled, because an empty deque takes 760 bytes."""
 
 
 class Cell:
     """One live actor of one shard."""
 
     __slots__ = (
-        "_paused", "_requeued", "_settled", "_snapshot_bytes", "_snapshot_version", "committed", "driver", "inflight", "item", "journal",
-        "key", "kind", "mailbox", "pending", "position", "shard", "state", "stream", "task", "time", "turn", "version",
+        "_settled", "_snapshot_bytes", "_snapshot_version", "_state_bytes", "committed", "driver", "inflight", "item", "journal", "key",
+        "kind", "mailbox", "paused", "pending", "position", "requeued", "rested_at", "shard", "state", "stream", "task", "time", "turn",
+        "version", "weight",
     )  # fmt: skip
 
     def __init__(self, shard: "Shard", kind: ActorType[Any], key: str, stream: Any) -> None:
@@ -60,9 +62,9 @@ class Cell:
         self.kind = kind
         self.key = key
         self.stream = stream
-        self.mailbox: deque[Item] = deque()
+        self.mailbox = Mailbox()
         self.inflight: dict[str, Item] = {}
-        self.pending: deque[Item] = deque()
+        self.pending = _NONE
         self.state: Any = None
         self.version = 0
         self.committed = 0
@@ -74,16 +76,24 @@ class Cell:
         self.turn: Turn | None = None
         self.driver: TurnDriver | None = None
         self._settled: asyncio.Future[None] | None = None
-        self._requeued: list[Item] = []
-        self._paused = False
+        self.requeued: list[Item] = []
+        self.paused = False
         self._snapshot_version = 0
         self._snapshot_bytes = 0
+        self._state_bytes = 0
+        self.rested_at = 0.0
+        self.weight = 0
 
     # -- arrival ------------------------------------------------------------------------------------------------------------------
 
     @property
     def idle(self) -> bool:
-        return self.task is None and not self.mailbox and not self.pending and not self._requeued
+        return self.task is None and not self.pending and not self.requeued and not len(self.mailbox)
+
+    @property
+    def state_bytes(self) -> int:
+        """What its state takes as JSON, at most: the snapshot that it was read from or written to, and the events since."""
+        return self._state_bytes + self._snapshot_bytes
 
     def receive(self, item: Item) -> None:
         """Queue `item`, or attach it to the same command under way (S24). Never blocks.
@@ -108,8 +118,8 @@ class Cell:
         if item.method.query and self.turn is not None and self.turn.journaled:
             self._answer_beside(item)
             return
-        if item.stored is None and len(self.mailbox) >= MAILBOX_MAX:
-            raise Overloaded(f"{self.stream} has {MAILBOX_MAX:,} commands waiting", retry_after_ms=100)
+        if item.stored is None and self.mailbox.full:
+            make_room(self, item)
         if command.explicit and not item.method.query:
             self.inflight[command.command_id] = item
         self.mailbox.append(item)
@@ -117,31 +127,39 @@ class Cell:
 
     def under_way(self, command_id: str) -> Item | None:
         """The command if it waits, runs or is being committed here."""
-        items = (*self.mailbox, *self.pending, *self._requeued, *([self.item] if self.item is not None else []))
+        items = (*self.mailbox, *self.pending, *self.requeued, *([self.item] if self.item is not None else []))
         return self.inflight.get(command_id) or next((item for item in items if item.command.command_id == command_id), None)
 
     def wake(self) -> None:
         if self.shard.lost:
             # Nothing is decided here any more: what still waits goes to the new owner.
-            waiting, self._requeued = [*self.mailbox, *self._requeued], []
-            self.mailbox.clear()
+            waiting, self.requeued = [*self.mailbox.take_all(), *self.requeued], []
             for item in waiting:
                 self.shard.forward(item)
-        elif self.task is None and self.mailbox:
-            self.task = self.shard.spawn(self._run(), name=f"cell {self.stream}")
+        elif self.task is None:
+            if self.mailbox.ready:
+                self.task = self.shard.spawn(self._run(), name=f"cell {self.stream}")
+            elif self.idle:
+                self._rest()
+
+    def _rest(self) -> None:
+        """Nothing to do: give back what a busy time needed, and wait for passivation."""
+        self.pending = _NONE
+        self.mailbox.trim()
+        self.shard.passivation.rested(self)
 
     # -- the loop -----------------------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         try:
-            while self.mailbox and not self.shard.lost:
-                if self._paused:
-                    self._paused = False
+            while self.mailbox.ready and not self.shard.lost:
+                if self.paused:
+                    self.paused = False
                     await asyncio.sleep(FULL_RETRY_S)
                     continue
                 if self.state is None and not await self.recover():
                     continue
-                if not self.mailbox:
+                if not self.mailbox.ready:
                     continue  # the shard was lost meanwhile
                 item = self.mailbox.popleft()
                 if item.cancelled:
@@ -171,19 +189,14 @@ class Cell:
             self.shard.superseded()
             return False
         except CuebookError as error:
-            refusal = Unavailable(f"{self.stream} cannot be recovered: {error.message}", reason=error.code, **error.fields)
-            asked = [item for item in self.mailbox if item.stored is None]
-            # Whoever asked is told; what stands in the inbox is tried again, because nobody would send it again.
-            self.mailbox = deque(item for item in self.mailbox if item.stored is not None)
-            self._paused = True
-            for item in asked:
-                self.finish(item, Reply(error=refusal))
+            recovery_failed(self, error)
             return False
         self.state = recovered.state
         self.version = self.committed = recovered.version
         self.journal = recovered.journal
         self._snapshot_version = recovered.snapshot_version
         self._snapshot_bytes = recovered.tail_bytes
+        self._state_bytes = recovered.snapshot_bytes
         return True
 
     def _answer(self, item: Item) -> None:
@@ -297,7 +310,7 @@ class Cell:
             # Nothing to record and nobody can ask again: like a query.
             self.after_what_it_saw(item, self.stand(item.reply))
             return
-        self._submit(item, self._closing_group(item, turn, turn.emitted, InboxStatus.DONE, item.reply), self._short_outcome)
+        self._submit(item, self._closing_group(item, turn, turn.emitted, InboxStatus.DONE, item.reply))
 
     async def end_journaled(
         self,
@@ -357,7 +370,7 @@ class Cell:
             if due:
                 body = self.kind.encode_state(self.state)
                 snapshot = Snapshot(stream=self.stream, version=version, state=body, shape=self.kind.shape)  # type: ignore[arg-type]
-                self._snapshot_version, self._snapshot_bytes = version, 0
+                self._snapshot_version, self._snapshot_bytes, self._state_bytes = version, 0, len(body)
             if due or version // STATE_HASH_EVERY != self.version // STATE_HASH_EVERY:
                 events = [*events[:-1], msgspec.structs.replace(events[-1], state_hash=canonical_hash(self.state))]
         # S24: nobody can repeat a command whose id we made up, so only one that the log knows already has to be ended there.
@@ -367,89 +380,31 @@ class Cell:
             self.shard.code_version, self.stream, self.version, item, events, inbox, turn.sends, snapshot, turn.timers, turn.timers_gone
         )
 
-    def _submit(self, item: Item, group: Append, on_outcome: Callable[[Item, Outcome | CuebookError], None]) -> None:
+    def _submit(self, item: Item, group: Append) -> None:
         item.base = self.version
         self.version += len(group.events)
+        if self.pending is _NONE:
+            self.pending = deque()
         self.pending.append(item)
-        self.shard.commit.submit(group, partial(on_outcome, item))
+        self.shard.commit.submit(group, partial(short_outcome, self, item))
 
     # -- outcomes -----------------------------------------------------------------------------------------------------------------
 
-    def _short_outcome(self, item: Item, outcome: Outcome | CuebookError) -> None:
-        """Called in commit order; each outcome is told apart (S18)."""
-        self.pending.popleft()
-        if isinstance(outcome, Committed):
-            self._committed(item, outcome)
-            return
-        self.state = None
-        if isinstance(outcome, Duplicate):
-            self.finish(item, self.remembered(item, outcome.entry))
-        elif isinstance(outcome, Conflict):
-            self._again_or_fail(item, conflict_error(self.stream, outcome))
-        elif isinstance(outcome, SupersededError):
-            self.shard.superseded()
-            self.shard.forward(item)
-        elif isinstance(outcome, LogFullError):
-            self._fail_or_wait(item, LogFull("the disk is full: the log is read-only until space returns", retry_after_ms=1_000))
-        elif isinstance(outcome, TransientError):
-            self._fail_or_wait(item, Unavailable(f"{self.stream}: {outcome.message}", retry_after_ms=500))
-        else:
-            # Unknown: the store looks the command id up when the group comes again, and answers Duplicate if it was done.
-            again = not item.unknown
-            item.unknown = True
-            item.doubtful = not item.command.explicit and item.stored is None
-            if again:
-                item.attempts = 0
-            self._again_or_fail(item, HandlerFailed(f"{self.stream}: {outcome.message}"))
-        for waiting, _ in item.after:
-            if self.shard.lost:
-                self.shard.forward(waiting)
-            else:
-                self._requeued.append(waiting)
-        item.after.clear()
-        self._settle_if_done()
-
-    def _committed(self, item: Item, outcome: Committed) -> None:
-        self._stands_at(outcome)
-        self.finish(item, self.stand(item.reply))
-        for waiting, reply in item.after:
-            self.finish(waiting, self.stand(reply.body, reply.error))
-        item.after.clear()
-        self.shard.committed(outcome)
-        self._settle_if_done()
-
     def recorded(self, outcome: Committed) -> None:
         """Something of the turn that holds this actor is durable."""
-        self._stands_at(outcome)
+        self.stands_at(outcome)
         self.shard.committed(outcome)
 
     def advance(self, outcome: Committed) -> None:
         self.version = outcome.version
         self.recorded(outcome)
 
-    def _again_or_fail(self, item: Item, failure: ActorError) -> None:
-        if item.attempts == 0:
-            item.attempts = 1
-            self._requeued.append(item)
-        else:
-            self._fail_or_wait(item, failure)
-
-    def _fail_or_wait(self, item: Item, failure: ActorError) -> None:
-        """Tell the caller; what stands in the inbox has none, and is tried again. "Not done" is never told of what may have been done."""
-        if item.stored is not None:
-            self._paused = True
-            self._requeued.append(item)
-        elif item.command.explicit or item.unknown:
-            self.shard.spawn(fail_unless_done(self, item, failure), name=f"look up {self.stream}")
-        else:
-            self.finish(item, Reply(error=failure))
-
-    def _settle_if_done(self) -> None:
+    def settle_if_done(self) -> None:
         if self.pending:
             return
-        if self._requeued:
-            self.mailbox.extendleft(reversed(self._requeued))
-            self._requeued.clear()
+        if self.requeued:
+            self.mailbox.extendleft(reversed(self.requeued))
+            self.requeued.clear()
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
         self.wake()
@@ -461,7 +416,7 @@ class Cell:
                 self._settled = asyncio.get_running_loop().create_future()
             await self._settled
 
-    def _stands_at(self, outcome: Committed) -> None:
+    def stands_at(self, outcome: Committed) -> None:
         self.committed, self.position, self.time = outcome.version, outcome.position, outcome.time
 
     def stand(self, body: bytes = b"null", error: ActorError | None = None) -> Reply:

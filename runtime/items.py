@@ -14,7 +14,8 @@ class Item:
     """One command in a mailbox, and everybody who waits for its answer."""
 
     __slots__ = (
-        "after", "arguments", "attempts", "base", "cancelled", "closing", "command", "doubtful", "from_inbox", "method", "received_time",
+        "after", "arguments", "attempts", "base", "cancelled", "closing", "command", "counted", "doubtful", "from_inbox", "lane", "method",
+        "received_time",
         "replies", "reply", "stored", "timers", "timers_gone", "unknown",
     )  # fmt: skip
 
@@ -30,6 +31,9 @@ class Item:
         """It came out of the inbox, and is counted there until it has ended."""
         self.stored = stored
         """The status its inbox row has already: QUEUED for a tell, RUNNING for the open turn of a crash, None without a row."""
+        self.lane: Any = None
+        """Where it waits in its mailbox, and whether it counts there as an ask: both as of when it was put in."""
+        self.counted = False
         self.attempts = 0
         self.base = 0
         """The version upon which its last append was made."""

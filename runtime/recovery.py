@@ -14,13 +14,14 @@ from events.store import Snapshot
 
 class Recovered(msgspec.Struct, kw_only=True):
     """An actor as its log says. `journal` holds the step and control events since the last ended turn; tail_bytes is what was folded
-    after the snapshot."""
+    after the snapshot, snapshot_bytes the snapshot itself."""
 
     state: Any
     version: int
     journal: list[RecordedEvent]
     snapshot_version: int
     tail_bytes: int
+    snapshot_bytes: int = 0
 
 
 def recover(kind: ActorType[Any], snapshot: Snapshot | None, events: Sequence[RecordedEvent]) -> Recovered:
@@ -35,6 +36,7 @@ def recover(kind: ActorType[Any], snapshot: Snapshot | None, events: Sequence[Re
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CorruptLogError(f"the snapshot of {snapshot.stream if snapshot else kind.name} cannot be read: {error}") from error
     found = Recovered(state=state, version=version, journal=[], snapshot_version=version, tail_bytes=0)
+    found.snapshot_bytes = 0 if snapshot is None else len(snapshot.state)
     for event in events:
         if event.version != found.version + 1:
             raise CorruptLogError(

@@ -5,6 +5,7 @@ unanswered to the new owner (S18).
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -12,7 +13,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from actors.errors import ActorError, CallCycle, DeadlinePassed, TooLarge, error_body
+from actors.errors import ActorError, CallCycle, DeadlinePassed, Overloaded, TooLarge, error_body
 from actors.registry import ActorType
 from actors.turn import Command
 from events.clock import Clock, Entropy
@@ -21,19 +22,19 @@ from events.crash_points import CrashPoint, reached
 from events.errors import AppendOutcomeUnknownError, CuebookError
 from events.group_commit import GroupCommit
 from events.ids import StreamId, parse_stream_id
-from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, CALL_CHAIN_MAX
+from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, CALL_CHAIN_MAX, LIVE_ACTORS_BUSY_MAX
 from events.store import Accepted, Append, Arrival, Committed, InboxEntry, InboxStatus, Ownership, PendingSend, ShardStore, TimerEntry
 from runtime.app import App
 from runtime.cancel import CANCEL, arguments_of, cancel_live, cancelled_before
 from runtime.cell import Cell
 from runtime.exchange import Exchange, Reply, ReplyTo
 from runtime.items import Item
+from runtime.passivation import LiveBounds, Passivation
 from runtime.recovery import Recovered, recover
 from runtime.tasks import Tasks
 from runtime.timers import Timers, arrival_of_timer
 
 log = structlog.get_logger("cuebook.shard")
-_LIVE_CELLS: Final = 10_000
 _TELLS_QUEUED: Final = 10_000
 _GAP_AGAIN_S: Final = 0.05
 
@@ -65,6 +66,8 @@ class Shard:
         entropy: Entropy,
         threads: ThreadPoolExecutor,
         on_lost: Callable[["Shard"], None],
+        *,
+        bounds: LiveBounds | None = None,
     ) -> None:
         self.number = ownership.shard
         self.epoch = ownership.epoch
@@ -74,7 +77,8 @@ class Shard:
         self.exchange = exchange
         self.clock = clock
         self.code_version = app.code_version
-        self.cells: dict[StreamId, Cell] = {}
+        self.cells: OrderedDict[StreamId, Cell] = OrderedDict()
+        self.passivation = Passivation(self.cells, bounds or LiveBounds(), clock.monotonic)
         self.lost = False
         self.draining = False
         self.commit = GroupCommit(store, self._spawn_commit)
@@ -136,7 +140,7 @@ class Shard:
         if len(command.chain) > CALL_CHAIN_MAX:
             raise CallCycle(f"more than {CALL_CHAIN_MAX} actors wait for each other", path=list(command.chain))
         arguments = method.decode(command.args)
-        self._cell(command.stream, kind).receive(Item(command, method, arguments, reply, stored))
+        self._cell(command.stream, kind, stored).receive(Item(command, method, arguments, reply, stored))
 
     def _cancel(self, stream: StreamId, command_id: str, reply: ReplyTo) -> None:
         cell = self.cells.get(stream)
@@ -148,19 +152,13 @@ class Shard:
 
         self.spawn(look_up(), name=f"cancel {stream}")
 
-    def _cell(self, stream: StreamId, kind: ActorType[Any]) -> Cell:
+    def _cell(self, stream: StreamId, kind: ActorType[Any], stored: InboxStatus | None) -> Cell:
         cell = self.cells.get(stream)
         if cell is None:
-            if len(self.cells) >= _LIVE_CELLS:
-                self._passivate()
+            if stored is None and len(self.cells) >= LIVE_ACTORS_BUSY_MAX:
+                raise Overloaded(f"shard {self.number} has {LIVE_ACTORS_BUSY_MAX:,} actors at work", retry_after_ms=500)
             cell = self.cells[stream] = Cell(self, kind, parse_stream_id(stream)[1], stream)
         return cell
-
-    def _passivate(self) -> None:
-        """Forget the oldest idle actors; they are folded again when somebody asks."""
-        idle = [stream for stream, cell in self.cells.items() if cell.idle]
-        for stream in idle[: _LIVE_CELLS // 10]:
-            del self.cells[stream]
 
     def deliver(self, entry: InboxEntry) -> None:
         """Hand a stored command to its actor: a tell (QUEUED), or the open turn of a crash (RUNNING)."""
@@ -338,6 +336,7 @@ class Shard:
             return
         self.lost = True
         self.timers.stop()
+        self.passivation.stop()
         log.warning("superseded", shard=self.number, epoch=self.epoch)
         for cell in self.cells.values():
             cell.wake()
@@ -378,6 +377,7 @@ class Shard:
             self._resend.cancel()
             self._resend = None
         self.timers.stop()
+        self.passivation.stop()
         ended = True
         try:
             async with asyncio.timeout(timeout_s):
@@ -392,6 +392,7 @@ class Shard:
         """Answer nobody, write nothing more: what is open is taken up by the next owner from its journal."""
         self.lost = True
         self.timers.stop()
+        self.passivation.stop()
         for cell in self.cells.values():
             if cell.task is not None:
                 cell.task.cancel()

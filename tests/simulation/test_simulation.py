@@ -17,6 +17,7 @@ from events.envelope import RecordedEvent
 from events.store_memory import MemoryShard
 from runtime.cell import Cell
 from runtime.exchange import Reply
+from runtime.outcomes import short_outcome
 from tests.simulation.checkers import CHECKERS, violations
 from tests.simulation.world import simulate
 from tests.support.sim_history import History, Operation, Told
@@ -241,22 +242,22 @@ def without_journal(patch: pytest.MonkeyPatch) -> None:
 
 def without_conflicts(patch: pytest.MonkeyPatch) -> None:
     """S18: a failed commit leaves the speculative state in place."""
-    original = Cell._short_outcome
+    original = short_outcome
 
     def outcome(self: Any, item: Any, result: Any) -> None:
         state = self.state
         original(self, item, result)
         self.state = state if self.state is None else self.state
 
-    patch.setattr(Cell, "_short_outcome", outcome)
+    patch.setattr("runtime.cell.short_outcome", outcome)
 
 
 def without_commit(patch: pytest.MonkeyPatch) -> None:
     """Design 6: replies leave before the commit."""
     original = Cell._submit
 
-    def submit(self: Any, item: Any, group: Any, on_outcome: Any) -> None:
-        original(self, item, group, on_outcome)
+    def submit(self: Any, item: Any, group: Any) -> None:
+        original(self, item, group)
         item.answer(Reply(item.reply))
 
     patch.setattr(Cell, "_submit", submit)
