@@ -21,12 +21,20 @@ TURN_REFUSED: Final = "turn.refused"
 TURN_FAILED: Final = "turn.failed"
 TURN_PARKED: Final = "turn.parked"
 TURN_CANCELLED: Final = "turn.cancelled"
+TURN_RETRIED: Final = "turn.retried"
+"""An attempt failed and the command is tried again: no end, so that what its journal holds stays good."""
+DEAD_LETTER: Final = "dead.letter"
+DEAD_RETRIED: Final = "dead.retried"
+DEAD_DROPPED: Final = "dead.dropped"
+ACTOR_STOPPED: Final = "actor.stopped"
+ACTOR_RESTARTED: Final = "actor.restarted"
 TURN_ENDS: Final = frozenset({TURN_COMPLETED, TURN_REFUSED, TURN_FAILED, TURN_PARKED, TURN_CANCELLED})
 _EFFECTS: Final = ("step", "ask", "view")
 RESERVED_TAGS: Final = frozenset({
     TURN_STARTED, TURN_COMPLETED, TURN_REFUSED, TURN_FAILED, TURN_PARKED, "turn.cancelled", "stream.forked", "stream.archived",
-    "stream.erased", "dead.letter", "wait.opened", "wait.answered", "wait.expired", "timer.set", "timer.fired", "timer.cancelled",
-    "message.sent", *(f"{kind}.{outcome}" for kind in _EFFECTS for outcome in ("started", "completed", "failed")),
+    "stream.erased", TURN_RETRIED, DEAD_LETTER, DEAD_RETRIED, DEAD_DROPPED, ACTOR_STOPPED, ACTOR_RESTARTED, "wait.opened",
+    "wait.answered", "wait.expired", "timer.set", "timer.fired", "timer.cancelled", "message.sent",
+    *(f"{kind}.{outcome}" for kind in _EFFECTS for outcome in ("started", "completed", "failed")),
 })  # fmt: skip
 """Tags of our own events (events/FORMAT.md 7); an app's events have others."""
 _STARTED: Final = frozenset(f"{kind}.started" for kind in _EFFECTS)

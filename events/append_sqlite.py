@@ -12,11 +12,12 @@ from typing import Any
 
 import msgspec
 
-from events.appending import ENTROPY_PER_EVENT, OPEN_STATUSES, continues, delivery, merged, record
+from events.appending import ENTROPY_PER_EVENT, OPEN_STATUSES, continues, delivery, merged, record, revived_entry
 from events.crash_points import CrashPoint, reached
 from events.envelope import GENESIS_HASH, RecordedEvent, rolling_hash
 from events.heads import PAIRS_MAX, InboxKey, PairKey, ShardMemory, flush_is_due, read_pair
 from events.ids import Position, StreamId, Version, parse_stream_id, shard_of
+from events.letters import letter_with
 from events.limits import STREAM_PAGE_VERSIONS
 from events.pending_sqlite import PendingRows
 from events.reads_sqlite import FoundHead, flushed_head
@@ -139,6 +140,8 @@ class Draft:
         if group.snapshot is not None:
             pending.snapshots[group.snapshot.stream] = group.snapshot
         delivered, unsent = self._send(group) if group.outbox else ((), ())
+        if group.supervision is not None:
+            delivered = [*delivered, *self._supervise(group, recorded)]
         return Committed(
             events=recorded, version=Version(version), position=Position(self.position), time=self.time, delivered=delivered, pending=unsent
         )
@@ -202,6 +205,28 @@ class Draft:
                 self._put_inbox(arrived, None, self.time)
                 delivered.append(arrived)
         return delivered, unsent
+
+    def _supervise(self, group: Append, recorded: Sequence[RecordedEvent]) -> list[InboxEntry]:
+        """Failures and their consequences; returns what is to be tried again (design.md 6)."""
+        supervision, pending = group.supervision, self._pending
+        if supervision is None:
+            return []
+        for command_id in supervision.letters_gone:
+            pending.letters[group.stream, command_id] = None
+        if (letter := supervision.letter) is not None:
+            pending.letters[letter.stream, letter.command_id] = letter_with(letter, recorded)
+        if supervision.stopped is not None:
+            pending.stopped[group.stream] = supervision.stopped
+        elif supervision.restarted:
+            pending.stopped[group.stream] = None
+        revived: list[InboxEntry] = []
+        for entry in supervision.revived:
+            known = self._find_inbox((entry.command_id, entry.stream), True)
+            again = revived_entry(None if known is None else known.entry, entry)
+            if again is not None:
+                self._put_inbox(again, known, 0)
+                revived.append(again)
+        return revived
 
     def take_arrival(self, arrival: Arrival) -> Accepted:
         """What becomes of a tell that reached the shard without a turn (S11, S25). Raises as `decide`."""

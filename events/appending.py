@@ -110,6 +110,16 @@ def merged(known: InboxEntry | None, entry: InboxEntry, now_us: int) -> InboxEnt
     return msgspec.structs.replace(known, status=entry.status, args=args, reply=entry.reply, code=entry.code, completed_at_us=completed)
 
 
+def revived_entry(known: InboxEntry | None, entry: InboxEntry) -> InboxEntry | None:
+    """The row of a dead letter that is tried again: as first received, with its arguments. None if it is under way already. known: its
+    row, None if that was forgotten."""
+    if known is None:
+        return entry
+    if known.status in OPEN_STATUSES:
+        return None
+    return msgspec.structs.replace(known, status=InboxStatus.QUEUED, args=entry.args, reply=None, code=None, completed_at_us=None)
+
+
 def delivery(group: Append, entry: OutboxEntry, n: int, now_us: int) -> InboxEntry:
     """A send whose receiver lives in the same shard, as the inbox row that it becomes at once (S25)."""
     return InboxEntry(

@@ -26,7 +26,7 @@ WORKER = "archive"
 
 
 class StreamBusyError(CuebookError):
-    """The stream has commands, waits or sends under way: finish or cancel them first."""
+    """The stream has commands, waits or sends under way, or dead letters: finish, cancel or drop them first."""
 
     code = "busy"
 
@@ -85,6 +85,7 @@ def _closing(connection: SqliteConnection, stream: StreamId, head: FoundHead) ->
     """The last group of the stream: its timers cancelled, then that it is archived."""
     for what, sql, key in (
         ("unfinished commands", "SELECT count(*) FROM inbox WHERE stream_id = ? AND status IN ('queued', 'running')", head.stream_id),
+        ("dead letters", "SELECT count(*) FROM letters WHERE stream = ? AND state = 'dead'", stream),
         ("open waits", "SELECT count(*) FROM waits WHERE stream = ?", stream),
         ("sends that have not arrived", "SELECT count(*) FROM outbox WHERE sender = ?", stream),
     ):

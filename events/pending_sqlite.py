@@ -4,6 +4,8 @@ from typing import Any, Final
 
 from events.crash_points import CrashPoint, reached
 from events.heads import InboxKey, PairKey
+from events.letters import Letter, StoppedActor
+from events.letters_sqlite import UPSERT_LETTER, UPSERT_STOPPED, letter_values, stopped_values
 from events.rows import (
     EVENT_COLUMNS,
     INBOX_COLUMNS,
@@ -49,10 +51,23 @@ class PendingRows:
         self.timers: dict[tuple[str, str], TimerEntry | None] = {}
         self.waits: dict[tuple[str, str], WaitEntry | None] = {}
         self.snapshots: dict[str, Snapshot] = {}
+        self.letters: dict[tuple[str, str], Letter | None] = {}
+        self.stopped: dict[str, StoppedActor | None] = {}
 
     def any(self) -> bool:
         """True if something would be written that an answer depends on."""
-        return bool(self.events or self.inbox or self.outbox or self.timers or self.waits or self.snapshots or self.sent or self.received)
+        return bool(
+            self.events
+            or self.inbox
+            or self.outbox
+            or self.timers
+            or self.waits
+            or self.snapshots
+            or self.sent
+            or self.received
+            or self.letters
+            or self.stopped
+        )
 
     def write(self, connection: SqliteConnection) -> None:
         """Send everything, inside the caller's transaction."""
@@ -73,6 +88,10 @@ class PendingRows:
             ("DELETE FROM timers WHERE stream = ? AND timer_id = ?", [key for key, timer in self.timers.items() if timer is None]),
             (UPSERT_WAIT, [wait_values(wait) for wait in self.waits.values() if wait is not None]),
             ("DELETE FROM waits WHERE stream = ? AND wait_id = ?", [key for key, wait in self.waits.items() if wait is None]),
+            (UPSERT_LETTER, [letter_values(letter) for letter in self.letters.values() if letter is not None]),
+            ("DELETE FROM letters WHERE stream = ? AND command_id = ?", [key for key, letter in self.letters.items() if letter is None]),
+            (UPSERT_STOPPED, [stopped_values(stopped) for stopped in self.stopped.values() if stopped is not None]),
+            ("DELETE FROM stopped WHERE stream = ?", [(stream,) for stream, stopped in self.stopped.items() if stopped is None]),
             (UPSERT_SNAPSHOT, [snapshot_values(snapshot) for snapshot in self.snapshots.values()]),
         ):
             if values:

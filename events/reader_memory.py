@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from events.appending import TIME_DIGITS
 from events.envelope import RecordedEvent
 from events.ids import CommandId, EventId, Position, StreamId, parse_stream_id, shard_of
+from events.letters import Letter, StoppedActor
 from events.limits import PAGE_EVENTS_MAX, SELECT_ROWS_MAX
 from events.selection import Selected, Selection, matches
 from events.store import Format, Head, InboxEntry, InboxStatus, ShardInfo, Snapshot, StreamInfo, UnderWay
@@ -120,6 +121,12 @@ class MemoryLogReader:
 
     async def snapshot(self, stream: StreamId) -> Snapshot | None:
         return self._of(stream).snapshots.get(stream)
+
+    async def letters(self, shard: int) -> Sequence[Letter]:
+        return sorted(self._log.content(shard).letters.values(), key=lambda each: (each.failed_at_us, each.stream, each.command_id))
+
+    async def stopped(self, shard: int) -> Sequence[StoppedActor]:
+        return [each for _, each in sorted(self._log.content(shard).stopped.items())]
 
     async def close(self) -> None:
         """Nothing is held open."""

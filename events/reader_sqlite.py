@@ -15,6 +15,7 @@ from events.appending import TIME_DIGITS
 from events.envelope import RecordedEvent
 from events.errors import ConfigurationError, CorruptLogError, InvariantError
 from events.ids import CommandId, EventId, Position, StreamId, parse_stream_id, shard_of
+from events.letters import Letter, StoppedActor
 from events.limits import READERS_PER_SHARD
 from events.log_directory import LogIdentity, check_identity, read_identity, shard_path
 from events.schema import file_version
@@ -176,6 +177,12 @@ class SqliteLogReader:
 
     async def snapshot(self, stream: StreamId) -> Snapshot | None:
         return await self._shard(self._of(stream)).run(reads.read_snapshot, stream)
+
+    async def letters(self, shard: int) -> Sequence[Letter]:
+        return (await self._shard(shard).run(reads.read_letters, shard))[0]
+
+    async def stopped(self, shard: int) -> Sequence[StoppedActor]:
+        return (await self._shard(shard).run(reads.read_stopped, shard))[0]
 
     async def close(self) -> None:
         for readers in self._readers:

@@ -9,6 +9,8 @@ import msgspec
 from events.envelope import GENESIS_HASH, RecordedEvent
 from events.errors import CorruptLogError
 from events.ids import CommandId, Position, StreamId, Version
+from events.letters import Letter, StoppedActor
+from events.letters_sqlite import SELECT_LETTERS, SELECT_STOPPED, has_letters, letter_row, stopped_row
 from events.limits import PAGE_EVENTS_MAX
 from events.rows import (
     SELECT_EVENTS,
@@ -369,6 +371,31 @@ def read_under_way(connection: SqliteConnection, shard: int) -> UnderWay:
 
     found: UnderWay = in_snapshot(connection, read)
     return found
+
+
+def read_queued(connection: SqliteConnection, shard: int, stream: StreamId, limit: int) -> list[InboxEntry]:
+    """`ShardStore.queued`."""
+    named = connection.execute("SELECT id FROM streams WHERE name = ?", (stream,)).fetchall()
+    if not named:
+        return []
+    rows = connection.execute(
+        f"{SELECT_INBOX} WHERE i.stream_id = ? AND i.status = 'queued' ORDER BY i.id LIMIT ?", (named[0][0], limit)
+    ).fetchall()
+    return [inbox_row(shard, row).entry for row in rows]
+
+
+def read_letters(connection: SqliteConnection, shard: int) -> tuple[list[Letter], list[str]]:
+    """`ShardStore.letters`, and the damages met."""
+    return (
+        _sound(connection, shard, f"{SELECT_LETTERS} ORDER BY failed_at_us, stream, command_id", letter_row)
+        if has_letters(connection)
+        else ([], [])
+    )
+
+
+def read_stopped(connection: SqliteConnection, shard: int) -> tuple[list[StoppedActor], list[str]]:
+    """`ShardStore.stopped`, and the damages met."""
+    return _sound(connection, shard, f"{SELECT_STOPPED} ORDER BY stream", stopped_row) if has_letters(connection) else ([], [])
 
 
 def read_snapshot(connection: SqliteConnection, stream: StreamId) -> Snapshot | None:

@@ -102,7 +102,21 @@ _TABLES: Final = (
         BEGIN SELECT RAISE(ABORT, 'events are never deleted, see FORMAT.md'); END""",
 )
 
-MIGRATIONS: Final[Sequence[tuple[str, Sequence[str]]]] = (("first tables", _TABLES),)
+_SUPERVISION: Final = (
+    # Stored commands whose handler failed: to be tried again, or dead (design.md 6). Few rows: what goes well leaves none.
+    """CREATE TABLE letters (
+        stream TEXT NOT NULL, command_id TEXT NOT NULL, state TEXT NOT NULL, method TEXT NOT NULL, args_hash TEXT NOT NULL, attempts
+        INTEGER NOT NULL, reason TEXT NOT NULL, failed_at_us INTEGER NOT NULL, next_try_us INTEGER, event_ids TEXT NOT NULL, sender TEXT,
+        causation_id TEXT, correlation_id TEXT, traceparent TEXT, source TEXT, received_at_us INTEGER NOT NULL, row_check INTEGER NOT
+        NULL, args BLOB, PRIMARY KEY (stream, command_id)) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE stopped (
+        stream TEXT PRIMARY KEY, reason TEXT NOT NULL, message TEXT NOT NULL, failures INTEGER NOT NULL, stopped_at_us INTEGER NOT NULL,
+        code_version TEXT, row_check INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+    # What an actor has queued, in its order: its mailbox is filled from here. Asks are never queued, so they do not pay for it.
+    "CREATE INDEX inbox_queued ON inbox (stream_id) WHERE status = 'queued'",
+)
+
+MIGRATIONS: Final[Sequence[tuple[str, Sequence[str]]]] = (("first tables", _TABLES), ("supervision", _SUPERVISION))
 """(name, statements) of migration 1, 2, ... Released ones never change: a later need is a later migration."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -12,6 +12,7 @@ import msgspec
 
 from events.envelope import MAIN_BRANCH, NewEvent, RecordedEvent
 from events.ids import CommandId, EventId, Position, StreamId, Version
+from events.letters import Letter, StoppedActor, Supervision
 from events.selection import Selected, Selection
 
 
@@ -157,14 +158,15 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     waits: Sequence[WaitEntry] = ()
     waits_gone: Sequence[str] = ()
     snapshot: Snapshot | None = None
+    supervision: Supervision | None = None
 
 
 class Committed(msgspec.Struct, frozen=True, kw_only=True):
     """The group is durable as far as the log's durability level says. `events` as recorded; `version` is the stream's
     new one.
 
-    delivered: sends to receivers of the same shard, which are inbox rows by now. pending: sends to other shards, now in
-    the outbox.
+    delivered: sends to receivers of the same shard, which are inbox rows by now, and dead letters that are tried again.
+    pending: sends to other shards, now in the outbox.
     """
 
     events: Sequence[RecordedEvent]
@@ -350,6 +352,18 @@ class ShardStore(Protocol):
         """
         ...
 
+    async def queued(self, stream: StreamId, limit: int) -> Sequence[InboxEntry]:
+        """The oldest QUEUED commands of one stream, in the order in which they came. Raises CorruptLogError as `inbox`."""
+        ...
+
+    async def letters(self) -> Sequence[Letter]:
+        """Every stored command of the shard whose handler failed, that is tried again or dead."""
+        ...
+
+    async def stopped(self) -> Sequence[StoppedActor]:
+        """The actors of the shard that are stopped."""
+        ...
+
     async def unsent(self) -> Sequence[PendingSend]:
         """All outbox rows of the shard, ordered by (sender, receiver, n)."""
         ...
@@ -426,6 +440,14 @@ class LogReader(Protocol):
     async def inbox(self, stream: StreamId, command_id: CommandId) -> InboxEntry | None: ...
 
     async def snapshot(self, stream: StreamId) -> Snapshot | None: ...
+
+    async def letters(self, shard: int) -> Sequence[Letter]:
+        """As `ShardStore.letters`."""
+        ...
+
+    async def stopped(self, shard: int) -> Sequence[StoppedActor]:
+        """As `ShardStore.stopped`."""
+        ...
 
     async def close(self) -> None: ...
 

@@ -8,11 +8,12 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import islice
 from typing import Final
 
 import msgspec
 
-from events.appending import ENTROPY_PER_EVENT, OPEN_STATUSES, continues, delivery, merged, record
+from events.appending import ENTROPY_PER_EVENT, OPEN_STATUSES, continues, delivery, merged, record, revived_entry
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
 from events.envelope import GENESIS_HASH, RecordedEvent
 from events.errors import (
@@ -24,6 +25,7 @@ from events.errors import (
     TransientError,
 )
 from events.ids import CommandId, Position, StreamId, Version, parse_stream_id, shard_of
+from events.letters import Letter, StoppedActor, Supervision, letter_with
 from events.limits import INBOX_KEPT_S, OUTBOX_PER_PAIR_MAX, OUTBOX_PER_SHARD_MAX
 from events.reader_memory import MemoryLogReader
 from events.store import (
@@ -80,6 +82,8 @@ class MemoryShardContent:
         self.timers: dict[tuple[str, str], TimerEntry] = {}
         self.waits: dict[tuple[str, str], WaitEntry] = {}
         self.snapshots: dict[str, Snapshot] = {}
+        self.letters: dict[tuple[str, str], Letter] = {}
+        self.stopped: dict[str, StoppedActor] = {}
         self.formats: dict[tuple[str, str, int], int] = {("format", "shard", 1): 0}
         self.faults: deque[Fault] = deque()
 
@@ -200,14 +204,15 @@ class MemoryShard:
             recorded, time = self._record(group, events)
             entry = merged(known, group.inbox, self._log.clock.wall_us()) if group.inbox is not None else None
             # Text that has no UTF-8 is refused here as SQLite refuses it.
-            _probe.encode((entry, group.outbox, group.timers, group.timers_gone, group.waits, group.waits_gone, group.snapshot))
+            effects = (group.outbox, group.timers, group.timers_gone, group.waits, group.waits_gone, group.snapshot, group.supervision)
+            _probe.encode((entry, effects))
             arrived = [
                 delivery(group, sent, 0, self._log.clock.wall_us()) if self._is_mine(sent.receiver) else None for sent in group.outbox
             ]
         except (ValueError, TypeError, OverflowError) as error:
             return Conflict(actual=actual, reason=f"it cannot be stored: {error}")
         self._store(group, recorded, time, entry)
-        delivered: list[InboxEntry] = []
+        delivered: list[InboxEntry] = [] if group.supervision is None else self._supervise(group.stream, group.supervision, recorded)
         pending: list[PendingSend] = []
         for sent, inbox_entry in zip(group.outbox, arrived, strict=True):
             pair = (group.stream, sent.receiver, self._log.incarnation)
@@ -229,6 +234,24 @@ class MemoryShard:
             delivered=delivered,
             pending=pending,
         )
+
+    def _supervise(self, stream: StreamId, supervision: Supervision, recorded: Sequence[RecordedEvent]) -> list[InboxEntry]:
+        content = self._content
+        for command_id in supervision.letters_gone:
+            content.letters.pop((stream, command_id), None)
+        if (letter := supervision.letter) is not None:
+            content.letters[letter.stream, letter.command_id] = letter_with(letter, recorded)
+        if supervision.stopped is not None:
+            content.stopped[stream] = supervision.stopped
+        elif supervision.restarted:
+            content.stopped.pop(stream, None)
+        revived: list[InboxEntry] = []
+        for entry in supervision.revived:
+            again = revived_entry(content.inbox.get((entry.command_id, entry.stream)), entry)
+            if again is not None:
+                content.inbox[entry.command_id, entry.stream] = again
+                revived.append(again)
+        return revived
 
     def _is_mine(self, stream: StreamId) -> bool:
         return shard_of(*parse_stream_id(stream), self._log.shards) == self.shard
@@ -357,6 +380,16 @@ class MemoryShard:
 
     async def unfinished(self) -> Sequence[InboxEntry]:
         return [entry for entry in self._content.inbox.values() if entry.status in OPEN_STATUSES]
+
+    async def queued(self, stream: StreamId, limit: int) -> Sequence[InboxEntry]:
+        of_stream = (entry for entry in self._content.inbox.values() if entry.stream == stream and entry.status is InboxStatus.QUEUED)
+        return list(islice(of_stream, limit))
+
+    async def letters(self) -> Sequence[Letter]:
+        return await MemoryLogReader(self._log).letters(self.shard)
+
+    async def stopped(self) -> Sequence[StoppedActor]:
+        return await MemoryLogReader(self._log).stopped(self.shard)
 
     async def unsent(self) -> Sequence[PendingSend]:
         return [self._content.outbox[key] for key in sorted(self._content.outbox)]

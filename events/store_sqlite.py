@@ -18,6 +18,7 @@ from events.clock import Clock, Entropy, SystemClock, SystemEntropy
 from events.envelope import RecordedEvent
 from events.errors import ConfigurationError, CorruptLogError, InvariantError, SupersededError
 from events.ids import CommandId, Position, StreamId, Version
+from events.letters import Letter, StoppedActor
 from events.limits import OUTBOX_PER_PAIR_MAX, OUTBOX_PER_SHARD_MAX
 from events.log_directory import LogIdentity, anchor_path, read_identity, shard_path
 from events.sqlite_library import (
@@ -201,6 +202,15 @@ class SqliteShard:
 
     async def unfinished(self) -> Sequence[InboxEntry]:
         return await self._sound(reads.read_unfinished)
+
+    async def queued(self, stream: StreamId, limit: int) -> Sequence[InboxEntry]:
+        return await self._read(reads.read_queued, self.shard, stream, limit)
+
+    async def letters(self) -> Sequence[Letter]:
+        return await self._sound(reads.read_letters)
+
+    async def stopped(self) -> Sequence[StoppedActor]:
+        return await self._sound(reads.read_stopped)
 
     async def unsent(self) -> Sequence[PendingSend]:
         return await self._sound(reads.read_unsent)

@@ -15,6 +15,7 @@ import msgspec
 from events.anchor import Anchor, read_anchor
 from events.envelope import GENESIS_HASH, rolling_hash
 from events.errors import CuebookError
+from events.letters_sqlite import SELECT_LETTERS, SELECT_STOPPED, has_letters, letter_row, stopped_row
 from events.limits import STREAM_PAGE_VERSIONS
 from events.log_directory import anchor_path, check_identity, read_identity, shard_path
 from events.rows import (
@@ -132,6 +133,11 @@ class _ShardWalk:
                 ("outbox", SELECT_OUTBOX, outbox_send),
                 ("timers", SELECT_TIMERS, timer_entry),
                 ("waits", SELECT_WAITS, wait_entry),
+                *(
+                    (("letters", SELECT_LETTERS, letter_row), ("stopped", SELECT_STOPPED, stopped_row))
+                    if has_letters(self._connection)
+                    else ()
+                ),
             ):
                 self._guarded(table, partial(self._check_rows, table, select, parse))
             for table in ("sent_heads", "received_heads"):

@@ -80,7 +80,7 @@ NEWER = """
 from events import schema
 more = ("second", ("CREATE TABLE second (a INTEGER) STRICT", "INSERT INTO second VALUES (1)"))
 schema.MIGRATIONS = (*schema.MIGRATIONS, more)
-schema.SCHEMA_VERSION = 2
+schema.SCHEMA_VERSION = len(schema.MIGRATIONS)
 """
 
 

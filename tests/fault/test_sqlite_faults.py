@@ -349,17 +349,18 @@ def test_a_migration_that_dies_leaves_the_old_file_and_is_completed_later(tmp_pa
     create_log(directory, 1)
     path = shard_path(directory, 0)
     connection = sqlite.connect(path, isolation_level=None)
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    released = schema.MIGRATIONS
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", len(released) + 1)
     monkeypatch.setattr(
         schema, "MIGRATIONS", (*schema.MIGRATIONS, ("more", ("CREATE TABLE more (a INTEGER) STRICT", "CREATE TABLE more (a)")))
     )
     with pytest.raises(sqlite.OperationalError):
         schema.migrate(connection, path, 0)
-    assert schema.file_version(connection, path) == 1
-    monkeypatch.setattr(schema, "MIGRATIONS", (schema.MIGRATIONS[0], ("more", ("CREATE TABLE more (a INTEGER) STRICT",))))
+    assert schema.file_version(connection, path) == len(released)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*released, ("more", ("CREATE TABLE more (a INTEGER) STRICT",))))
     assert schema.migrate(connection, path, 7) == 1
     assert schema.migrate(connection, path, 8) == 0
-    assert connection.execute("SELECT number, name FROM migrations").fetchall() == [(1, "first tables"), (2, "more")]
+    assert connection.execute("SELECT number, name FROM migrations").fetchall()[-1] == (len(released) + 1, "more")
     connection.close()
 
 
