@@ -74,6 +74,8 @@ class Draft:
         self._next_stream = memory.next_stream
         self._heads: dict[str, FoundHead] = {}
         self._new_formats: set[tuple[str, str, int]] = set()
+        self._last_type = ("", 0)
+        """The tag and schema version that were noted last: nearly always the next event's too."""
         self._opened: dict[InboxKey, int] = {}
         self._closed: set[InboxKey] = set()
         self._sent: dict[PairKey, int] = {}
@@ -118,10 +120,8 @@ class Draft:
         version = (head.version if head is not None else 0) + len(rows)
         pending = self._pending
         if rows:
-            new_head = FoundHead(stream_id, version, position, last_hash, "live")
-            if head is not None:
-                new_head.base_version, new_head.base_hash = head.base_version, head.base_hash
-            self._heads[group.stream] = new_head
+            base = (0, GENESIS_HASH) if head is None else (head.base_version, head.base_hash)
+            self._heads[group.stream] = FoundHead(stream_id, version, position, last_hash, "live", *base)
             self.position, self.rolling, self.event_hash = position, rolling, last_hash
             pending.events.extend(rows)
             pending.pages.extend(pages)
@@ -149,7 +149,7 @@ class Draft:
     def _event_rows(
         self, group: Append, head: FoundHead | None, stream_id: int
     ) -> tuple[list[tuple[Any, ...]], list[RecordedEvent], list[tuple[Any, ...]], int, int, bytes, bytes]:
-        place = self._place
+        shard, epoch, now_us = self._place.shard, self._place.epoch, self._now_us
         position, time, rolling = self.position, self.time, self.rolling
         version, prev_position, previous = (head.version, head.position, head.hash) if head is not None else (0, 0, GENESIS_HASH)
         first = position - self._memory.position
@@ -160,22 +160,19 @@ class Draft:
             position += 1
             version += 1
             # S30: after everything recorded here and everything received.
-            time = max(self._now_us, time + 1, group.received_time + 1)
+            time = max(now_us, time + 1, group.received_time + 1)
             start = (first + index) * ENTROPY_PER_EVENT
             entropy = self._entropy[start : start + ENTROPY_PER_EVENT]
-            fact, salt, previous = record(
-                group, event, shard=place.shard, position=position, version=version, time=time, now_us=self._now_us,
-                epoch=place.epoch, entropy=entropy, previous_hash=previous,
-            )  # fmt: skip
+            fact, salt, previous = record(group, event, shard, position, version, time, now_us, epoch, entropy, previous)
             check = event_check(
-                position, prev_position, place.epoch, event.duration_us, event.summary, event.error,
+                position, prev_position, epoch, event.duration_us, event.summary, event.error,
                 group.traceparent, group.parent, group.code_version, event.key_id, event.state_hash,
             )  # fmt: skip
             rolling = rolling_hash(rolling, previous)
             rows.append((
                 position, stream_id, prev_position, time, version, fact.event_id, event.type, event.schema_version,
-                self._now_us, group.command_id, group.causation_id, group.correlation_id, group.traceparent,
-                group.sender, group.branch, group.parent, event.kind._value_, place.epoch, group.code_version,
+                now_us, group.command_id, group.causation_id, group.correlation_id, group.traceparent,
+                group.sender, group.branch, group.parent, event.kind._value_, epoch, group.code_version,
                 event.duration_us, event.summary, event.error, bytearray(salt), event.key_id, event.state_hash,
                 bytearray(previous), check, None, event.payload.decode(),
             ))  # fmt: skip
@@ -292,6 +289,9 @@ class Draft:
 
     def _note_formats(self, group: Append, rows: Sequence[tuple[Any, ...]]) -> None:
         for event, row in zip(group.events, rows, strict=True):
+            if event.type == self._last_type[0] and event.schema_version == self._last_type[1]:
+                continue
+            self._last_type = event.type, event.schema_version
             used = ("event", event.type, event.schema_version)
             if used not in self._memory.formats and used not in self._new_formats:
                 self._new_formats.add(used)

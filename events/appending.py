@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from events.codec import args_hash
-from events.envelope import NewEvent, RecordedEvent, chain_hash, payload_hash
+from events.envelope import NewEvent, RecordedEvent, chained, payload_hash
 from events.ids import EventId, Position, Version
 from events.store import Append, InboxEntry, InboxStatus, OutboxEntry
 
@@ -18,18 +18,9 @@ OPEN_STATUSES: Final = (InboxStatus.QUEUED, InboxStatus.RUNNING)
 
 
 def record(
-    group: Append,
-    event: NewEvent,
-    *,
-    shard: int,
-    position: int,
-    version: int,
-    time: int,
-    now_us: int,
-    epoch: int,
-    entropy: bytes,
+    group: Append, event: NewEvent, shard: int, position: int, version: int, time: int, now_us: int, epoch: int, entropy: bytes,
     previous_hash: bytes,
-) -> tuple[RecordedEvent, bytes, bytes]:
+) -> tuple[RecordedEvent, bytes, bytes]:  # fmt: skip
     """`event` with its place, its salt and its hash. entropy: `ENTROPY_PER_EVENT` bytes.
 
     Raises:
@@ -37,53 +28,20 @@ def record(
     """
     salt = entropy[:SALT_BYTES]
     event_id = EventId(f"{time:014x}{entropy[SALT_BYTES:].hex()}")
-    kind = event.kind._value_
-    digest = chain_hash(
-        previous_hash,
-        stream=group.stream,
-        version=version,
-        event_id=event_id,
-        type=event.type,
-        schema_version=event.schema_version,
-        kind=kind,
-        recorded_at_us=now_us,
-        time=time,
-        command_id=group.command_id,
-        causation_id=group.causation_id,
-        correlation_id=group.correlation_id,
-        sender=group.sender,
-        branch=group.branch,
-        payload_digest=payload_hash(salt, event.payload),
-    )
+    stream, type, schema_version, kind, payload = group.stream, event.type, event.schema_version, event.kind, event.payload
+    command_id, causation_id, correlation_id, sender, branch = (
+        group.command_id, group.causation_id, group.correlation_id, group.sender, group.branch,
+    )  # fmt: skip
+    digest = chained(previous_hash, (
+        stream, version, event_id, type, schema_version, kind._value_, now_us, time,
+        command_id, causation_id, correlation_id, sender, branch, payload_hash(salt, payload).hex(),
+    ))  # fmt: skip
+    # By place: 27 keywords cost four times as much as the rest of this line.
     recorded = RecordedEvent(
-        shard=shard,
-        position=Position(position),
-        time=time,
-        stream=group.stream,
-        version=Version(version),
-        event_id=event_id,
-        type=event.type,
-        schema_version=event.schema_version,
-        recorded_at_us=now_us,
-        command_id=group.command_id,
-        causation_id=group.causation_id,
-        correlation_id=group.correlation_id,
-        traceparent=group.traceparent,
-        sender=group.sender,
-        branch=group.branch,
-        parent=group.parent,
-        kind=event.kind,
-        owner_epoch=epoch,
-        code_version=group.code_version,
-        duration_us=event.duration_us,
-        summary=event.summary,
-        error=event.error,
-        payload=msgspec.Raw(event.payload),
-        salt=salt.hex(),
-        key_id=event.key_id,
-        state_hash=event.state_hash,
-        hash=digest.hex(),
-    )
+        shard, Position(position), time, stream, Version(version), event_id, type, schema_version, now_us,
+        command_id, causation_id, correlation_id, group.traceparent, sender, branch, group.parent, kind, epoch, group.code_version,
+        event.duration_us, event.summary, event.error, msgspec.Raw(payload), salt.hex(), event.key_id, event.state_hash, digest.hex(),
+    )  # fmt: skip
     return recorded, salt, digest
 
 

@@ -5,7 +5,6 @@ The fields cannot be added later without a migration of every stored log, so the
 
 import hashlib
 import zlib
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -28,7 +27,7 @@ class Kind(StrEnum):
     CONTROL = "control"
 
 
-class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
+class NewEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event before it has a place. Times, ids, salt and hash are given by the writer of its shard.
 
     payload: JSON text of an object; for sealed actors the ciphertext as a JSON string, with `key_id` set.
@@ -45,7 +44,7 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str | None = None
 
 
-class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
+class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
     """An event with its place. Field order is the column order of the log and the key order of every surface.
 
     payload is raw JSON, never decoded on the way through; salt and hashes are lower-case hex.
@@ -82,12 +81,23 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 ENVELOPE_FIELDS: Final[tuple[str, ...]] = RecordedEvent.__struct_fields__
 
-_hash_encoder = msgspec.json.Encoder()
+_encode = msgspec.json.Encoder().encode
+_sha256 = hashlib.sha256
+HashFields = tuple[
+    str, int, str, str, int, str, int, int, str | None, str | None, str | None, str | None, str, str
+]  # fmt: skip
+"""stream, version, event_id, type, schema_version, kind, recorded_at_us, time, command_id, causation_id, correlation_id, sender, branch,
+payload's digest in hex: what the hash of an event covers, in this order (S27)."""
 
 
 def payload_hash(salt: bytes, payload: bytes) -> bytes:
     """H(salt, stored payload) of S27: lets `erase` remove payload and salt while the chain still verifies."""
-    return hashlib.sha256(salt + payload).digest()
+    return _sha256(salt + payload).digest()
+
+
+def chained(previous: bytes, fields: HashFields) -> bytes:
+    """`chain_hash` of fields in their order: for those that hash many events."""
+    return _sha256(previous + _encode(fields)).digest()
 
 
 def chain_hash(
@@ -112,18 +122,17 @@ def chain_hash(
 
     Shard, position, epoch, duration and summary stay outside, so that import, other shard counts and forks keep it.
     """
-    fields: Sequence[Any] = (
+    return chained(previous, (
         stream, version, event_id, type, schema_version, kind, recorded_at_us, time,
         command_id, causation_id, correlation_id, sender, branch, payload_digest.hex(),
-    )  # fmt: skip
-    return hashlib.sha256(previous + _hash_encoder.encode(fields)).digest()
+    ))  # fmt: skip
 
 
 def rolling_hash(previous: bytes, event_hash: bytes) -> bytes:
     """The hash of a shard up to a position: over all event hashes in position order (S27)."""
-    return hashlib.sha256(previous + event_hash).digest()
+    return _sha256(previous + event_hash).digest()
 
 
 def row_check(*fields: Any) -> int:
     """CRC-32 over fields that no hash covers, stored beside them, so that a flipped bit in any of them is named (S27)."""
-    return zlib.crc32(_hash_encoder.encode(fields))
+    return zlib.crc32(_encode(fields))

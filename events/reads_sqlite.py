@@ -47,21 +47,16 @@ _CHAIN: Final = f"""
     WHERE c.version <= :highest"""
 
 
-class FoundHead:
+class FoundHead(msgspec.Struct, gc=False):
     """Where a stream ends, as the file says."""
 
-    __slots__ = ("base_hash", "base_version", "hash", "position", "status", "stream_id", "version")
-
-    def __init__(
-        self, stream_id: int, version: int, position: int, hash: bytes, status: str, base_version: int = 0, base_hash: bytes | None = None
-    ) -> None:
-        self.stream_id = stream_id
-        self.version = version
-        self.position = position
-        self.hash = hash
-        self.status = status
-        self.base_version = base_version
-        self.base_hash = GENESIS_HASH if base_hash is None else base_hash
+    stream_id: int
+    version: int
+    position: int
+    hash: bytes
+    status: str
+    base_version: int = 0
+    base_hash: bytes = GENESIS_HASH
 
 
 def in_snapshot(connection: SqliteConnection, read: Callable[[], Any]) -> Any:
@@ -88,7 +83,7 @@ def flushed_head(connection: SqliteConnection, stream: str) -> FoundHead | None:
     stream_id, version, position, hash_, status, base_version, base_hash, check = rows[0]
     if stream_check(stream_id, stream, status, version, position, hash_, base_version, base_hash) != check:
         raise CorruptLogError(f"the row of {stream} in table streams is damaged. Run: cuebook verify", table="streams", stream=stream)
-    return FoundHead(stream_id, version, position, hash_, status, base_version, base_hash)
+    return FoundHead(stream_id, version, position, hash_, status, base_version, base_hash or GENESIS_HASH)
 
 
 def find_head(connection: SqliteConnection, stream: str) -> FoundHead | None:

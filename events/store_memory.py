@@ -266,17 +266,9 @@ class MemoryShard:
             time = max(now_us, time + 1, group.received_time + 1)
             event.payload.decode()
             fact, _, previous = record(
-                group,
-                event,
-                shard=self.shard,
-                position=len(content.events) + index,
-                version=len(events) + index,
-                time=time,
-                now_us=now_us,
-                epoch=content.epoch,
-                entropy=self._log.entropy.token_bytes(ENTROPY_PER_EVENT),
-                previous_hash=previous,
-            )
+                group, event, self.shard, len(content.events) + index, len(events) + index, time, now_us, content.epoch,
+                self._log.entropy.token_bytes(ENTROPY_PER_EVENT), previous,
+            )  # fmt: skip
             _probe.encode(fact)
             recorded.append(fact)
         return recorded, time
