@@ -51,6 +51,12 @@ VERBS: tuple[Verb, ...] = (
     Verb("trace", "Look", "ops.commands.look:trace", "Show which turn caused which, for one conversation."),
     Verb("replay", "Travel", "ops.commands.travel:replay", "Fold recorded events again and show the states, or verify them."),
     Verb(
+        "compare",
+        "Travel",
+        "ops.commands.compare:compare",
+        "Show where two runs first diverge, how their states differ, and what each took.",
+    ),
+    Verb(
         "verify",
         "Keep",
         "ops.commands.keep:verify",
