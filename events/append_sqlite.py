@@ -7,14 +7,24 @@ savepoint, so that only the bad group is refused (S18).
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from events.appending import ENTROPY_PER_EVENT, OPEN_STATUSES, continues, delivery, merged, record, revived_entry
+from events.appending import (
+    ENTROPY_PER_EVENT,
+    OPEN_STATUSES,
+    continues,
+    delivery,
+    is_refusal,
+    merged,
+    record,
+    refused_as_gone,
+    revived_entry,
+)
 from events.crash_points import CrashPoint, reached
-from events.envelope import GENESIS_HASH, RecordedEvent, rolling_hash
+from events.envelope import GENESIS_HASH, RecordedEvent, rolling_hash, row_check
 from events.heads import PAIRS_MAX, InboxKey, PairKey, ShardMemory, flush_is_due, read_pair
 from events.ids import Position, StreamId, Version, parse_stream_id, shard_of
 from events.letters import letter_with
@@ -108,7 +118,7 @@ class Draft:
                 if known is not None:
                     return Duplicate(entry=known.entry)
             return Conflict(actual=Version(version), reason=f"{group.stream} is at version {version}, not {group.expected_version}")
-        if head is not None and head.status != "live":
+        if head is not None and head.status != "live" and not is_refusal(group):
             return Conflict(actual=Version(version), reason=f"{group.stream} is {head.status}")
         return self._accept_group(group, head, known)
 
@@ -199,6 +209,10 @@ class Draft:
                 continue
             if self._find_inbox((entry.command_id, entry.receiver), True) is None:
                 arrived = delivery(group, entry, n, self._now_us)
+                head = self._head(entry.receiver)
+                if head is not None and head.status != "live":
+                    self._put_inbox(refused_as_gone(arrived, head.status, self._now_us), None, self.time)
+                    continue
                 self._put_inbox(arrived, None, self.time)
                 delivered.append(arrived)
         return delivered, unsent
@@ -239,16 +253,21 @@ class Draft:
         if arrival.timer_id is not None and not self._timer_stands(entry.stream, arrival.timer_id):
             return Accepted(result="known", position=Position(self.position))
         known = self._find_inbox((entry.command_id, entry.stream), True)
-        if known is None:
+        head = self._head(entry.stream)
+        closed = head is not None and head.status != "live"
+        if known is None and head is not None and closed:
+            self._put_inbox(refused_as_gone(entry, head.status, self._now_us), None, arrival.time)
+        elif known is None:
             queued = msgspec.structs.replace(entry, status=InboxStatus.QUEUED, received_at_us=entry.received_at_us or self._now_us)
             self._put_inbox(queued, None, arrival.time)
         if pair is not None:
             # Also if the command was known: otherwise the sender would offer it for ever.
             self._received[pair] = self._pending.received[pair] = arrival.n
         if arrival.timer_id is not None:
-            self._pending.timers[entry.stream, arrival.timer_id] = arrival.timer_next
+            self._pending.timers[entry.stream, arrival.timer_id] = None if closed else arrival.timer_next
         self.time = max(self.time, arrival.time)
-        return Accepted(result="known" if known else "taken", expected=arrival.n + 1, position=Position(self.position))
+        result = "known" if known else "closed" if closed else "taken"
+        return Accepted(result=result, expected=arrival.n + 1, position=Position(self.position))
 
     # Looking up
 
@@ -408,6 +427,33 @@ class Draft:
             memory.outbox_total += change
             if memory.outbox_pairs[pair] <= 0:
                 del memory.outbox_pairs[pair]
+
+    # Closing a stream
+
+    def note_keys(self, keys: Sequence[tuple[StreamId, str]]) -> None:
+        """Write down which keys are used for the first time (S29). After a commit of unknown outcome they may stand there already."""
+        for stream, key_id in keys:
+            sql = "INSERT INTO stream_keys VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+            self.wrote = bool(self._connection.execute(sql, (stream, key_id, row_check(stream, key_id))).rowcount) or self.wrote
+
+    def forget(self, commands: Sequence[InboxKey], pairs: Mapping[PairKey, int]) -> None:
+        """Rows of an erased stream were deleted: open commands, and so many sends per pair."""
+        self._closed.update(commands)
+        self._outbox_delta.subtract(pairs)
+
+    def set_status(self, stream: StreamId, status: str) -> None:
+        """`status` from here on; in the file with `close`."""
+        head = self._head(stream) or self._name_stream(stream)
+        self._heads[stream] = FoundHead(
+            head.stream_id, head.version, head.position, head.hash, status, head.base_version, head.base_hash
+        )  # fmt: skip
+
+    def close(self, stream: StreamId, status: str) -> None:
+        """Write what is pending and all heads; the row of `stream` is then its newest, with `status`."""
+        self.write()
+        self.set_status(stream, status)
+        self.flush()
+        self._connection.execute("UPDATE streams SET status = ? WHERE name = ?", (status, stream))
 
     # One group at a time
 

@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from events.codec import args_hash
+from events.codec import args_hash, encode
 from events.envelope import NewEvent, RecordedEvent, chained, payload_hash
 from events.ids import EventId, Position, Version
 from events.store import Append, InboxEntry, InboxStatus, OutboxEntry
@@ -14,6 +14,8 @@ ENTROPY_PER_EVENT: Final = 21
 """Random bytes that one event takes: 16 of salt and 5 of its id."""
 TIME_DIGITS: Final = 14
 """An event id starts with its logical time in so many hexadecimal digits, so that it can be found without an index."""
+GONE: Final = 410
+"""The number of an error of a stream that is archived or erased (design.md 3)."""
 OPEN_STATUSES: Final = (InboxStatus.QUEUED, InboxStatus.RUNNING)
 
 
@@ -78,13 +80,33 @@ def revived_entry(known: InboxEntry | None, entry: InboxEntry) -> InboxEntry | N
     return msgspec.structs.replace(known, status=InboxStatus.QUEUED, args=entry.args, reply=None, code=None, completed_at_us=None)
 
 
+def is_refusal(group: Append) -> bool:
+    """True if `group` only says that a command was refused: the one thing that an archived or erased stream still takes."""
+    rest = (group.events, group.outbox, group.timers, group.timers_gone, group.waits, group.waits_gone, group.snapshot, group.supervision)
+    return group.inbox is not None and group.inbox.status is InboxStatus.REFUSED and not any(rest)
+
+
+def gone(stream: str, status: str) -> bytes:
+    """The reply to whoever sends something to a stream that is archived or erased: the body of `actors.errors.Gone`."""
+    return encode({"code": GONE, "error": "gone", "message": f"{stream} is {status}", "retryable": False, "outcome": "not_done",
+                   "stream": stream})  # fmt: skip
+
+
+def refused_as_gone(entry: InboxEntry, status: str, now_us: int) -> InboxEntry:
+    """A command that arrived for a closed stream, as its inbox row: refused at once, its arguments not kept (S24)."""
+    return msgspec.structs.replace(
+        entry, status=InboxStatus.REFUSED, args=None, args_hash="", reply=gone(entry.stream, status), code=GONE,
+        received_at_us=entry.received_at_us or now_us, completed_at_us=now_us,
+    )  # fmt: skip
+
+
 def delivery(group: Append, entry: OutboxEntry, n: int, now_us: int) -> InboxEntry:
     """A send whose receiver lives in the same shard, as the inbox row that it becomes at once (S25)."""
     return InboxEntry(
         stream=entry.receiver,
         command_id=entry.command_id,
         method=entry.method,
-        args_hash=args_hash(entry.method, entry.args),
+        args_hash=entry.args_hash or args_hash(entry.method, entry.args),
         status=InboxStatus.QUEUED,
         args=entry.args,
         sender=group.stream,

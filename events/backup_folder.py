@@ -15,7 +15,7 @@ import msgspec
 
 from events.anchor import Anchor, AnchorFile, read_anchor
 from events.crash_points import CrashPoint, reached
-from events.errors import ConfigurationError, CorruptLogError, CuebookError, InvariantError, TransientError
+from events.errors import ConfigurationError, CorruptLogError, InvariantError, TransientError
 from events.heads import ShardMemory, load_memory
 from events.log_directory import LOG_FILE, LogIdentity, anchor_path, check_identity, read_identity, shard_path
 from events.schema import file_version
@@ -250,9 +250,3 @@ def same_end(source: ShardMemory, copy: ShardMemory, shard: int) -> None:
 def write_identity(directory: Path, identity: LogIdentity) -> None:
     """``log.json``, the last file of a log."""
     (directory / LOG_FILE).write_bytes(msgspec.json.encode(identity) + b"\n")
-
-
-class UnknownStreamError(CuebookError):
-    """The log has no stream of this name."""
-
-    code = "unknown_stream"

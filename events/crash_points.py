@@ -44,6 +44,11 @@ class CrashPoint(StrEnum):
     # Keeping the log.
     MIGRATION_STATEMENT = "migration.statement"
     ARCHIVE_READY = "archive.ready"
+    ERASE_PAYLOADS = "erase.payloads"
+    ERASE_READY = "erase.ready"
+    ERASE_COMMITTED = "erase.committed"
+    ERASE_KEYS_GONE = "erase.keys_gone"
+    ERASE_SCRUBBED = "erase.scrubbed"
     COPY_FILLED = "copy.filled"
     """The folder of a backup or an import is whole, but has no name yet."""
     EXPORT_WRITTEN = "export.written"

@@ -11,6 +11,10 @@ CuebookError
  |   +- LogFullError               nothing was written; works again when space returns
  |   +- AppendOutcomeUnknownError  ask again with the same command id
  +- UnknownEventTypeError          stop this actor, keep the log
+ +- UnreadablePayloadError         sealed and the key is not here, or erased: stop this actor, keep the log
+ +- UnknownStreamError             the log never named it
+ +- StreamBusyError                finish or cancel what is under way first
+ +- StreamClosedError              archived or erased: nothing more can be done with it
  +- EncodingError                  a value does not survive JSON (S13, S16)
 """
 
@@ -87,6 +91,30 @@ class UnknownEventTypeError(CuebookError):
     """The log holds an event type or schema version that this program does not know."""
 
     code = "unknown_event_type"
+
+
+class UnreadablePayloadError(CuebookError):
+    """What an event or a row says is not to be had here: it is sealed and its key is elsewhere or destroyed, or it was erased (S29)."""
+
+    code = "unreadable"
+
+
+class UnknownStreamError(CuebookError):
+    """The log has no stream of that name."""
+
+    code = "unknown_stream"
+
+
+class StreamBusyError(CuebookError):
+    """The stream has commands, waits or sends under way, or dead letters: finish, cancel or drop them first."""
+
+    code = "busy"
+
+
+class StreamClosedError(CuebookError):
+    """The stream is archived or erased."""
+
+    code = "closed"
 
 
 class EncodingError(CuebookError):

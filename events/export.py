@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 import msgspec
 
-from events.backup_folder import ShardCut, UnknownStreamError, cut, sync_folder
+from events.backup_folder import ShardCut, cut, sync_folder
 from events.crash_points import CrashPoint, reached
-from events.envelope import GENESIS_HASH, RecordedEvent, payload_hash
-from events.errors import ConfigurationError, CorruptLogError, CuebookError, TransientError
+from events.envelope import GENESIS_HASH, RecordedEvent, payload_hash, row_check
+from events.errors import ConfigurationError, CorruptLogError, CuebookError, TransientError, UnknownStreamError
 from events.export_lines import (
     CHECKED_LINES,
     EXPORT_FORMAT,
@@ -23,6 +23,7 @@ from events.export_lines import (
     ExactLine,
     HeaderLine,
     InboxLine,
+    KeyLine,
     Line,
     OutboxLine,
     ReceivedLine,
@@ -55,6 +56,7 @@ from events.rows import (
     verified_event,
     wait_entry,
 )
+from events.schema import has_keys
 from events.sqlite_library import SqliteError, translated
 
 Say = Callable[[str], None]
@@ -295,6 +297,7 @@ class _ShardReader:
             wait = wait_entry(number, row)
             if every or wait.stream in names:
                 yield wait_line(wait)
+        yield from self._keys()
 
     def _own_rows(self, correlation_id: str) -> Iterator[Line]:
         """The rows of one conversation. How far pairs of actors have counted (S25) is no part of it."""
@@ -308,6 +311,18 @@ class _ShardReader:
         for row in self._rows(f"{SELECT_WAITS} ORDER BY stream, wait_id"):
             if (wait := wait_entry(number, row)).command_id in self._commands:
                 yield wait_line(wait)
+        yield from self._keys()
+
+    def _keys(self) -> Iterator[Line]:
+        """Which key a sealed stream is under (S29); the keys themselves are never in a log."""
+        if not has_keys(self._shard.connection):
+            return
+        names = set(self.names.values())
+        for stream, key_id, check in self._rows("SELECT stream, key_id, row_check FROM stream_keys ORDER BY stream, key_id"):
+            if row_check(stream, key_id) != check:
+                raise CorruptLogError(f"a row of table stream_keys for {stream} is damaged. Run: cuebook verify", stream=stream)
+            if self._all or stream in names:
+                yield KeyLine(stream=stream, key_id=key_id)
 
     def _pairs(self, table: str, owner: int, kind: type[SentLine] | type[ReceivedLine]) -> Iterable[Line]:
         names = set(self.names.values())
@@ -331,6 +346,8 @@ class _Redact:
         return self._redactor.count
 
     def event(self, event: RecordedEvent, exact: ExactLine | None) -> tuple[RecordedEvent, ExactLine | None]:
+        if event.key_id is not None:
+            return event, exact  # a ciphertext says nothing, and would not open once changed
         stored = bytes(event.payload) if exact is None or exact.payload is None else exact.payload
         payload = self._redactor.body(stored)
         if payload != stored:

@@ -18,7 +18,7 @@ from events import export_lines as lines
 from events.backup import require_sound
 from events.backup_folder import appearing, finish_shard
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
-from events.envelope import GENESIS_HASH, RecordedEvent, chain_hash, payload_hash, rolling_hash
+from events.envelope import GENESIS_HASH, RecordedEvent, chain_hash, payload_hash, rolling_hash, row_check
 from events.errors import ConfigurationError, CorruptLogError, TransientError
 from events.ids import StreamId, parse_stream_id, shard_of
 from events.limits import STREAM_PAGE_VERSIONS
@@ -371,6 +371,9 @@ class _Importer:
             case lines.OutboxLine():
                 target = self._stream(line.sender).target
                 insert_rows(target.connection, "outbox", OUTBOX_COLUMNS, [outbox_values(lines.pending_send(line))])
+            case lines.KeyLine():
+                values = (line.stream, line.key_id, row_check(line.stream, line.key_id))
+                self._stream(line.stream).target.connection.execute("INSERT INTO stream_keys VALUES (?, ?, ?)", values)
             case lines.TimerLine():
                 self._stream(line.stream).target.connection.execute(UPSERT_TIMER, timer_values(lines.timer_entry(line)))
             case lines.WaitLine():

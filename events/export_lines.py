@@ -122,6 +122,11 @@ class WaitLine(Line, frozen=True, kw_only=True, tag="wait"):
     schema: msgspec.Raw = NO_BODY
 
 
+class KeyLine(Line, frozen=True, kw_only=True, tag="key"):
+    stream: str
+    key_id: str
+
+
 class ChecksLine(Line, frozen=True, kw_only=True, tag="checks"):
     """CRC-32 of each line since the last such line, without its newline."""
 
@@ -136,7 +141,7 @@ class EndLine(Line, frozen=True, kw_only=True, tag="end"):
     sha256: str
 
 
-Row = InboxLine | OutboxLine | SentLine | ReceivedLine | TimerLine | WaitLine
+Row = InboxLine | OutboxLine | SentLine | ReceivedLine | TimerLine | WaitLine | KeyLine
 AnyLine = HeaderLine | StreamLine | ExactLine | Row | ChecksLine | EndLine
 
 decode_line: Final[msgspec.json.Decoder[AnyLine]] = msgspec.json.Decoder(AnyLine)

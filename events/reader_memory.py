@@ -92,7 +92,7 @@ class MemoryLogReader:
                             shard=shard,
                             version=last.version,
                             position=last.position,
-                            status="live",
+                            status=self._log.content(shard).statuses.get(last.stream, "live"),
                         )
                     )
         return sorted(found, key=lambda info: info.stream)[: _page(limit)]

@@ -116,7 +116,22 @@ _SUPERVISION: Final = (
     "CREATE INDEX inbox_queued ON inbox (stream_id) WHERE status = 'queued'",
 )
 
-MIGRATIONS: Final[Sequence[tuple[str, Sequence[str]]]] = (("first tables", _TABLES), ("supervision", _SUPERVISION))
+_KEEPING: Final = (
+    # S29: every key that anything of a stream was ever sealed under. Without this table a key whose rows were forgotten could not be
+    # destroyed, and a backup that still holds them could be read.
+    """CREATE TABLE stream_keys (
+        stream TEXT NOT NULL, key_id TEXT NOT NULL, row_check INTEGER NOT NULL, PRIMARY KEY (stream, key_id)) STRICT, WITHOUT ROWID""",
+    # An erasure is written here with the transaction that makes it, and finished once its keys and every stale byte are gone.
+    """CREATE TABLE erasures (
+        stream TEXT PRIMARY KEY, requested_by TEXT NOT NULL, asked_at_us INTEGER NOT NULL, is_plain INTEGER NOT NULL,
+        finished_at_us INTEGER, row_check INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+)
+
+MIGRATIONS: Final[Sequence[tuple[str, Sequence[str]]]] = (
+    ("first tables", _TABLES),
+    ("supervision", _SUPERVISION),
+    ("sealed actors and erasures", _KEEPING),
+)
 """(name, statements) of migration 1, 2, ... Released ones never change: a later need is a later migration."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
@@ -142,6 +157,12 @@ def file_version(connection: SqliteConnection, path: Path) -> int:
             expected=SCHEMA_VERSION,
         )
     return version
+
+
+def has_keys(connection: SqliteConnection) -> bool:
+    """Whether the file has had migration 3: a reader must not migrate, so it meets older ones."""
+    version: int = connection.execute("PRAGMA user_version").fetchall()[0][0]
+    return version >= 3
 
 
 def migrate(connection: SqliteConnection, path: Path, now_us: int) -> int:

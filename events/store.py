@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from events.closing import ShardClosing
 from events.envelope import MAIN_BRANCH, NewEvent, RecordedEvent
 from events.ids import CommandId, EventId, Position, StreamId, Version
 from events.letters import Letter, StoppedActor, Supervision
@@ -57,7 +58,7 @@ class InboxEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 class OutboxEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One durable send (S25). `n` counts from 1 per (sender, receiver) and is given by the store; so is the logical
-    time."""
+    time. args_hash: what the receiver's inbox row shall hold if it lives in the same shard; None = that of `args`. Not stored."""
 
     receiver: StreamId
     method: str
@@ -67,6 +68,7 @@ class OutboxEntry(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: str | None = None
     traceparent: str | None = None
     deadline_ms: int | None = None
+    args_hash: str | None = None
 
 
 class PendingSend(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,8 +198,9 @@ Outcome = Committed | Duplicate | Conflict
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one `Arrival`: "taken" now, "known" already (acknowledge again), "gap" (ask for n = expected), or
-    "refused": it can never be stored (a dead letter is due), the others of the batch were."""
+    """What became of one `Arrival`: "taken" now, "known" already (acknowledge again), "gap" (ask for n = expected),
+    "closed": the stream is archived or erased, which its inbox row says now, or "refused": it can never be stored (a
+    dead letter is due), the others of the batch were."""
 
     result: str
     expected: int = 0
@@ -268,7 +271,7 @@ class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
     damages: Sequence[str] = ()
 
 
-class ShardStore(Protocol):
+class ShardStore(ShardClosing, Protocol):
     """The one writer of one shard. Not safe for concurrent calls: `group_commit.GroupCommit` is the only caller of
     `append`."""
 
@@ -310,9 +313,11 @@ class ShardStore(Protocol):
         groups: Sequence[Append],
         arrivals: Sequence[Arrival] = (),
         sends: Sequence[tuple[StreamId, StreamId, str, int]] = (),
+        *,
+        keys: Sequence[tuple[StreamId, str]] = (),
     ) -> tuple[Sequence[Outcome], Sequence[Accepted]]:
         """`accept`, then `append`, then `acknowledge`, in one transaction: what one turn of the group commit writes.
-        Raises as `append`."""
+        keys: (stream, key id) that it uses for the first time (S29). Raises as `append`."""
         ...
 
     def outbox_room(self, sender: StreamId, receiver: StreamId) -> int:

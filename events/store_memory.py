@@ -13,8 +13,20 @@ from typing import Final
 
 import msgspec
 
-from events.appending import ENTROPY_PER_EVENT, OPEN_STATUSES, continues, delivery, merged, record, revived_entry
+from events.appending import (
+    ENTROPY_PER_EVENT,
+    OPEN_STATUSES,
+    continues,
+    delivery,
+    is_refusal,
+    merged,
+    record,
+    refused_as_gone,
+    revived_entry,
+)
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
+from events.closing import Closed, Erasure
+from events.closing_memory import archive_in, erase_in
 from events.envelope import GENESIS_HASH, RecordedEvent
 from events.errors import (
     AppendOutcomeUnknownError,
@@ -84,6 +96,9 @@ class MemoryShardContent:
         self.snapshots: dict[str, Snapshot] = {}
         self.letters: dict[tuple[str, str], Letter] = {}
         self.stopped: dict[str, StoppedActor] = {}
+        self.statuses: dict[str, str] = {}
+        self.keys: dict[str, list[str]] = {}
+        self.erasures: dict[str, Erasure] = {}
         self.formats: dict[tuple[str, str, int], int] = {("format", "shard", 1): 0}
         self.faults: deque[Fault] = deque()
 
@@ -92,7 +107,8 @@ class MemoryShardContent:
         if not events:
             return None
         last = events[-1]
-        return Head(stream=last.stream, version=last.version, position=last.position, hash=bytes.fromhex(last.hash))
+        hash_, status = bytes.fromhex(last.hash), self.statuses.get(stream, "live")
+        return Head(stream=last.stream, version=last.version, position=last.position, hash=hash_, status=status)
 
 
 class MemoryLog:
@@ -150,8 +166,9 @@ class MemoryShard:
         return self._ownership
 
     async def commit(
-        self, groups: Sequence[Append], arrivals: Sequence[Arrival] = (), sends: Sequence[Send] = ()
-    ) -> tuple[Sequence[Outcome], Sequence[Accepted]]:
+        self, groups: Sequence[Append], arrivals: Sequence[Arrival] = (), sends: Sequence[Send] = (),
+        *, keys: Sequence[tuple[StreamId, str]] = (),
+    ) -> tuple[Sequence[Outcome], Sequence[Accepted]]:  # fmt: skip
         # One turn of the loop, as a real commit takes some: what arrives meanwhile makes the next batch.
         await asyncio.sleep(0)
         self._fence()
@@ -165,6 +182,9 @@ class MemoryShard:
             self._fence()
         if fault is Fault.UNKNOWN_LOST:
             raise AppendOutcomeUnknownError(f"shard {self.shard}: injected; look up each command id", shard=self.shard)
+        for stream, key_id in keys:
+            if key_id not in self._content.keys.setdefault(stream, []):
+                self._content.keys[stream].append(key_id)
         accepted = [self._take_arrival(arrival) for arrival in arrivals]
         outcomes = [self._decide(group) for group in groups]
         for sender, receiver, incarnation, n in sends:
@@ -200,6 +220,8 @@ class MemoryShard:
         actual = Version(len(events))
         if actual != group.expected_version:
             return Conflict(actual=actual, reason=f"{group.stream} is at version {actual}, not {group.expected_version}")
+        if group.stream in content.statuses and not is_refusal(group):
+            return Conflict(actual=actual, reason=f"{group.stream} is {content.statuses[group.stream]}")
         try:
             recorded, time = self._record(group, events)
             entry = merged(known, group.inbox, self._log.clock.wall_us()) if group.inbox is not None else None
@@ -223,6 +245,10 @@ class MemoryShard:
                 pending.append(send)
             elif (sent.command_id, sent.receiver) not in content.inbox:
                 inbox_entry = msgspec.structs.replace(inbox_entry, source=f"{group.stream}#{n}")
+                status = content.statuses.get(sent.receiver)
+                if status is not None:
+                    content.inbox[sent.command_id, sent.receiver] = refused_as_gone(inbox_entry, status, self._log.clock.wall_us())
+                    continue
                 content.inbox[sent.command_id, sent.receiver] = inbox_entry
                 self._note_actor(sent.receiver)
                 delivered.append(inbox_entry)
@@ -310,6 +336,7 @@ class MemoryShard:
             if arrival.n != expected:
                 return Accepted(result="known" if arrival.n < expected else "gap", expected=expected, position=position)
         known = (entry.command_id, entry.stream) in content.inbox
+        closed = content.statuses.get(entry.stream)
         if not known:
             try:
                 _probe.encode(entry)
@@ -317,16 +344,18 @@ class MemoryShard:
                 return Accepted(result="refused")
             received_at_us = entry.received_at_us or self._log.clock.wall_us()
             queued = msgspec.structs.replace(entry, status=InboxStatus.QUEUED, received_at_us=received_at_us)
+            if closed is not None:
+                queued = refused_as_gone(entry, closed, self._log.clock.wall_us())
             content.inbox[entry.command_id, entry.stream] = queued
             self._note_actor(entry.stream)
         if pair is not None:
             content.received[pair] = arrival.n
         if arrival.timer_id is not None:
             content.timers.pop((entry.stream, arrival.timer_id), None)
-            if arrival.timer_next is not None:
+            if arrival.timer_next is not None and closed is None:
                 content.timers[entry.stream, arrival.timer_id] = arrival.timer_next
         content.time = max(content.time, arrival.time)
-        return Accepted(result="known" if known else "taken", expected=arrival.n + 1, position=position)
+        return Accepted(result="known" if known else "closed" if closed else "taken", expected=arrival.n + 1, position=position)
 
     def _purge(self) -> None:
         oldest_kept_us = self._log.clock.wall_us() - INBOX_KEPT_S * 1_000_000
@@ -347,6 +376,33 @@ class MemoryShard:
 
     async def acknowledge(self, sends: Sequence[Send]) -> None:
         await self.commit((), (), sends)
+
+    async def keys_of(self, stream: StreamId) -> Sequence[str]:
+        return sorted(self._content.keys.get(stream, ()))
+
+    async def archive(self, stream: StreamId) -> Closed:
+        self._fence()
+        return archive_in(self, self._content, stream)
+
+    async def erase(self, stream: StreamId, requested_by: str) -> Closed:
+        self._fence()
+        return erase_in(self, self._content, stream, requested_by)
+
+    def put(self, group: Append) -> None:
+        """Append events of ours that close a stream."""
+        recorded, time = self._record(group, self._content.streams.get(group.stream, []))
+        self._store(group, recorded, time, None)
+
+    async def erasures(self) -> Sequence[Erasure]:
+        return list(self._content.erasures.values())
+
+    async def scrub(self) -> bool:
+        self._fence()
+        return True
+
+    async def erased(self, stream: StreamId) -> None:
+        self._fence()
+        self._content.erasures.pop(stream, None)
 
     def outbox_room(self, sender: StreamId, receiver: StreamId) -> int:
         outbox = self._content.outbox

@@ -13,8 +13,10 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
 
+from events import closing_sqlite as closing
 from events import reads_sqlite as reads
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
+from events.closing import Closed, Erasure
 from events.envelope import RecordedEvent
 from events.errors import ConfigurationError, CorruptLogError, InvariantError, SupersededError
 from events.ids import CommandId, Position, StreamId, Version
@@ -61,6 +63,7 @@ class SqliteShard:
         self.incarnation = identity.incarnation
         self._path = shard_path(directory, shard)
         self._durability = durability
+        self._clock = clock
         self._writer = ShardWriter(self._path, anchor_path(directory, shard), identity, shard, clock, entropy)
         self._writing: aiosqlite.Connection | None = None
         self._reading: aiosqlite.Connection | None = None
@@ -148,11 +151,12 @@ class SqliteShard:
         return await self._write(self._writer.take, worker)
 
     async def commit(
-        self, groups: Sequence[Append], arrivals: Sequence[Arrival] = (), sends: Sequence[Send] = ()
-    ) -> tuple[Sequence[Outcome], Sequence[Accepted]]:
+        self, groups: Sequence[Append], arrivals: Sequence[Arrival] = (), sends: Sequence[Send] = (),
+        *, keys: Sequence[tuple[StreamId, str]] = (),
+    ) -> tuple[Sequence[Outcome], Sequence[Accepted]]:  # fmt: skip
         if self._writer.lost is not None:
             raise SupersededError(self._writer.lost, shard=self.shard)
-        return await self._write(self._writer.commit, groups, arrivals, sends)
+        return await self._write(self._writer.commit, groups, arrivals, sends, keys)
 
     async def append(self, groups: Sequence[Append]) -> Sequence[Outcome]:
         return (await self.commit(groups))[0]
@@ -162,6 +166,26 @@ class SqliteShard:
 
     async def acknowledge(self, sends: Sequence[Send]) -> None:
         await self.commit((), (), sends)
+
+    async def keys_of(self, stream: StreamId) -> Sequence[str]:
+        return await self._read(closing.read_keys, stream)
+
+    async def archive(self, stream: StreamId) -> Closed:
+        return await self._write(lambda connection: closing.archive_stream(self._writer, connection, stream))
+
+    async def erase(self, stream: StreamId, requested_by: str) -> Closed:
+        now_us = self._clock.wall_us()
+        return await self._write(lambda connection: closing.erase_stream(self._writer, connection, stream, requested_by, now_us))
+
+    async def erasures(self) -> Sequence[Erasure]:
+        return await self._read(closing.read_erasures)
+
+    async def scrub(self) -> bool:
+        return await self._write(self._writer.scrub)
+
+    async def erased(self, stream: StreamId) -> None:
+        now_us = self._clock.wall_us()
+        await self._write(lambda connection: closing.finish_erasure(self._writer, connection, stream, now_us))
 
     def outbox_room(self, sender: StreamId, receiver: StreamId) -> int:
         memory = self._writer.held_memory()

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from events.anchor import Anchor, read_anchor
-from events.envelope import GENESIS_HASH, rolling_hash
+from events.envelope import GENESIS_HASH, rolling_hash, row_check
 from events.errors import CuebookError
 from events.letters_sqlite import SELECT_LETTERS, SELECT_STOPPED, has_letters, letter_row, stopped_row
 from events.limits import STREAM_PAGE_VERSIONS
@@ -35,7 +35,7 @@ from events.rows import (
     timer_entry,
     wait_entry,
 )
-from events.schema import file_version
+from events.schema import file_version, has_keys
 from events.sqlite_library import SqliteConnection, SqliteError, open_reader
 from events.store import Damage
 
@@ -43,6 +43,10 @@ Progress = Callable[[int, int, int], None]
 """(shard, position reached, last position)"""
 
 PAGE: Final = 1_000
+_CHECKED_TABLES: Final = (
+    ("stream_keys", "stream, key_id"),
+    ("erasures", "stream, requested_by, asked_at_us, is_plain, finished_at_us"),
+)
 INTEGRITY_MESSAGES_MAX: Final = 20
 _decode_any = msgspec.json.Decoder()
 
@@ -142,6 +146,9 @@ class _ShardWalk:
                 self._guarded(table, partial(self._check_rows, table, select, parse))
             for table in ("sent_heads", "received_heads"):
                 self._guarded(table, partial(self._check_pairs, table))
+            if has_keys(self._connection):
+                for table, columns in _CHECKED_TABLES:
+                    self._guarded(table, partial(self._check_checked, table, columns))
         finally:
             self._connection.execute("ROLLBACK")
 
@@ -212,6 +219,11 @@ class _ShardWalk:
         for row in _rows(self._connection.execute(f"SELECT {', '.join(PAIR_COLUMNS)} FROM {table}")):
             if not _holds(row[4], pair_check, *row[:4]):
                 self._found(table, f"the checksum of {_shown(row[0])} -> {_shown(row[1])} does not match", stream=_shown(row[1]))
+
+    def _check_checked(self, table: str, columns: str) -> None:
+        for row in _rows(self._connection.execute(f"SELECT {columns}, row_check FROM {table}")):
+            if not _holds(row[-1], row_check, *row[:-1]):
+                self._found(table, f"the checksum of a row of {_shown(row[0])} does not match", stream=_shown(row[0]))
 
     # The events, in short reads by position
 

@@ -28,17 +28,13 @@ from events.heads import ShardMemory, load_memory
 from events.ids import StreamId
 from events.limits import INBOX_KEPT_S
 from events.log_directory import LogIdentity, check_identity
-from events.reads_sqlite import flushed_head
-from events.rows import stream_check
 from events.schema import migrate
 from events.sqlite_library import SqliteConnection, SqliteError, error_name, is_busy, is_corrupt, is_full, is_statement_fault
-from events.store import Accepted, Append, Arrival, Committed, Conflict, Outcome, Ownership
+from events.store import Accepted, Append, Arrival, Conflict, Outcome, Ownership
 
 T = TypeVar("T")
 Send = tuple[StreamId, StreamId, str, int]
 
-ARCHIVED: Final = "archived"
-"""`streams.status` of a stream that takes no more commands."""
 PURGE_ROWS: Final = 32
 """At most so many inbox rows are looked at, and forgotten, per commit."""
 _PURGE_PAUSE_US: Final = 60_000_000
@@ -125,8 +121,9 @@ class ShardWriter:
         return ownership
 
     def commit(
-        self, connection: SqliteConnection, groups: Sequence[Append], arrivals: Sequence[Arrival], sends: Sequence[Send]
-    ) -> tuple[list[Outcome], list[Accepted]]:
+        self, connection: SqliteConnection, groups: Sequence[Append], arrivals: Sequence[Arrival], sends: Sequence[Send],
+        keys: Sequence[tuple[StreamId, str]] = (),
+    ) -> tuple[list[Outcome], list[Accepted]]:  # fmt: skip
         """`ShardStore.commit`."""
         entropy = self._entropy.token_bytes(ENTROPY_PER_EVENT * sum(len(group.events) for group in groups))
         now_us = self._clock.wall_us()
@@ -142,6 +139,8 @@ class ShardWriter:
                 decide = _decide_one_by_one if careful else _decide_together
                 outcomes, accepted = decide(connection, draft, groups, arrivals)
                 draft.acknowledge(sends)
+                if keys:
+                    draft.note_keys(keys)
                 if self._purge_is_due(now_us):
                     self._purge(connection, now_us)
                 draft.finish()
@@ -169,29 +168,16 @@ class ShardWriter:
         reached(CrashPoint.APPEND_ANCHORED)
         return outcomes, accepted
 
-    def archive(self, connection: SqliteConnection, group: Append) -> Outcome:
-        """Commit `group`, the last one of its stream, and set the stream's status to archived, in one transaction. Raises as `commit`."""
+    def transact(self, connection: SqliteConnection, events: int, act: Callable[[Draft], T]) -> T:
+        """Run `act` on a draft in one fenced transaction, which it may leave by raising. events: how many it appends at most. Raises as
+        `commit`, and what `act` raises."""
         self._begin(connection)
         try:
             memory = self._fenced(connection)
-            entropy = self._entropy.token_bytes(ENTROPY_PER_EVENT * len(group.events))
+            entropy = self._entropy.token_bytes(ENTROPY_PER_EVENT * events)
             draft = Draft(connection, memory, self._place(), self._clock.wall_us(), entropy, careful=True)
-            outcome = draft.decide(group)
-            if not isinstance(outcome, Committed):
-                self._roll_back(connection)
-                return outcome
-            draft.write()
-            # The row of the stream is then its newest head, to which the status is added.
-            draft.flush()
-            found = flushed_head(connection, group.stream)
-            if found is None:
-                raise InvariantError(f"{group.stream} has no row after its last event", stream=group.stream)
-            base = found.base_hash if found.base_version else None
-            check = stream_check(
-                found.stream_id, group.stream, ARCHIVED, found.version, found.position, found.hash, found.base_version, base
-            )
-            connection.execute("UPDATE streams SET status = ?, row_check = ? WHERE id = ?", (ARCHIVED, check, found.stream_id))
-            reached(CrashPoint.ARCHIVE_READY)
+            result = act(draft)
+            draft.finish()
             connection.execute("COMMIT")
         except SqliteError as error:
             raise self._failed(connection, error) from error
@@ -199,12 +185,21 @@ class ShardWriter:
             self._roll_back(connection)
             raise
         draft.keep()
-        head = memory.heads.get(group.stream)
-        if head is not None:
-            head.status = ARCHIVED
         self._check_file()
-        self._note_anchor(memory)
-        return outcome
+        if draft.wrote:
+            self._note_anchor(memory)
+        return result
+
+    def scrub(self, connection: SqliteConnection) -> bool:
+        """`ShardStore.scrub`: VACUUM writes the live rows anew, and the checkpoint empties the write-ahead log."""
+        self._check_file()
+        try:
+            connection.execute("VACUUM")
+            return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0] == 0)
+        except SqliteError as error:
+            if is_busy(error):
+                return False
+            raise self._failed(connection, error) from error
 
     def _place(self) -> ShardPlace:
         if self.ownership is None:

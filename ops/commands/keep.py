@@ -88,7 +88,7 @@ def export(
     Example: cuebook export bug.jsonl --correlation 06a1f2 --redact "Jane Doe"
     Opened with: cuebook import bug.jsonl --data bug; cuebook log --data bug
     """
-    from events.backup_folder import UnknownStreamError
+    from events.errors import UnknownStreamError
     from events.export import Conversation, UnknownConversationError
     from events.export import export as export_log
     from ops.bug_report import redactor_of
@@ -160,9 +160,8 @@ def archive(stream: str, /, *, common: Common = DEFAULTS) -> int:
     Nothing may run on the data folder. Its highest version stays, so its id
     never starts anew; a repeat of a remembered command still gets its reply.
     """
-    from events.archive import StreamBusyError
     from events.archive import archive as archive_stream
-    from events.backup_folder import UnknownStreamError
+    from events.errors import StreamBusyError, UnknownStreamError
     from events.ids import StreamId, parse_stream_id, shard_of
     from events.log_directory import read_identity
 

@@ -80,10 +80,12 @@ class SimStore(MemoryShard):
         await self._wait()
         return ownership
 
-    async def commit(self, groups: Sequence[Append], arrivals: Sequence[Any] = (), sends: Sequence[Any] = ()) -> Any:
+    async def commit(
+        self, groups: Sequence[Append], arrivals: Sequence[Any] = (), sends: Sequence[Any] = (), *, keys: Sequence[Any] = ()
+    ) -> Any:
         await self._wait()
         try:
-            return await super().commit(groups, arrivals, sends)
+            return await super().commit(groups, arrivals, sends, keys=keys)
         except CuebookError as error:
             self._world.trace("commit fails", f"shard {self.shard}: {type(error).__name__} {[group.command_id for group in groups]}")
             raise

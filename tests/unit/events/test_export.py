@@ -9,9 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from events.backup_folder import UnknownStreamError
 from events.envelope import ENVELOPE_FIELDS, Kind, NewEvent
-from events.errors import ConfigurationError, CorruptLogError
+from events.errors import ConfigurationError, CorruptLogError, UnknownStreamError
 from events.export import export
 from events.export_import import import_log
 from events.ids import CommandId, StreamId, parse_stream_id, shard_of

@@ -31,10 +31,11 @@ class Slow(MemoryShard):
         self.batches: list[tuple[int, int, int]] = []
 
     async def commit(
-        self, groups: Sequence[Append], arrivals: Sequence[Arrival] = (), sends: Sequence[tuple[Any, Any, str, int]] = ()
-    ) -> tuple[Sequence[Outcome], Sequence[Accepted]]:
+        self, groups: Sequence[Append], arrivals: Sequence[Arrival] = (), sends: Sequence[tuple[Any, Any, str, int]] = (),
+        *, keys: Sequence[tuple[Any, str]] = (),
+    ) -> tuple[Sequence[Outcome], Sequence[Accepted]]:  # fmt: skip
         self.batches.append((len(groups), len(arrivals), len(sends)))
-        result = await super().commit(groups, arrivals, sends)
+        result = await super().commit(groups, arrivals, sends, keys=keys)
         await self.gate.wait()
         return result
 
