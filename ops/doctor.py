@@ -13,8 +13,8 @@ import msgspec
 from ops.event_loop import loop_name
 from ops.exits import CommandError
 from ops.nats_server import SERVER_VERSION_MIN, find_program
-from ops.processes import read_up
 from ops.settings import LoadedSettings, Settings
+from ops.up_state import read_up
 
 if TYPE_CHECKING:
     from actors.registry import Registry

@@ -16,8 +16,8 @@ from pathlib import Path
 from ops import child
 from ops.exits import CommandError, Exit, print_error
 from ops.output import progress
-from ops.processes import read_up
 from ops.settings import load_settings
+from ops.up_state import read_up
 
 ROOT = Path(__file__).resolve().parent.parent
 CUEBOOK = (sys.executable, "-P", "-m", "ops")

@@ -23,6 +23,7 @@ from events.clock import SystemClock
 from ops import child
 from ops.exits import CommandError, Exit
 from ops.private_files import make_private_folder, write_private
+from ops.up_state import ChildState, UpState, read_up
 from runtime.wire import iso_time
 
 RESTART_DELAY_MIN_S, RESTART_DELAY_MAX_S = 0.1, 10.0
@@ -34,28 +35,6 @@ REFUSALS = frozenset({int(Exit.USAGE), int(Exit.CONFLICT)})
 
 Reaped = Callable[[str, int], Awaitable[None]]
 log = structlog.get_logger(__name__)
-
-
-class ChildState(msgspec.Struct, frozen=True, kw_only=True):
-    """One live role process, as up.json lists it."""
-
-    role: str
-    pid: int
-    started: str | None
-    restarts: int
-
-
-class UpState(msgspec.Struct, frozen=True, kw_only=True):
-    """What DATA/up.json (mode 0600) says of the running tree, for `status`, `stop` and clients of this machine."""
-
-    pid: int
-    started: str | None
-    """Tells this process from a later one with the same pid: `child.process_started`."""
-    started_at: str
-    nats_url: str | None
-    """With credentials: a client given this URL can connect."""
-    ready: bool
-    processes: tuple[ChildState, ...]
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,15 +222,6 @@ class ProcessTree:
         except Exception:
             # A hint: losing it costs time, while ending the tree would cost every other role.
             log.exception("child_reaped_hook_failed", role=role, pid=pid)
-
-
-def read_up(data: Path) -> UpState | None:
-    """Return the tree that runs on `data` now; None if none does, also if a killed one left its up.json behind."""
-    try:
-        state = msgspec.json.decode((data / "up.json").read_bytes(), type=UpState)
-    except (OSError, msgspec.DecodeError):
-        return None
-    return state if child.process_started(state.pid) == state.started is not None else None
 
 
 def stop_running(data: Path, *, timeout_s: float, now: bool = False) -> UpState:

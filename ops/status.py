@@ -10,8 +10,8 @@ from ops.commands.version import sqlite_version, versions
 from ops.event_loop import loop_name
 from ops.exits import CommandError, Exit
 from ops.nats_connection import connection_of
-from ops.processes import UpState, read_up
 from ops.settings import Settings
+from ops.up_state import UpState, read_up
 
 
 class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ one that only sent) is not in the log, so its children stand at the top with the
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +21,8 @@ _LABEL_CHARACTERS_MAX: Final = 80
 
 
 class TurnNode(msgspec.Struct, kw_only=True):
-    """One turn. method and status come from the inbox, which forgets after 7 days (S24); then only what events say is known.
+    """One turn. method: as its own ``turn.started`` says, or the event of its being sent, or the inbox, which forgets (S24); status: the
+    inbox only.
 
     parent: (stream, command id) of the turn that caused it, None at the top; cause: its causation id as recorded.
     """
@@ -32,7 +33,7 @@ class TurnNode(msgspec.Struct, kw_only=True):
     status: str | None
     sender: str | None
     cause: str | None
-    parent: tuple[str, str] | None
+    parent: tuple[StreamId, str] | None
     time: int
     duration_us: int
     error: str | None
@@ -52,6 +53,35 @@ async def trace(reader: LogReader, correlation_id: str) -> Trace:
     """Everything that has `correlation_id`: one look through the whole log, which has no index by it."""
     events = [event async for event in merged(reader, correlated(correlation_id))]
     return Trace(correlation_id=correlation_id, events=events, roots=await cause_tree(reader, events))
+
+
+async def relatives(reader: LogReader, event: RecordedEvent) -> tuple[list[TurnNode], list[TurnNode]]:
+    """The turns above the turn of `event`, nearest first, and those directly below it."""
+    if event.correlation_id is None:
+        return [], []
+    found = await trace(reader, event.correlation_id)
+    nodes = {(node.stream, node.command_id): node for _, node in flat(found.roots)}
+    node = nodes[event.stream, event.command_id or ""]
+    return above(nodes, node), node.children
+
+
+async def chain(reader: LogReader, event: RecordedEvent) -> list[TurnNode]:
+    """The turn of `event`, then the turns that led to it, nearest first."""
+    if event.correlation_id is None:
+        return list(turn_nodes([event]).values())
+    found = await trace(reader, event.correlation_id)
+    nodes = {(node.stream, node.command_id): node for _, node in flat(found.roots)}
+    node = nodes[event.stream, event.command_id or ""]
+    return [node, *above(nodes, node)]
+
+
+def above(nodes: Mapping[tuple[StreamId, str], TurnNode], node: TurnNode) -> list[TurnNode]:
+    """The turns that led to `node`, nearest first."""
+    found: list[TurnNode] = []
+    while node.parent is not None:
+        node = nodes[node.parent]
+        found.append(node)
+    return found
 
 
 async def cause_tree(reader: LogReader, events: Sequence[RecordedEvent]) -> list[TurnNode]:
@@ -80,9 +110,10 @@ async def cause_tree(reader: LogReader, events: Sequence[RecordedEvent]) -> list
     return roots
 
 
-def turn_nodes(events: Sequence[RecordedEvent]) -> dict[tuple[str, str], TurnNode]:
+def turn_nodes(events: Sequence[RecordedEvent]) -> dict[tuple[StreamId, str], TurnNode]:
     """One node per turn, in order of their first events, not yet linked."""
-    nodes: dict[tuple[str, str], TurnNode] = {}
+    nodes: dict[tuple[StreamId, str], TurnNode] = {}
+    sent: dict[tuple[str, str], Any] = {}
     for event in events:
         key = (event.stream, event.command_id or "")
         node = nodes.get(key)
@@ -95,8 +126,13 @@ def turn_nodes(events: Sequence[RecordedEvent]) -> dict[tuple[str, str], TurnNod
         node.duration_us = max(node.duration_us, event.time - node.time)
         if event.type == TURN_STARTED:
             node.method = _payload(event).get("command")
+        elif event.type in ("ask.started", "message.sent"):
+            said = _payload(event)
+            sent[str(said.get("receiver")), str(said.get("command_id"))] = said.get("method")
         if event.type in TURN_ENDS:
             node.error = event.error
+    for key, node in nodes.items():
+        node.method = node.method or sent.get(key)
     return nodes
 
 

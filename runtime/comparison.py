@@ -17,8 +17,8 @@ from events.envelope import Kind, RecordedEvent
 from events.ids import StreamId, parse_stream_id
 from events.selection import correlated
 from events.store import LogReader
-from runtime.inspection import json_patch, state_at
 from runtime.merging import merged
+from runtime.states import json_patch, state_at
 
 _PAGE: Final = 1_000
 _IDS_AND_TIMES: Final = frozenset({

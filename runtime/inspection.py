@@ -1,7 +1,6 @@
-"""The read side of a log: events by name, states of the past, differences, verification of states. No NATS, no files: a `LogReader`.
+"""The read side of a log: events by name, streams, verification of states. No NATS, no files: a `LogReader`.
 
-Everything here is the same for the command line on files, for ``cue.log`` and for tests. What needs the code of actors says so where it has
-none, and shows events instead (S32).
+Everything here is the same for the command line on files, for ``cue.log`` and for tests.
 """
 
 import re
@@ -18,14 +17,14 @@ from events.appending import TIME_DIGITS
 from events.codec import canonical_hash
 from events.envelope import RecordedEvent
 from events.errors import CorruptLogError, CuebookError
-from events.ids import Position, StreamId, parse_stream_id
+from events.ids import Position, StreamId
 from events.store import LogReader, Snapshot, StreamInfo
 from runtime.merging import merged, positions_at
 from runtime.open_turns import OpenTurn, OpenTurns
 from runtime.recovery import fold
+from runtime.states import FOLD_PAGE, code_of, head_version, no_code
 
 _PLACE: Final = re.compile(r"(\d{1,4}):(\d{1,18})")
-_FOLD_PAGE: Final = 1_000
 
 
 async def find_event(reader: LogReader, text: str) -> RecordedEvent:
@@ -64,101 +63,6 @@ async def streams(reader: LogReader, *, after: str = "") -> AsyncIterator[Stream
         for info in page:
             yield info
         after = page[-1].stream
-
-
-# -- states of the past -------------------------------------------------------------------------------------------------------------------
-
-
-class StateView(msgspec.Struct, frozen=True, kw_only=True):
-    """A state at a version, or why there is none (S32). version: the last event that it includes; head: the stream's newest."""
-
-    stream: StreamId
-    version: int
-    head: int
-    state: Any = None
-    state_hash: str | None = None
-    note: str | None = None
-
-
-def code_of(registry: Registry | None, stream: StreamId) -> ActorType[Any] | None:
-    """The actor type of `stream`, None where no code is at hand or the app does not have it."""
-    return None if registry is None else registry.types.get(parse_stream_id(stream)[0])
-
-
-def no_code(registry: Registry | None, stream: StreamId) -> str:
-    """Why there is no state, and how to have one."""
-    if registry is None:
-        return "a state is folded by the code of its actors, and none was named: events only"
-    return f"the app has no actor type {parse_stream_id(stream)[0]!r}: events only"
-
-
-async def state_at(reader: LogReader, registry: Registry | None, stream: StreamId, version: int | None = None) -> StateView:
-    """The state of `stream` after its event `version`; None = now.
-
-    Raises:
-        Unknown: there is no such stream or version.
-        UnknownEventTypeError, CorruptLogError: the code or the log does not fit.
-    """
-    newest = await _head_version(reader, stream)
-    at = newest if version is None else version
-    if not 0 <= at <= newest:
-        raise Unknown(f"{stream} has versions 1 to {newest}, not {at}", stream=stream, version=at)
-    kind = code_of(registry, stream)
-    if kind is None:
-        return StateView(stream=stream, version=at, head=newest, note=no_code(registry, stream))
-    state = await _folded(reader, kind, stream, at)
-    return StateView(
-        stream=stream, version=at, head=newest, state=msgspec.json.decode(kind.encode_state(state)), state_hash=canonical_hash(state)
-    )
-
-
-async def _head_version(reader: LogReader, stream: StreamId) -> int:
-    try:
-        found = await reader.head(stream)
-    except ValueError as error:
-        raise BadPayload(str(error), field="stream") from error
-    if found is None:
-        raise Unknown(f"there is no stream {stream}", stream=stream)
-    return int(found.version)
-
-
-async def _folded(reader: LogReader, kind: ActorType[Any], stream: StreamId, at: int) -> Any:
-    state, version = kind.initial(), 0
-    snapshot = await reader.snapshot(stream)
-    if snapshot is not None and snapshot.shape == kind.shape and snapshot.version <= at:
-        state, version = kind.decode_state(snapshot.state), int(snapshot.version)
-    while version < at:
-        page = await reader.read_stream(stream, after=version, limit=min(_FOLD_PAGE, at - version))
-        if not page:
-            raise CorruptLogError(f"{stream} ends at version {version}, its head says {at}", stream=stream, expected=at, found=version)
-        state, version = fold(kind, page, state=state, after=version)
-    return state
-
-
-class DiffView(msgspec.Struct, frozen=True, kw_only=True):
-    """What changed between two versions, as JSON Patch (RFC 6902); None where there is no code (S32)."""
-
-    stream: StreamId
-    from_version: int
-    to_version: int
-    patch: list[dict[str, Any]] | None = None
-    note: str | None = None
-
-
-async def diff(reader: LogReader, registry: Registry | None, stream: StreamId, from_version: int, to_version: int) -> DiffView:
-    """The patch that leads from the state at `from_version` (0 = before the first event) to that at `to_version`. Raises as `state_at`."""
-    old = await state_at(reader, registry, stream, from_version)
-    new = await state_at(reader, registry, stream, to_version)
-    patch = None if new.note is not None else json_patch(old.state, new.state)
-    return DiffView(stream=stream, from_version=from_version, to_version=to_version, patch=patch, note=new.note)
-
-
-def json_patch(old: Any, new: Any) -> list[dict[str, Any]]:
-    """The JSON Patch (RFC 6902) from `old` to `new`, both plain JSON values."""
-    import jsonpatch
-
-    patch: list[dict[str, Any]] = jsonpatch.make_patch(old, new).patch
-    return patch
 
 
 # -- replay --verify ----------------------------------------------------------------------------------------------------------------------
@@ -300,7 +204,7 @@ async def verify_state(
     Raises:
         Unknown: there is no such stream.
     """
-    newest = await _head_version(reader, stream)
+    newest = await head_version(reader, stream)
     kind = code_of(registry, stream)
     if kind is None:
         lacks = Difference(
@@ -316,7 +220,7 @@ async def verify_state(
     end = newest if to is None else min(to, newest)
     try:
         while verifier.difference is None and (to is None or verifier.version < end):
-            limit = _FOLD_PAGE if to is None else min(_FOLD_PAGE, end - verifier.version)
+            limit = FOLD_PAGE if to is None else min(FOLD_PAGE, end - verifier.version)
             page = await reader.read_stream(stream, after=verifier.version, limit=limit)
             if not page:
                 break

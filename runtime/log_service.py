@@ -28,8 +28,8 @@ from events.limits import PAGE_EVENTS_MAX, REPLY_BYTES_MAX, SELECT_ROWS_MAX
 from events.selection import Selection, correlated, matches
 from events.store import LogReader
 from runtime.filters import parse_filter
-from runtime.inspection import diff, state_at
 from runtime.merging import Merge, head
+from runtime.states import diff, state_at
 
 PAGE_BYTES_MAX: Final = REPLY_BYTES_MAX - 64 * 1024
 SCANNED_MAX: Final = SELECT_ROWS_MAX

@@ -49,6 +49,13 @@ VERBS: tuple[Verb, ...] = (
     Verb("show", "Look", "ops.commands.look:show", "Show one event, with its state, its patch, its causes and effects if asked."),
     Verb("state", "Look", "ops.commands.look:state", "Show the state of an actor, now or after any version of its past."),
     Verb("trace", "Look", "ops.commands.look:trace", "Show which turn caused which, for one conversation."),
+    Verb("diff", "Travel", "ops.commands.differences:diff", "Show what changed in a state between two versions, as JSON Patch (RFC 6902)."),
+    Verb(
+        "blame",
+        "Travel",
+        "ops.commands.differences:blame",
+        "Show which event set a value: the event, its command, its causes, and when.",
+    ),
     Verb("replay", "Travel", "ops.commands.travel:replay", "Fold recorded events again and show the states, or verify them."),
     Verb(
         "compare",

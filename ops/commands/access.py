@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ops.exits import CommandError, Exit
 from ops.nats_connection import connection_of
 from ops.output import progress
-from ops.processes import read_up
 from ops.settings import Settings
+from ops.up_state import read_up
 
 if TYPE_CHECKING:
     from actors.errors import ActorError

@@ -15,7 +15,7 @@ from ops.commands.common import DEFAULTS, Common
 from ops.commands.look import AppOption
 from ops.exits import CommandError, Exit
 from ops.output import print_rows, progress
-from ops.processes import read_up
+from ops.up_state import read_up
 
 if TYPE_CHECKING:
     from events.store import Damage

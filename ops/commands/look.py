@@ -15,10 +15,11 @@ from ops.output import print_json, print_record, print_rows, progress, wants_jso
 from ops.settings import Settings
 
 if TYPE_CHECKING:
-    from events.envelope import RecordedEvent
     from events.selection import Selection
     from events.store import LogReader
     from runtime.causes import TurnNode
+    from runtime.history import Blame, Step
+    from runtime.states import DiffView, StateView
 
 Term = Annotated[
     str,
@@ -158,7 +159,9 @@ def show(
 
     Example: cuebook show 0:17 --patch --causes
     """
-    from runtime.inspection import diff, find_event, state_at
+    from runtime.causes import relatives
+    from runtime.inspection import find_event
+    from runtime.states import difference, state_at
 
     settings = common.load().settings
     registry = registry_of(settings, app) if state or patch else None
@@ -167,18 +170,17 @@ def show(
         async with open_log(settings) as reader:
             found = await find_event(reader, event)
             shown: dict[str, object] = msgspec.structs.asdict(found)
-            if state:
+            if state or patch:
                 view = await state_at(reader, registry, found.stream, found.version)
-                shown["state"] = view.state
-                _note(view.note)
-            if patch:
-                change = await diff(reader, registry, found.stream, found.version - 1, found.version)
-                shown["patch"] = change.patch
-                _note(change.note)
+                note_view(view)
+                shown |= {"state": view.state} if state else {}
+                if patch:
+                    before = await state_at(reader, registry, found.stream, found.version - 1)
+                    shown["patch"] = difference(before, view).patch
             if causes or effects:
-                up, down = await _relatives(reader, found)
-                shown |= {"causes": up} if causes else {}
-                shown |= {"effects": down} if effects else {}
+                above, below = await relatives(reader, found)
+                shown |= {"causes": [turn_record(node) for node in above]} if causes else {}
+                shown |= {"effects": [turn_record(node) for node in below]} if effects else {}
             return shown, bytes(found.payload)
 
     record, payload = event_loop.run(main())
@@ -187,37 +189,22 @@ def show(
     print_record(record, json=common.json)
 
 
-async def _relatives(reader: "LogReader", event: "RecordedEvent") -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    """The turns above the turn of `event`, nearest first, and those directly below it."""
-    from runtime.causes import flat, trace
-
-    if event.correlation_id is None:
-        return [], []
-    found = await trace(reader, event.correlation_id)
-    nodes = {(node.stream, node.command_id): node for _, node in flat(found.roots)}
-    node = nodes[event.stream, event.command_id or ""]
-    above: list[dict[str, object]] = []
-    parent = node.parent
-    while parent is not None:
-        cause = nodes[parent]  # type: ignore[index]
-        above.append(_turn(cause))
-        parent = cause.parent
-    return above, [_turn(child) for child in node.children]
-
-
 def state(
     stream: Stream,
     *,
-    at: Annotated[int | None, Parameter(help="The version after which to look (default: the newest).")] = None,
+    at: Annotated[str | None, Parameter(help="After which VERSION, EVENT, duration ago or time (default: the newest).")] = None,
     app: AppOption = None,
     common: Common = DEFAULTS,
 ) -> None:
     """Show the state of an actor, now or after any version of its past.
 
-    Without the actor's code it shows the events instead, and says so.
+    Without the actor's code it shows the events instead, and says so. Where the code is not the one that recorded the events, it says
+    from which version on.
     Example: cuebook state account/42 --at 3
     """
-    from runtime.inspection import state_at
+    from events.ids import StreamId
+    from runtime.history import version_at
+    from runtime.states import state_at
 
     settings = common.load().settings
     registry = registry_of(settings, app)
@@ -225,10 +212,11 @@ def state(
 
     async def main() -> dict[str, object] | None:
         async with open_log(settings) as reader:
-            view = await state_at(reader, registry, stream, at)  # type: ignore[arg-type]
+            name = StreamId(stream)
+            view = await state_at(reader, registry, name, None if at is None else await version_at(reader, name, at))
+            note_view(view)
             if view.note is None:
-                return {name: value for name, value in msgspec.structs.asdict(view).items() if name != "note"}
-            _note(view.note)
+                return {field: value for field, value in msgspec.structs.asdict(view).items() if field != "note"}
             await print_stream(reader, stream, view.version, printer)
             return None
 
@@ -237,11 +225,11 @@ def state(
         print_record(record, json=common.json)
 
 
-async def print_stream(reader: "LogReader", stream: str, to: int, printer: EventPrinter) -> None:
-    """The events of a stream up to a version."""
+async def print_stream(reader: "LogReader", stream: str, to: int, printer: EventPrinter, *, after: int = 0) -> None:
+    """The events of a stream with after < version <= to."""
     from events.ids import StreamId
 
-    version = 0
+    version = after
     name = StreamId(stream)
     while version < to and (page := await reader.read_stream(name, after=version, limit=min(1_000, to - version))):
         for event in page:
@@ -276,7 +264,7 @@ def trace(
     turns = causes.flat(found.roots)
     if wants_json(common.json):
         for depth, node in turns:
-            print_json({"depth": depth, **_turn(node)})
+            print_json({"depth": depth, **turn_record(node)})
         return
     rows = [
         {
@@ -293,13 +281,18 @@ def trace(
     print_rows(rows, json=False, title=correlation_id)
 
 
-def _turn(node: "TurnNode") -> dict[str, object]:
+def turn_record(node: "TurnNode") -> dict[str, object]:
+    """A turn without the turns below it."""
     return {name: value for name, value in msgspec.structs.asdict(node).items() if name != "children"}
 
 
-def _note(text: str | None) -> None:
-    if text is not None:
-        progress(f"note: {text} (--app MODULE:OBJECT names the code)")
+def note_view(view: "StateView | DiffView | Blame | Step") -> None:
+    """Say on stderr why there is no state, or where the code parts from what was recorded (S32, S34)."""
+    note: str | None = getattr(view, "note", None)
+    if note is not None:
+        progress(f"note: {note} (--app MODULE:OBJECT names the code)")
+    if view.mismatch is not None:
+        progress(f"note: {view.mismatch}; `cuebook replay --verify` compares the whole log")
 
 
 def _text(terms: tuple[str, ...]) -> str:

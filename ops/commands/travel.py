@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from ops import event_loop
 from ops.commands.access import is_up, open_client, open_log, registry_of
 from ops.commands.common import DEFAULTS, Common
-from ops.commands.look import AppOption, print_stream
+from ops.commands.look import AppOption, note_view, print_stream
 from ops.event_lines import EventPrinter
 from ops.exits import CommandError, Exit
 from ops.output import print_record, print_rows, progress
@@ -27,6 +27,11 @@ def replay(
     /,
     *,
     to: Annotated[int | None, Parameter(help="The last version to fold; with a stream only.")] = None,
+    step: Annotated[bool, Parameter(help="Event by event: by hand on a terminal, else each with its patch.")] = False,
+    break_on: Annotated[
+        str | None,
+        Parameter(help="Stop, or print, where 'type=GLOB', '/pointer changed' or an expression like 'state.cents > 9' holds."),
+    ] = None,
     verify: Annotated[bool, Parameter(help="Compare with recorded state hashes, snapshots and live states; exits 4.")] = False,
     app: AppOption = None,
     common: Common = DEFAULTS,
@@ -37,13 +42,25 @@ def replay(
     --verify that is the gate of an upgrade: it names the first difference of
     each actor, and each open turn, which the new code will have to finish.
     Example: cuebook replay --verify --app NEW:app
+    Example: cuebook replay account/42 --break-on '/cents changed'
     """
+    if (step or break_on is not None) and (stream is None or verify):
+        raise CommandError(
+            "--step and --break-on go through one stream",
+            why="none was named" if stream is None else "--verify compares whole streams",
+            next_step="cuebook replay TYPE/ID --step",
+            code=Exit.USAGE,
+        )
     if to is not None and stream is None:
         raise CommandError(
             "--to needs a stream", why="versions count per stream", next_step="cuebook replay TYPE/ID --to V", code=Exit.USAGE
         )
     settings = common.load().settings
     registry = registry_of(settings, app)
+    if stream is not None and (step or break_on is not None):
+        from ops.commands.stepping import condition_of, run_steps
+
+        return event_loop.run(run_steps(settings, registry, stream, to, condition_of(break_on), step=step, json=common.json))
     if verify:
         return event_loop.run(_verify(settings, registry, stream, to, gate=app is not None, json=common.json))
     event_loop.run(_replay(settings, registry, stream, to, json=common.json))
@@ -51,13 +68,13 @@ def replay(
 
 
 async def _replay(settings: Settings, registry: "Registry | None", stream: str | None, to: int | None, *, json: bool) -> None:
-    from runtime.inspection import state_at
+    from runtime.states import state_at
 
     async with open_log(settings) as reader:
         if stream is not None:
             view = await state_at(reader, registry, stream, to)  # type: ignore[arg-type]
+            note_view(view)
             if view.note is not None:
-                progress(f"note: {view.note} (--app MODULE:OBJECT names the code)")
                 await print_stream(reader, stream, view.version, EventPrinter(json=json))
                 return
             print_record({name: value for name, value in msgspec.structs.asdict(view).items() if name != "note"}, json=json)

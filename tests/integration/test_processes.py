@@ -15,7 +15,8 @@ import pytest
 from ops import processes
 from ops.exits import CommandError, Exit
 from ops.private_files import write_private
-from ops.processes import ProcessTree, Role, UpState, read_up, stop_running
+from ops.processes import ProcessTree, Role, stop_running
+from ops.up_state import UpState, read_up
 
 # Each says that it runs by creating the file named on its command line, then acts its part.
 POLITE = """

@@ -20,7 +20,7 @@ from typing import Self, TypeVar
 
 from events.log_directory import read_identity
 from ops import child
-from ops.processes import UpState, read_up
+from ops.up_state import UpState, read_up
 from runtime.placement import Facts, survey
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 from ops.child import process_started
 from ops.private_files import write_private
-from ops.processes import UpState
+from ops.up_state import UpState
 verb, arguments = sys.argv[1], sys.argv[2:]
 data = Path(arguments[arguments.index("--data") + 1])
 write_private(data / f"{verb}.said", " ".join(arguments))

@@ -19,15 +19,14 @@ from runtime.app import App
 from runtime.filters import parse_filter
 from runtime.inspection import (
     LiveState,
-    diff,
     find_event,
-    state_at,
     streams,
     verify_state,
     verify_states,
 )
 from runtime.local import local_runtime
 from runtime.merging import head, last, merged, merged_backwards, positions_at
+from runtime.states import diff, state_at
 
 A, B = StreamId("account/a"), StreamId("account/b")
 
