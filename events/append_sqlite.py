@@ -44,6 +44,7 @@ from events.store import (
     Accepted,
     Append,
     Arrival,
+    Base,
     Committed,
     Conflict,
     Duplicate,
@@ -111,6 +112,8 @@ class Draft:
                 return Duplicate(entry=known.entry)
         head = self._head(group.stream)
         version = head.version if head is not None else 0
+        if group.base is not None and head is None:
+            version = group.base.version
         if version != group.expected_version:
             if group.inbox is not None and known is None:
                 # A repeat comes with an old version. Its reply is the better answer, even under an id that should not come twice.
@@ -120,6 +123,10 @@ class Draft:
             return Conflict(actual=Version(version), reason=f"{group.stream} is at version {version}, not {group.expected_version}")
         if head is not None and head.status != "live" and not is_refusal(group):
             return Conflict(actual=Version(version), reason=f"{group.stream} is {head.status}")
+        if group.base is not None:
+            if head is not None:
+                return Conflict(actual=Version(version), reason=f"{group.stream} exists already")
+            head = self._name_stream(group.stream, group.base)
         return self._accept_group(group, head, known)
 
     def _accept_group(self, group: Append, head: FoundHead | None, known: InboxRow | None) -> Committed:
@@ -292,12 +299,14 @@ class Draft:
         head = self._head(stream)
         return Version(head.version if head is not None else 0)
 
-    def _name_stream(self, stream: str) -> FoundHead:
+    def _name_stream(self, stream: str, base: Base | None = None) -> FoundHead:
         """A row for a stream that has none. Its head is filled in by the next flush."""
         type_name, _, key = stream.partition("/")
-        head = FoundHead(self._next_stream, 0, 0, GENESIS_HASH, "live")
-        check = stream_check(head.stream_id, stream, head.status, 0, 0, GENESIS_HASH, 0, None)
-        self._pending.streams.append((head.stream_id, stream, type_name, key, 0, 0, GENESIS_HASH, check))
+        version, hash_ = (0, GENESIS_HASH) if base is None else (base.version, base.hash)
+        head = FoundHead(self._next_stream, version, 0, hash_, "live", version, hash_)
+        base_hash = None if base is None else base.hash
+        check = stream_check(head.stream_id, stream, head.status, 0, 0, GENESIS_HASH, version, base_hash)
+        self._pending.streams.append((head.stream_id, stream, type_name, key, 0, 0, GENESIS_HASH, version, base_hash, check))
         self._heads[stream] = head
         self._next_stream += 1
         actor = ("actor", type_name, 1)

@@ -29,7 +29,9 @@ from events.rows import (
 from events.sqlite_library import SqliteConnection
 from events.store import PendingSend, Snapshot, TimerEntry, WaitEntry
 
-_STREAM_COLUMNS: Final = ("id", "name", "type", "key", "head_version", "head_position", "head_hash", "row_check")
+_STREAM_COLUMNS: Final = (
+    "id", "name", "type", "key", "head_version", "head_position", "head_hash", "base_version", "base_hash", "row_check",
+)  # fmt: skip
 _INSERT_STREAM: Final = insert_sql("streams", _STREAM_COLUMNS)
 _UPSERT_SENT: Final = insert_sql("sent_heads", PAIR_COLUMNS, ("sender", "receiver", "incarnation"))
 _UPSERT_RECEIVED: Final = insert_sql("received_heads", PAIR_COLUMNS, ("sender", "receiver", "incarnation"))

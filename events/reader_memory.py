@@ -30,7 +30,7 @@ class MemoryLogReader:
         return self._log.content(shard).events[max(0, after) :][: _page(limit)]
 
     async def read_stream(self, stream: StreamId, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
-        return self._of(stream).streams.get(stream, [])[max(0, after) :][: _page(limit)]
+        return after_version(self._of(stream).streams.get(stream, []), after)[: _page(limit)]
 
     async def read_last(self, shard: int, *, before: int | None = None, limit: int = 50) -> Sequence[RecordedEvent]:
         events = self._log.content(shard).events
@@ -134,3 +134,8 @@ class MemoryLogReader:
 
 def _page(limit: int) -> int:
     return max(0, min(limit, PAGE_EVENTS_MAX))
+
+
+def after_version(events: Sequence[RecordedEvent], version: int) -> Sequence[RecordedEvent]:
+    """The events of one stream behind `version`; a fork begins later than with version 1."""
+    return events[max(0, version - events[0].version + 1) :] if events else []

@@ -133,12 +133,19 @@ class WaitEntry(msgspec.Struct, frozen=True, kw_only=True):
     schema: bytes | None = None
 
 
+class Base(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a new stream branches off another one: at the version, and from the hash, that its parent has there (S33)."""
+
+    version: Version
+    hash: bytes
+
+
 class Append(msgspec.Struct, frozen=True, kw_only=True):
     """One atomic group: everything that one turn, or one journal entry of a turn, commits (S14, S15).
 
     expected_version: version of the stream before `events`; required, 0 = must not exist. `inbox` is inserted, or
     updates the row that (stream, command_id) already has if that row is QUEUED or RUNNING. received_time: highest
-    logical time received with the cause.
+    logical time received with the cause. base: the stream begins with this group as a fork, after that version.
     """
 
     stream: StreamId
@@ -151,6 +158,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     sender: str | None = None
     branch: str = MAIN_BRANCH
     parent: str | None = None
+    base: Base | None = None
     code_version: str | None = None
     received_time: int = 0
     inbox: InboxEntry | None = None

@@ -39,7 +39,7 @@ from events.errors import (
 from events.ids import CommandId, Position, StreamId, Version, parse_stream_id, shard_of
 from events.letters import Letter, StoppedActor, Supervision, letter_with
 from events.limits import INBOX_KEPT_S, OUTBOX_PER_PAIR_MAX, OUTBOX_PER_SHARD_MAX
-from events.reader_memory import MemoryLogReader
+from events.reader_memory import MemoryLogReader, after_version
 from events.store import (
     Accepted,
     Append,
@@ -217,13 +217,17 @@ class MemoryShard:
             known = content.inbox.get((group.inbox.command_id, group.inbox.stream))
             if known is not None and not continues(known, group.inbox):
                 return Duplicate(entry=known)
-        actual = Version(len(events))
+        actual = events[-1].version if events else Version(0)
+        if group.base is not None and not events:
+            actual = group.base.version
         if actual != group.expected_version:
             return Conflict(actual=actual, reason=f"{group.stream} is at version {actual}, not {group.expected_version}")
         if group.stream in content.statuses and not is_refusal(group):
             return Conflict(actual=actual, reason=f"{group.stream} is {content.statuses[group.stream]}")
+        if group.base is not None and events:
+            return Conflict(actual=actual, reason=f"{group.stream} exists already")
         try:
-            recorded, time = self._record(group, events)
+            recorded, time = self._record(group, events, actual)
             entry = merged(known, group.inbox, self._log.clock.wall_us()) if group.inbox is not None else None
             # Text that has no UTF-8 is refused here as SQLite refuses it.
             effects = (group.outbox, group.timers, group.timers_gone, group.waits, group.waits_gone, group.snapshot, group.supervision)
@@ -282,17 +286,19 @@ class MemoryShard:
     def _is_mine(self, stream: StreamId) -> bool:
         return shard_of(*parse_stream_id(stream), self._log.shards) == self.shard
 
-    def _record(self, group: Append, events: Sequence[RecordedEvent]) -> tuple[list[RecordedEvent], int]:
+    def _record(self, group: Append, events: Sequence[RecordedEvent], version: Version) -> tuple[list[RecordedEvent], int]:
         content = self._content
         now_us = self._log.clock.wall_us()
         time = content.time
-        previous = bytes.fromhex(events[-1].hash) if events else GENESIS_HASH
+        previous = GENESIS_HASH if group.base is None else group.base.hash
+        if events:
+            previous = bytes.fromhex(events[-1].hash)
         recorded = []
         for index, event in enumerate(group.events, 1):
             time = max(now_us, time + 1, group.received_time + 1)
             event.payload.decode()
             fact, _, previous = record(
-                group, event, self.shard, len(content.events) + index, len(events) + index, time, now_us, content.epoch,
+                group, event, self.shard, len(content.events) + index, version + index, time, now_us, content.epoch,
                 self._log.entropy.token_bytes(ENTROPY_PER_EVENT), previous,
             )  # fmt: skip
             _probe.encode(fact)
@@ -415,9 +421,9 @@ class MemoryShard:
     async def load(self, stream: StreamId, shape: str) -> tuple[Snapshot | None, Sequence[RecordedEvent]]:
         events = self._content.streams.get(stream, [])
         snapshot = self._content.snapshots.get(stream)
-        if snapshot is None or snapshot.shape != shape or snapshot.version > len(events):
+        if snapshot is None or snapshot.shape != shape or not events or snapshot.version > events[-1].version:
             return None, events[:]
-        return snapshot, events[snapshot.version :]
+        return snapshot, after_version(events, snapshot.version)
 
     async def inbox(self, stream: StreamId, command_id: CommandId) -> InboxEntry | None:
         return self._content.inbox.get((command_id, stream))
