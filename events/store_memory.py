@@ -396,7 +396,7 @@ class MemoryShard:
 
     def put(self, group: Append) -> None:
         """Append events of ours that close a stream."""
-        recorded, time = self._record(group, self._content.streams.get(group.stream, []))
+        recorded, time = self._record(group, self._content.streams.get(group.stream, []), group.expected_version)
         self._store(group, recorded, time, None)
 
     async def erasures(self) -> Sequence[Erasure]:

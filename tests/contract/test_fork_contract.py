@@ -1,7 +1,5 @@
 """S33, as far as a store goes: a stream that begins after a version of another one, and continues from its hash."""
 
-import pytest
-
 from events.envelope import GENESIS_HASH
 from events.ids import Version
 from events.store import Base, Committed, Conflict
@@ -10,11 +8,6 @@ from tests.support.logs import LogUnderTest, SqliteLogUnderTest, append_one, dep
 
 SHARDS = 2
 PARENT, CHILD = stream_in(0, SHARDS, "parent"), stream_in(1, SHARDS, "child")
-
-
-@pytest.fixture(name="any_log_shards")
-def _shards() -> int:
-    return SHARDS
 
 
 async def forked(log: LogUnderTest, base: Base) -> Committed:
