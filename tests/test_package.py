@@ -20,6 +20,8 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("actors", "events", "ops", "projections", "runtime")
 LOCK = ROOT / "ops" / "requirements.lock"
+PEERS_LOCK = ROOT / "ops" / "bench.lock"
+"""Of the extra `bench`, which neither ops/run nor ops/test installs."""
 
 # Wheels that nothing imports, and the text in our sources or settings that calls or switches them on.
 PROGRAMS = {
@@ -31,6 +33,7 @@ PROGRAMS = {
 }
 # The import name where it is not the distribution's own.
 IMPORT_NAMES = {"nats-py": "nats"}
+PEERS = "bench"
 
 
 @cache
@@ -39,12 +42,18 @@ def project() -> dict[str, Any]:
 
 
 def declared(*extras: str) -> dict[str, Requirement]:
-    """Return the requirements of the core and of `extras` (all of them if none is named) by canonical name."""
+    """Return the requirements of the core and of `extras` (all but the peers if none is named) by canonical name."""
     section = project()["project"]
     optional: dict[str, list[str]] = section["optional-dependencies"]
-    texts = [*section["dependencies"], *(text for name in extras or optional for text in optional[name])]
+    chosen = extras or [name for name in optional if name != PEERS]
+    texts = [*section["dependencies"], *(text for name in chosen for text in optional[name])]
     found = map(Requirement, texts)
     return {canonicalize_name(one.name): one for one in found if one.name != "cuebook"}
+
+
+def peers_alone() -> set[str]:
+    """What the extra `bench` adds."""
+    return set(declared(PEERS)) - set(declared())
 
 
 def sources(*folders: str) -> Iterator[Path]:
@@ -75,9 +84,7 @@ def import_name(distribution: str) -> str:
 
 def is_switched_on(text: str) -> bool:
     places = [*sources(*PACKAGES, "tests"), ROOT / "pyproject.toml", *(ROOT / "ops").glob("[a-z]*[!.][!.]")]
-    return any(
-        text in path.read_text() for path in places if path.is_file() and path != Path(__file__) and path != LOCK
-    )
+    return any(text in path.read_text() for path in places if path.is_file() and path != Path(__file__) and path != LOCK)
 
 
 @pytest.mark.parametrize("name", sorted(declared()))
@@ -92,7 +99,8 @@ def test_the_packages_import_nothing_undeclared() -> None:
     # pytest loads the plug-in, so where the plug-in is imported pytest is there.
     plugin = {"pytest": ROOT / "ops" / "pytest_plugin.py"}
     undeclared = {name: path for name, path in imported_from_outside(*PACKAGES).items() if name not in allowed and plugin.get(name) != path}
-    assert undeclared == {}
+    assert {name.replace("_", "-") for name in undeclared} == peers_alone()
+    assert all(path.name.startswith("peer_") for path in undeclared.values()), "nothing but a row of the bench may need a peer"
 
 
 def test_the_tests_import_nothing_undeclared() -> None:
@@ -112,10 +120,10 @@ def test_every_dependency_has_a_lower_and_an_upper_bound(requirement: str) -> No
     assert "<" in operators
 
 
-def locked() -> dict[str, tuple[Version, str]]:
+def locked(lock: Path = LOCK) -> dict[str, tuple[Version, str]]:
     """Return version and marker of every locked package, checking the shape of each line on the way."""
     found: dict[str, tuple[Version, str]] = {}
-    for entry in re.split(r"\n(?! )", LOCK.read_text().strip()):
+    for entry in re.split(r"\n(?! )", lock.read_text().strip()):
         head, *hashes = entry.split(" \\\n")
         name, _, rest = head.partition("==")
         version, _, marker = rest.partition(" ; ")
@@ -126,9 +134,10 @@ def locked() -> dict[str, tuple[Version, str]]:
     return found
 
 
-def test_the_lock_holds_names_versions_and_hashes_only() -> None:
-    assert locked()
-    text = LOCK.read_text()
+@pytest.mark.parametrize("lock", [LOCK, PEERS_LOCK], ids=lambda lock: str(lock.stem))
+def test_the_lock_holds_names_versions_and_hashes_only(lock: Path) -> None:
+    assert locked(lock)
+    text = lock.read_text()
     assert "://" not in text
     assert "index" not in text.split()
 
@@ -141,18 +150,30 @@ def test_the_lock_fits_pyproject(name: str) -> None:
     assert bool(requirement.marker) == bool(marker)
 
 
-def test_the_lock_is_closed_for_this_interpreter() -> None:
+def test_the_lock_of_the_peers_fits_pyproject_and_the_other_lock() -> None:
+    """It is installed into an environment of the other one: what both hold, they hold in the same version. After a change: ops/lock."""
+    product, peers = locked(), locked(PEERS_LOCK)
+    for name, requirement in declared(PEERS).items():
+        version, marker = peers[name]
+        assert requirement.specifier.contains(version), name
+        assert bool(requirement.marker) == bool(marker), name
+    assert {name: peers[name] for name in peers if name in product} == {name: product[name] for name in product if name in peers}
+    assert not peers_alone() & set(product), "a peer is no dependency of the product"
+
+
+@pytest.mark.parametrize("lock", [LOCK, PEERS_LOCK], ids=lambda lock: str(lock.stem))
+def test_the_lock_is_closed_for_this_interpreter(lock: Path) -> None:
     """It is installed without resolving, so a package that another one needs must be in it."""
     environment = {"extra": ""}
     missing: set[str] = set()
-    for name in locked():
+    for name in locked(lock):
         try:
             wanted = importlib.metadata.requires(name) or []
         except importlib.metadata.PackageNotFoundError:
             continue  # for another platform
         for requirement in map(Requirement, wanted):
             if requirement.marker is None or requirement.marker.evaluate(environment):
-                missing |= {canonicalize_name(requirement.name)} - set(locked())
+                missing |= {canonicalize_name(requirement.name)} - set(locked(lock))
     assert missing == set()
 
 

@@ -3,8 +3,8 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from events.ids import CommandId, StreamId, Version
 from events.log_directory import create_log
 from events.store import Append, Committed, Outcome
 from events.store_sqlite import SqliteShard
-from ops.bench.limits import STREAMS
-from ops.bench.measure import Case, Sample, closed_loop, in_turn, sample
+from ops.bench.limits import STREAMS, sqlite_cases
+from ops.bench.measure import Case, Cases, Sample, Setting, closed_loop, in_turn, sample
 from ops.examples.bank import app
-from runtime.local import local_runtime
+from runtime.local import LocalRuntime, local_runtime
 from runtime.tasks import Tasks
 
 # One file, as the limit has: more shards would compare the sum of several disks' queues with one.
@@ -27,22 +27,36 @@ _SHARDS = 1
 
 
 @asynccontextmanager
-async def command_cases(folder: Path) -> AsyncIterator[dict[str, Case]]:
-    """Deposits, each a turn with one event, to actors that are awake already."""
-    async with local_runtime(app, folder / "commands", shards=_SHARDS) as runtime:
-
-        async def deposit(number: int) -> None:
-            await runtime.ask(f"account/{number % STREAMS}", "deposit", cents=500)
-
-        async def deposit_in_one(_: int) -> None:
-            await runtime.ask("account/0", "deposit", cents=500)
-
-        await in_turn(deposit, STREAMS)
-        yield {
+async def command_cases(setting: Setting) -> AsyncIterator[Cases]:
+    """Deposits, each a turn with one event, to actors that are awake already; appends without turns; and what SQLite alone does."""
+    async with AsyncExitStack() as stack:
+        runtime = await stack.enter_async_context(awake_runtime(setting.folder / "commands", STREAMS))
+        deposit = depositing(runtime, STREAMS)
+        cases: dict[str, Case] = sqlite_cases(setting.folder) | {
             "in-process-1": partial(closed_loop, deposit, 1),
             "in-process-100": partial(closed_loop, deposit, 100),
-            "in-process-one": partial(closed_loop, deposit_in_one, 100),
+            "in-process-one": partial(closed_loop, depositing(runtime, 1), 100),
         }
+        if "appends-100" in setting.wanted:
+            cases["appends-100"] = await stack.enter_async_context(append_cases(setting.folder))
+        yield cases
+
+
+@asynccontextmanager
+async def awake_runtime(directory: Path, actors: int) -> AsyncIterator[LocalRuntime]:
+    """The bank on a new log, after one deposit to each of `actors` accounts."""
+    async with local_runtime(app, directory, shards=_SHARDS) as runtime:
+        await in_turn(depositing(runtime, actors), actors)
+        yield runtime
+
+
+def depositing(runtime: LocalRuntime, actors: int) -> Callable[[int], Awaitable[object]]:
+    """Deposit number n goes to account n modulo `actors`."""
+
+    async def deposit(number: int) -> None:
+        await runtime.ask(f"account/{number % actors}", "deposit", cents=500)
+
+    return deposit
 
 
 def append_group(stream: int, version: int, payload: bytes) -> Append:
@@ -54,7 +68,7 @@ def append_group(stream: int, version: int, payload: bytes) -> Append:
 
 
 @asynccontextmanager
-async def append_cases(folder: Path) -> AsyncIterator[dict[str, Case]]:
+async def append_cases(folder: Path) -> AsyncIterator[Case]:
     """Appends by the group commit, a hundred of them waiting at any time; no actors, no inbox."""
     clock, entropy, tasks = SystemClock(), SystemEntropy(), Tasks()
     directory = folder / "appends"
@@ -68,7 +82,7 @@ async def append_cases(folder: Path) -> AsyncIterator[dict[str, Case]]:
         async def run(seconds: float) -> Sample:
             return await _appends(commit, versions, seconds)
 
-        yield {"appends-100": run}
+        yield run
         await commit.drain()
     finally:
         await store.close()

@@ -1,4 +1,6 @@
-"""What is measured, and the order in which it is: one sample of every case per round, so that a disturbance meets figure and limit alike.
+"""How the bench measures, and what a row of its report is.
+
+One sample of every case per round, so that a disturbance meets figure and limit alike.
 
 Knows neither the log nor NATS: a `Case` is anything that runs for some seconds and returns a `Sample`.
 """
@@ -9,81 +11,127 @@ import itertools
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Final
+from pathlib import Path
+from typing import Final, Literal
 
 import msgspec
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One case in one round. p50_us, p99_us: time of one operation; None where a case has no single operations."""
+    """One case in one round. p50_us, p99_us: time of one operation; None where a case has no single operations. lag_us: how late the event
+    loop was, at p99, while the case ran. size_bytes: of one thing, where that is what the case finds out."""
 
     count: int
     per_s: float
     p50_us: float | None = None
     p99_us: float | None = None
+    lag_us: float | None = None
+    size_bytes: float | None = None
 
 
 Case = Callable[[float], Awaitable[Sample]]
 """Runs for about so many seconds, at least one operation."""
 
 
+class Unavailable(msgspec.Struct, frozen=True):
+    """In place of a case that cannot run here. reason: what is missing and how to get it."""
+
+    reason: str
+
+
+Cases = Mapping[str, Case | Unavailable]
+
+Figure = Literal["rate", "tail", "lag", "bytes"]
+"""rate: operations per second, as a multiple of the limit's. tail: p99 / p50. lag: the event loop's, in ms. bytes: of one thing."""
+UNITS: Final[dict[Figure, str]] = {"rate": "x", "tail": "p99/p50", "lag": "ms", "bytes": "bytes"}
+
+
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the report. `name` and `limit` are names of cases; target: the least ratio that we are content with."""
+    """One row of the report.
+
+    Fields:
+        theme: names the preparation in `ops.bench.table` that makes its cases.
+        case, limit: names of cases; without `case` it is the row's own name, without `limit` the row stands alone.
+        target, good: what we must reach, and what we would like to; None where the row only informs. For a rate the least, else the most.
+    """
 
     name: str
+    theme: str
     title: str
-    limit: str
-    limit_title: str
+    case: str = ""
+    limit: str | None = None
+    limit_title: str = ""
+    figure: Figure = "rate"
     target: float | None = None
+    good: float | None = None
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """The cases that it needs."""
+        own = self.case or self.name
+        return (own,) if self.limit is None else (own, self.limit)
+
+    @property
+    def more_is_better(self) -> bool:
+        return self.figure == "rate"
+
+    def reaches(self, figure: float, bound: float) -> bool:
+        """Whether `figure` is at least, or at most, `bound`."""
+        return figure >= bound if self.more_is_better else figure <= bound
 
 
-SQLITE_1: Final = "sqlite-1"
-SQLITE_100: Final = "sqlite-100"
-SQLITE_REPLAY: Final = "sqlite-replay"
-ECHO_1: Final = "echo-1"
-ECHO_100: Final = "echo-100"
-_ONE, _HUNDRED = "bare SQLite, 1 event per commit", "bare SQLite, 100 events per commit"
-_ECHO_ONE, _ECHO_HUNDRED = "nats-py echo, 1 in flight", "nats-py echo, 100 in flight"
+class Scale(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is prepared. The full sizes are those that the table promises; the small ones show only that everything runs."""
 
-# Targets: facts/limits.md 9.
-MEASURES: Final = (
-    Measure(name="in-process-1", title="in process, 1 in flight", limit=SQLITE_1, limit_title=_ONE, target=0.45),
-    Measure(name="in-process-100", title="in process, 100 in flight, 1,000 actors", limit=SQLITE_100, limit_title=_HUNDRED, target=0.25),
-    Measure(name="in-process-one", title="in process, 100 in flight, one actor", limit=SQLITE_100, limit_title=_HUNDRED, target=0.25),
-    Measure(name="nats-1", title="ask over NATS, 1 in flight", limit=ECHO_1, limit_title=_ECHO_ONE, target=0.33),
-    Measure(name="nats-100", title="ask over NATS, 100 in flight", limit=ECHO_100, limit_title=_ECHO_HUNDRED, target=0.33),
-    Measure(name="client-1", title="the same by our client, 1 in flight", limit=ECHO_1, limit_title=_ECHO_ONE),
-    Measure(name="client-100", title="the same by our client, 100 in flight", limit=ECHO_100, limit_title=_ECHO_HUNDRED),
-    Measure(name="replay", title="full replay to state", limit=SQLITE_REPLAY, limit_title="bare fetch, decode, apply", target=0.4),
-    Measure(name="appends-100", title="group commit, 100 waiting", limit=SQLITE_100, limit_title=_HUNDRED),
-)  # fmt: skip
+    actors: int
+    """live in the row with many actors"""
+    idle: int
+    """actors whose bytes are counted"""
+    log_events: int
+    """in the big log"""
+    log_streams: int
+    cold_actors: int
+    """with 1,000 events each, woken one after another"""
+    cold_events: int = 1_000
+    replay_events_per_s: int = 50_000
 
 
-def selected(names: Sequence[str]) -> list[Measure]:
-    """The measures called `names`; ``nats`` stands for every ``nats-...``; no names for all.
-
-    Raises:
-        ValueError: a name that fits none.
-    """
-    for name in names:
-        if not any(_fits(measure, name) for measure in MEASURES):
-            raise ValueError(name)
-    return [measure for measure in MEASURES if not names or any(_fits(measure, name) for name in names)]
+FULL: Final = Scale(actors=100_000, idle=8_000, log_events=1_000_000, log_streams=20_000, cold_actors=50)
+QUICK: Final = Scale(actors=10_000, idle=2_000, log_events=50_000, log_streams=5_000, cold_actors=10, replay_events_per_s=20_000)
 
 
-def _fits(measure: Measure, name: str) -> bool:
-    return measure.name == name or measure.name.startswith(f"{name}-")
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """What a preparation is given. folder: its own, empty, on the disk that matters. wanted: the cases it must make; more are ignored."""
+
+    folder: Path
+    seconds: float
+    wanted: frozenset[str]
+    scale: Scale
+    progress: Callable[[str], None]
 
 
-def sample(count: int, elapsed_s: float, latencies_s: Sequence[float] = ()) -> Sample:
+def sample(count: int, elapsed_s: float, latencies_s: Sequence[float] = (), *, lag_us: float | None = None) -> Sample:
     """A sample of `count` operations."""
     per_s = count / elapsed_s if elapsed_s > 0 else 0.0
     if not latencies_s:
-        return Sample(count=count, per_s=per_s)
+        return Sample(count=count, per_s=per_s, lag_us=lag_us)
     ordered = sorted(latencies_s)
-    # Nearest rank: an observed value, also of few.
-    p50, p99 = ordered[(len(ordered) - 1) // 2], ordered[(len(ordered) - 1) * 99 // 100]
-    return Sample(count=count, per_s=per_s, p50_us=p50 * 1e6, p99_us=p99 * 1e6)
+    return Sample(count=count, per_s=per_s, p50_us=percentile(ordered, 50) * 1e6, p99_us=percentile(ordered, 99) * 1e6, lag_us=lag_us)
+
+
+def percentile(ordered: Sequence[float], percent: int) -> float:
+    """By nearest rank: an observed value, also of few."""
+    return ordered[(len(ordered) - 1) * percent // 100]
+
+
+def repeated(operation: Callable[[], int], seconds: float) -> Sample:
+    """`operation`, which returns how much it did, again and again in this thread."""
+    count = 0
+    start = now = time.perf_counter()
+    while now - start < seconds or not count:
+        count += operation()
+        now = time.perf_counter()
+    return sample(count, now - start)
 
 
 async def closed_loop(operation: Callable[[int], Awaitable[object]], in_flight: int, seconds: float) -> Sample:
@@ -110,20 +158,20 @@ async def closed_loop(operation: Callable[[int], Awaitable[object]], in_flight: 
     return sample(len(latencies), clock() - start, latencies)
 
 
-async def in_turn(operation: Callable[[int], Awaitable[object]], count: int) -> None:
-    """Operations 0 to `count` - 1, all at once: to wake every actor, so that no sample contains a recovery."""
+async def in_turn(operation: Callable[[int], Awaitable[object]], count: int, *, at_once: int = 1_000) -> None:
+    """Operations 0 to `count` - 1, each once, at most `at_once` at a time: to wake every actor, so that no sample contains a recovery."""
+    numbers = iter(range(count))
+
+    async def caller() -> None:
+        for number in numbers:
+            await operation(number)
+
     async with asyncio.TaskGroup() as callers:
-        for number in range(count):
-            callers.create_task(_awaited(operation(number)))
+        for _ in range(min(at_once, count)):
+            callers.create_task(caller())
 
 
-async def _awaited(result: Awaitable[object]) -> None:
-    await result
-
-
-async def run_rounds(
-    cases: Mapping[str, Case], *, rounds: int, seconds: float, on_round: Callable[[int], None]
-) -> dict[str, list[Sample]]:
+async def run_rounds(cases: Mapping[str, Case], *, rounds: int, seconds: float, on_round: Callable[[int], None]) -> dict[str, list[Sample]]:
     """One sample of each case per round; every second round backwards, so that no case always follows the same one."""
     found: dict[str, list[Sample]] = {name: [] for name in cases}
     for number in range(rounds):
@@ -138,38 +186,78 @@ async def run_rounds(
     return found
 
 
+Mark = Literal["good", "meets", "misses"]
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the report: medians over the rounds. ratio: the median of each round's own ratio, so it need not be figure / limit."""
+    """One row of the report: medians over the rounds. figure: the median of each round's own, so it need not be per_s / limit_per_s.
+    mark: None where nothing was promised, or nothing measured. unavailable: why nothing was measured."""
 
     measure: str
     title: str
-    per_s: float
-    limit: str
-    limit_per_s: float
-    ratio: float
+    figure: float | None
+    unit: str
     target: float | None
-    p50_us: float | None
-    p99_us: float | None
-    limit_p50_us: float | None
-    limit_p99_us: float | None
-    spread: float
-    """(largest - smallest) / median of the ratios."""
-    count: int
-    rounds: int
+    good: float | None
+    mark: Mark | None
+    per_s: float | None = None
+    p50_us: float | None = None
+    p99_us: float | None = None
+    lag_us: float | None = None
+    limit: str = ""
+    limit_per_s: float | None = None
+    limit_p50_us: float | None = None
+    limit_p99_us: float | None = None
+    limit_lag_us: float | None = None
+    spread: float | None = None
+    """(largest - smallest) / median of the figures."""
+    count: int = 0
+    rounds: int = 0
+    unavailable: str | None = None
+
+
+def unmeasured(measure: Measure, reason: str) -> Result:
+    """The row of a measure that could not run."""
+    return Result(
+        measure=measure.name, title=measure.title, figure=None, unit=UNITS[measure.figure], target=measure.target, good=measure.good,
+        mark=None, limit=measure.limit_title, unavailable=reason,
+    )  # fmt: skip
 
 
 def result(measure: Measure, found: Mapping[str, Sequence[Sample]]) -> Result:
     """The row of `measure` from the samples of all cases."""
-    ours, limits = found[measure.name], found[measure.limit]
-    ratios = [own.per_s / limit.per_s for own, limit in zip(ours, limits, strict=True)]
-    ratio = statistics.median(ratios)
+    ours = found[measure.cases[0]]
+    limits = found[measure.limit] if measure.limit is not None else []
+    figures = [_figure(measure, own, limits[number] if limits else None) for number, own in enumerate(ours)]
+    figure = statistics.median(figures)
     return Result(
-        measure=measure.name, title=measure.title, per_s=statistics.median(each.per_s for each in ours), limit=measure.limit_title,
-        limit_per_s=statistics.median(each.per_s for each in limits), ratio=ratio, target=measure.target,
-        p50_us=_median(each.p50_us for each in ours), p99_us=_median(each.p99_us for each in ours),
-        limit_p50_us=_median(each.p50_us for each in limits), limit_p99_us=_median(each.p99_us for each in limits),
-        spread=(max(ratios) - min(ratios)) / ratio, count=sum(each.count for each in ours), rounds=len(ours),
+        measure=measure.name, title=measure.title, figure=figure, unit=UNITS[measure.figure], target=measure.target, good=measure.good,
+        mark=_mark(measure, figure), per_s=_median(each.per_s for each in ours), p50_us=_median(each.p50_us for each in ours),
+        p99_us=_median(each.p99_us for each in ours), lag_us=_median(each.lag_us for each in ours), limit=measure.limit_title,
+        limit_per_s=_median(each.per_s for each in limits), limit_p50_us=_median(each.p50_us for each in limits),
+        limit_p99_us=_median(each.p99_us for each in limits), limit_lag_us=_median(each.lag_us for each in limits),
+        spread=(max(figures) - min(figures)) / figure if figure else None, count=sum(each.count for each in ours), rounds=len(ours),
     )  # fmt: skip
+
+
+def _figure(measure: Measure, own: Sample, limit: Sample | None) -> float:
+    if measure.figure == "rate" and limit is not None:
+        return own.per_s / limit.per_s
+    if measure.figure == "tail" and own.p50_us and own.p99_us is not None:
+        return own.p99_us / own.p50_us
+    if measure.figure == "lag" and own.lag_us is not None:
+        return own.lag_us / 1_000
+    if measure.figure == "bytes" and own.size_bytes is not None:
+        return own.size_bytes
+    raise TypeError(f"{measure.name}: its sample lacks what the row shows")
+
+
+def _mark(measure: Measure, figure: float) -> Mark | None:
+    if measure.good is not None and measure.reaches(figure, measure.good):
+        return "good"
+    if measure.target is None:
+        return None
+    return "meets" if measure.reaches(figure, measure.target) else "misses"
 
 
 def _median(values: Iterable[float | None]) -> float | None:

@@ -3,8 +3,9 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,70 +16,78 @@ from nats.aio.client import Client
 from ops import child
 from ops.bench.echo_nats import SUBJECT, URL_VARIABLE
 from ops.bench.limits import STREAMS
-from ops.bench.measure import ECHO_1, ECHO_100, Case, Sample, closed_loop, in_turn
+from ops.bench.measure import Case, Cases, Sample, Setting, closed_loop, in_turn
+from ops.bench.table import ECHO_1, ECHO_100
 from ops.exits import CommandError, Exit
 from ops.settings import PREFIX, Settings
 from ops.up import Deployment, running
 from runtime.client import connect
 
 _APP: Final = "ops.examples.bank:app"
-_BODY: Final = b'{"cents":500}'
-_TIMEOUT_S: Final = 30.0
+BODY: Final = b'{"cents":500}'
+TIMEOUT_S: Final = 30.0
 _ECHO_UP_S: Final = 10.0
 
 
 @asynccontextmanager
-async def nats_cases(folder: Path) -> AsyncIterator[dict[str, Case]]:
-    """Deposits over NATS to one worker: by a plain nats-py client, and by ours, whose ids make every ask repeatable."""
+async def deployment_of(folder: Path, *, workers: int) -> AsyncIterator[Deployment]:
+    """The bank as a deployment of its own below `folder`, with its own server."""
     settings = Settings(data=folder / "deployment", namespace="cue", log_level="warning")
     with _no_settings_from_outside():
-        async with running(settings, app=_APP, workers=1) as deployment:
-            url = deployment.connection.client_url
-            echo = child.spawn(
-                [sys.executable, "-P", "-m", "ops.bench.echo_nats"],
-                environment={**os.environ, URL_VARIABLE: url},
-                output=folder / "echo.log",
-            )
-            client = await nats.connect(**deployment.connection.nats_options())
-            try:
-                async with connect(url) as cue:
-
-                    async def send(subject: str) -> None:
-                        answer = await client.request(subject, _BODY, timeout=_TIMEOUT_S)
-                        if answer.headers:  # only an error has headers
-                            raise CommandError(f"an ask of the bench failed: {answer.data.decode()}")
-
-                    async def ask(number: int) -> None:
-                        await send(f"cue.ask.account.{number % STREAMS}.deposit")
-
-                    async def ask_by_ours(number: int) -> None:
-                        await cue.ref("account", str(number % STREAMS)).ask("deposit", cents=500)
-
-                    async def ask_echo(number: int) -> None:
-                        await send(f"{SUBJECT}.account.{number % STREAMS}.deposit")
-
-                    await _wait_for_echo(client)
-                    await in_turn(ask, STREAMS)
-                    yield {
-                        name: _guarded(deployment, operation, in_flight)
-                        for name, operation, in_flight in (
-                            (ECHO_1, ask_echo, 1), ("nats-1", ask, 1), ("client-1", ask_by_ours, 1),
-                            (ECHO_100, ask_echo, 100), ("nats-100", ask, 100), ("client-100", ask_by_ours, 100),
-                        )
-                    }  # fmt: skip
-            finally:
-                await client.close()
-                await child.stop(echo, 2.0)
+        async with running(settings, app=_APP, workers=workers) as deployment:
+            yield deployment
 
 
-def _guarded(deployment: Deployment, operation: Callable[[int], Awaitable[None]], in_flight: int) -> Case:
-    """The case of `operation`; once Ctrl-C has begun to stop the deployment, what fails has failed for that reason."""
+@asynccontextmanager
+async def nats_cases(setting: Setting) -> AsyncIterator[Cases]:
+    """Deposits over NATS to one worker: by a plain nats-py client, and by ours, whose ids make every ask repeatable."""
+    folder = setting.folder
+    setting.progress("starting a worker")
+    async with deployment_of(folder, workers=1) as deployment:
+        url = deployment.connection.client_url
+        echo = child.spawn(
+            [sys.executable, "-P", "-m", "ops.bench.echo_nats"], environment={**os.environ, URL_VARIABLE: url}, output=folder / "echo.log"
+        )
+        client = await nats.connect(**deployment.connection.nats_options())
+        try:
+            async with connect(url) as cue:
+
+                async def send(subject: str) -> None:
+                    answer = await client.request(subject, BODY, timeout=TIMEOUT_S)
+                    if answer.headers:  # only an error has headers
+                        raise CommandError(f"an ask of the bench failed: {answer.data.decode()}")
+
+                async def ask(number: int) -> None:
+                    await send(f"cue.ask.account.{number % STREAMS}.deposit")
+
+                async def ask_by_ours(number: int) -> None:
+                    await cue.ref("account", str(number % STREAMS)).ask("deposit", cents=500)
+
+                async def ask_echo(number: int) -> None:
+                    await send(f"{SUBJECT}.account.{number % STREAMS}.deposit")
+
+                await _wait_for_echo(client)
+                await in_turn(ask, STREAMS)
+                yield {
+                    name: guarded(deployment, partial(closed_loop, operation, in_flight))
+                    for name, operation, in_flight in (
+                        (ECHO_1, ask_echo, 1), ("nats-1", ask, 1), ("client-1", ask_by_ours, 1),
+                        (ECHO_100, ask_echo, 100), ("nats-100", ask, 100), ("client-100", ask_by_ours, 100),
+                    )
+                }  # fmt: skip
+        finally:
+            await client.close()
+            await child.stop(echo, 2.0)
+
+
+def guarded(deployment: Deployment, case: Case) -> Case:
+    """`case`; once Ctrl-C has begun to stop the deployment, what fails has failed for that reason."""
 
     async def run(seconds: float) -> Sample:
         try:
             if not deployment.tree.is_stopping():
-                return await closed_loop(operation, in_flight, seconds)
-        except BaseExceptionGroup:
+                return await case(seconds)
+        except (BaseExceptionGroup, CommandError):
             if not deployment.tree.is_stopping():
                 raise
         raise CommandError("the bench was interrupted", code=Exit.INTERRUPTED)

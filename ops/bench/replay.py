@@ -19,20 +19,21 @@ from events.sqlite_library import open_reader
 from events.store_sqlite import SqliteShard
 from ops.bench.in_process import append_group
 from ops.bench.limits import STREAMS, create_table, insert, plain_rows
-from ops.bench.measure import SQLITE_REPLAY, Case, Sample, sample
+from ops.bench.measure import Cases, Sample, Setting, sample
+from ops.bench.table import SQLITE_REPLAY
 from ops.examples.bank import Account, Deposited, app
 from runtime.recovery import fold
 
-_EVENTS_PER_S: Final = 50_000
 _PAYLOAD: Final = b'{"cents":1}'
 _BATCH: Final = 1_000
 _FETCH: Final = 10_000
 
 
 @asynccontextmanager
-async def replay_cases(folder: Path, seconds: float) -> AsyncIterator[dict[str, Case]]:
+async def replay_cases(setting: Setting) -> AsyncIterator[Cases]:
     """Replay of one log, as often as it takes to fill the time; the log is longer where there is more time."""
-    events = max(STREAMS, int(min(seconds, 4.0) * _EVENTS_PER_S) // _BATCH * _BATCH)
+    folder = setting.folder
+    events = max(STREAMS, int(min(setting.seconds, 4.0) * setting.scale.replay_events_per_s) // _BATCH * _BATCH)
     await _write_log(folder / "replay", events)
     bare = folder / "bare-replay.sqlite"
     _write_table(bare, events)

@@ -1,55 +1,82 @@
-"""Running a selection of measures, and what is printed of it."""
+"""Running a selection of measures, judging them, and what is printed."""
 
+import gc
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
 import msgspec
 
-from ops.bench.measure import ECHO_1, ECHO_100, SQLITE_1, SQLITE_100, SQLITE_REPLAY, Case, Measure, Result, result, run_rounds
+from ops.bench.measure import FULL, Case, Measure, Result, Scale, Setting, Unavailable, result, run_rounds, unmeasured
+from ops.bench.table import preparation
 from ops.output import print_json, print_record, print_rows, wants_json
 from ops.private_files import make_private_folder
 
-COLUMNS = ("measure", "per_s", "limit", "limit_per_s", "ratio", "target", "p50", "p99", "p99_to_p50", "spread")
+COLUMNS = ("measure", "figure", "target", "good", "mark", "per_s", "limit", "limit_per_s", "p50", "p99", "spread")
 
 
 async def bench(
-    measures: Sequence[Measure], *, folder: Path, rounds: int, seconds: float, progress: Callable[[str], None]
+    measures: Sequence[Measure],
+    *,
+    folder: Path,
+    rounds: int,
+    seconds: float,
+    progress: Callable[[str], None],
+    scale: Scale = FULL,
 ) -> list[Result]:
-    """Measure all of `measures`, each with its limit. folder: empty, on the disk that matters."""
-    async with prepared(measures, folder, seconds) as cases:
-        progress(f"{len(cases)} cases, {rounds} rounds of about {len(cases) * seconds:.0f} s")
-        found = await run_rounds(cases, rounds=rounds, seconds=seconds, on_round=lambda number: progress(f"round {number} of {rounds}"))
-    return [result(measure, found) for measure in measures]
+    """Measure all of `measures`, theme by theme, each with its limit in the same rounds. folder: empty, on the disk that matters."""
+    themes = [(theme, list(rows)) for theme, rows in groupby(measures, key=lambda measure: measure.theme)]
+    results: list[Result] = []
+    for number, (theme, rows) in enumerate(themes, 1):
+        place = folder / f"{number}-{theme}"
+        place.mkdir()
+
+        def say(text: str, prefix: str = f"{number} of {len(themes)}, {theme}") -> None:
+            progress(f"{prefix}: {text}")
+
+        say("preparing")
+        wanted = frozenset(name for row in rows for name in row.cases)
+        setting = Setting(folder=place, seconds=seconds, wanted=wanted, scale=scale, progress=say)
+        results += await _theme(rows, setting, rounds)
+        shutil.rmtree(place, ignore_errors=True)
+        gc.collect()
+    return results
 
 
-@asynccontextmanager
-async def prepared(measures: Sequence[Measure], folder: Path, seconds: float) -> AsyncIterator[dict[str, Case]]:
-    """The cases that `measures` need, in the order in which they run; what they need is started, and stopped at the end."""
-    from ops.bench.in_process import append_cases, command_cases
-    from ops.bench.limits import sqlite_cases
-    from ops.bench.replay import replay_cases
+async def _theme(rows: Sequence[Measure], setting: Setting, rounds: int) -> list[Result]:
+    async with preparation(rows[0].theme)(setting) as made:
+        lacking = {name: case.reason for name, case in made.items() if isinstance(case, Unavailable)}
+        possible = [row for row in rows if not any(name in lacking for name in row.cases)]
+        wanted = {name for row in possible for name in row.cases}
+        cases: dict[str, Case] = {name: case for name, case in made.items() if name in wanted and not isinstance(case, Unavailable)}
+        found = await run_rounds(
+            cases, rounds=rounds, seconds=setting.seconds, on_round=lambda number: setting.progress(f"round {number} of {rounds}")
+        )
+    return [
+        result(row, found) if row in possible else unmeasured(row, next(lacking[name] for name in row.cases if name in lacking))
+        for row in rows
+    ]
 
-    wanted = {name for measure in measures for name in (measure.name, measure.limit)}
-    async with AsyncExitStack() as stack:
-        cases: dict[str, Case] = {}
-        if wanted & {SQLITE_1, SQLITE_100}:
-            cases |= sqlite_cases(folder)
-        if any(name.startswith("in-process-") for name in wanted):
-            cases |= await stack.enter_async_context(command_cases(folder))
-        if "appends-100" in wanted:
-            cases |= await stack.enter_async_context(append_cases(folder))
-        if SQLITE_REPLAY in wanted:
-            cases |= await stack.enter_async_context(replay_cases(folder, seconds))
-        if wanted & {ECHO_1, ECHO_100}:
-            from ops.bench.over_nats import nats_cases
 
-            cases |= await stack.enter_async_context(nats_cases(folder))
-        yield {name: case for name, case in cases.items() if name in wanted}
+def below_half(found: Sequence[Result], measures: Sequence[Measure]) -> list[Measure]:
+    """The measures whose figure does not reach half of its target, or is more than twice what it may be.
+
+    What was not measured, or has no target, is not judged.
+    """
+    by_name = {each.name: each for each in measures}
+    failed = []
+    for row in found:
+        measure = by_name[row.measure]
+        if row.figure is not None and measure.target is not None:
+            bound = measure.target / 2 if measure.more_is_better else measure.target * 2
+            if not measure.reaches(row.figure, bound):
+                failed.append(measure)
+    return failed
 
 
 @contextmanager
@@ -73,6 +100,7 @@ def machine_facts(folder: Path) -> dict[str, object]:
     from ops.event_loop import loop_name
 
     return {
+        "cpu": cpu_name(),
         "cpus": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -83,7 +111,19 @@ def machine_facts(folder: Path) -> dict[str, object]:
         "nats-py": distribution_version("nats-py"),
         "nats-server": nats_server_version(),
         "msgspec": distribution_version("msgspec"),
+        "aiosqlite": distribution_version("aiosqlite"),
+        "uvloop": distribution_version("uvloop"),
     }
+
+
+def cpu_name() -> str:
+    """What the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def print_facts(facts: dict[str, object], *, json: bool) -> None:
@@ -99,16 +139,31 @@ def print_results(results: Sequence[Result], *, json: bool) -> None:
     if wants_json(json):
         for each in results:
             print_json(msgspec.structs.asdict(each))
-    else:
-        print_rows([_shown(each) for each in results], json=json, columns=COLUMNS)
+        return
+    print_rows([_shown(each) for each in results], json=json, columns=COLUMNS)
+    for each in results:
+        if each.unavailable:
+            print_rows([{"not measured": f"{each.measure}: {each.unavailable}"}], json=json)
 
 
 def _shown(each: Result) -> dict[str, object]:
+    lag = each.unit == "ms"
     return {
-        "measure": each.measure, "per_s": f"{each.per_s:,.0f}", "limit": each.limit, "limit_per_s": f"{each.limit_per_s:,.0f}",
-        "ratio": f"{each.ratio:.2f}", "target": each.target, "p50": _time(each.p50_us), "p99": _time(each.p99_us),
-        "p99_to_p50": f"{each.p99_us / each.p50_us:.1f}" if each.p50_us and each.p99_us else None, "spread": f"{each.spread:.0%}",
+        "measure": each.measure, "figure": _figure(each.figure, each.unit), "target": each.target, "good": each.good, "mark": each.mark,
+        "per_s": _rate(each.per_s), "limit": each.limit or None,
+        "limit_per_s": _time(each.limit_lag_us) if lag else _rate(each.limit_per_s), "p50": _time(each.p50_us), "p99": _time(each.p99_us),
+        "spread": None if each.spread is None else f"{each.spread:.0%}",
     }  # fmt: skip
+
+
+def _figure(figure: float | None, unit: str) -> str | None:
+    if figure is None:
+        return None
+    return f"{figure:,.0f} bytes" if unit == "bytes" else f"{figure:.2f} {unit}"
+
+
+def _rate(per_s: float | None) -> str | None:
+    return f"{per_s:,.0f}" if per_s else None
 
 
 def _time(us: float | None) -> str | None:

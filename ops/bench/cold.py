@@ -1,0 +1,110 @@
+"""Cold start: the first command to an actor that has a past and is not in memory."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from events.clock import SystemClock, SystemEntropy
+from events.envelope import NewEvent
+from events.errors import InvariantError
+from events.ids import CommandId, StreamId, Version
+from events.log_directory import create_log
+from events.sqlite_library import SqliteConnection, open_reader
+from events.store import Append
+from events.store_sqlite import SqliteShard
+from ops.bench.limits import Row, create_table, insert
+from ops.bench.measure import Cases, Sample, Setting, sample
+from ops.examples.bank import Account, Deposited, app
+from runtime.local import local_runtime
+
+_PER_VISIT: Final = 10
+"""Events of one stream that stand together: an actor is used in bursts, and its past lies all over the file."""
+_PAYLOAD: Final = b'{"cents":1}'
+
+
+@asynccontextmanager
+async def cold_cases(setting: Setting) -> AsyncIterator[Cases]:
+    """One balance of each cold actor, one after another, on a runtime that has just been opened; beside the same rows read and folded by
+    hand. There are no snapshots: it is the fold that is measured."""
+    actors, events = setting.scale.cold_actors, setting.scale.cold_events
+    await _write_log(setting.folder / "cold", actors, events)
+    bare = setting.folder / "cold.sqlite"
+    _write_table(bare, actors, events)
+
+    async def ours(seconds: float) -> Sample:
+        latencies: list[float] = []
+        while sum(latencies) < seconds or not latencies:
+            async with local_runtime(app, setting.folder / "cold") as runtime:
+                for number in range(actors):
+                    began = time.perf_counter()
+                    balance = await runtime.ask(f"account/{number}", "balance")
+                    latencies.append(time.perf_counter() - began)
+                    _check(balance, events)
+        return sample(len(latencies), sum(latencies), latencies)
+
+    async def limit(seconds: float) -> Sample:
+        latencies: list[float] = []
+        while sum(latencies) < seconds or not latencies:
+            connection = open_reader(bare)
+            for number in range(actors):
+                began = time.perf_counter()
+                state = _fold(connection, f"account/{number}")
+                latencies.append(time.perf_counter() - began)
+                _check(state.cents, events)
+            connection.close()
+        return sample(len(latencies), sum(latencies), latencies)
+
+    yield {"sqlite-stream": limit, "cold-start": ours}
+
+
+def _check(balance: int, events: int) -> None:
+    if balance != events:
+        raise InvariantError(f"{events:,} deposits of one cent gave a balance of {balance:,}")
+
+
+def _fold(connection: SqliteConnection, stream: str) -> Account:
+    decode, state = msgspec.json.Decoder(Deposited).decode, Account()
+    rows = connection.execute("SELECT version, type, payload FROM log WHERE stream = ? ORDER BY version", (stream,)).fetchall()
+    for _, _, payload in rows:
+        decode(payload).apply(state)
+    return state
+
+
+async def _write_log(directory: Path, actors: int, events: int) -> None:
+    clock, entropy = SystemClock(), SystemEntropy()
+    create_log(directory, 1, clock=clock, entropy=entropy)
+    store = await SqliteShard.open(directory, 0, clock=clock, entropy=entropy, durability="process")
+    one = NewEvent(type="account.deposited", payload=_PAYLOAD)
+    try:
+        await store.take("bench")
+        for version in range(0, events, _PER_VISIT):
+            await store.append([
+                Append(
+                    stream=StreamId(f"account/{number}"), expected_version=Version(version),
+                    command_id=CommandId(f"{version:014x}-{number:x}"), events=(one,) * min(_PER_VISIT, events - version),
+                )
+                for number in range(actors)
+            ])  # fmt: skip
+    finally:
+        await store.close()
+
+
+def _write_table(path: Path, actors: int, events: int) -> None:
+    connection = create_table(path)
+    try:
+        for first in range(0, events, _PER_VISIT):
+            insert(connection, [
+                _row(number, version)
+                for number in range(actors)
+                for version in range(first + 1, min(first + _PER_VISIT, events) + 1)
+            ])  # fmt: skip
+    finally:
+        connection.close()
+
+
+def _row(number: int, version: int) -> Row:
+    return f"account/{number}", version, "account.deposited", 1_700_000_000_000_000 + version, "00000000000000-0123456789abcdef-1", _PAYLOAD

@@ -1,0 +1,217 @@
+"""The rows of the bench, and who prepares what they need. The bounds are explained in PERFORMANCE.md."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+from ops.bench.measure import Cases, Measure, Setting
+
+SQLITE_1: Final = "sqlite-1"
+SQLITE_100: Final = "sqlite-100"
+SQLITE_REPLAY: Final = "sqlite-replay"
+ECHO_1: Final = "echo-1"
+ECHO_100: Final = "echo-100"
+_ONE, _HUNDRED = "bare SQLite, 1 event per commit", "bare SQLite, 100 events per commit"
+_ECHO_ONE, _ECHO_HUNDRED = "nats-py echo, 1 in flight", "nats-py echo, 100 in flight"
+_OLD, _OLD_JOB = "predecessor-job", "the predecessor's way"
+
+MEASURES: Final = (
+    Measure(
+        name="in-process-1", theme="commands", title="in process, 1 in flight", limit=SQLITE_1, limit_title=_ONE, target=0.45, good=0.65
+    ),
+    Measure(
+        name="in-process-100", theme="commands", title="in process, 100 in flight, 1,000 actors", limit=SQLITE_100, limit_title=_HUNDRED,
+        target=0.25, good=0.5,
+    ),
+    Measure(
+        name="in-process-one", theme="commands", title="in process, 100 in flight, one actor", limit=SQLITE_100, limit_title=_HUNDRED,
+        target=0.25, good=0.7,
+    ),
+    Measure(
+        name="in-process-tail", theme="commands", title="in process, 100 in flight: p99 / p50", case="in-process-100", figure="tail",
+        target=4, good=2.5,
+    ),
+    Measure(name="appends-100", theme="commands", title="group commit, 100 waiting", limit=SQLITE_100, limit_title=_HUNDRED),
+    Measure(name="nats-1", theme="nats", title="ask over NATS, 1 in flight", limit=ECHO_1, limit_title=_ECHO_ONE, target=0.33, good=0.45),
+    Measure(
+        name="nats-100", theme="nats", title="ask over NATS, 100 in flight", limit=ECHO_100, limit_title=_ECHO_HUNDRED,
+        target=0.33, good=0.5,
+    ),
+    Measure(
+        name="nats-tail", theme="nats", title="ask over NATS, 100 in flight: p99 / p50", case="nats-100", figure="tail", target=4, good=2.5
+    ),
+    Measure(name="client-1", theme="nats", title="the same by our client, 1 in flight", limit=ECHO_1, limit_title=_ECHO_ONE),
+    Measure(name="client-100", theme="nats", title="the same by our client, 100 in flight", limit=ECHO_100, limit_title=_ECHO_HUNDRED),
+    Measure(
+        name="replay", theme="replay", title="full replay to state", limit=SQLITE_REPLAY, limit_title="bare fetch, decode, apply",
+        target=0.4, good=0.8,
+    ),
+    Measure(
+        name="cold-start", theme="cold", title="cold start of an actor with 1,000 events", limit="sqlite-stream",
+        limit_title="bare read, decode, apply of these rows", target=0.5, good=0.8,
+    ),
+    Measure(
+        name="actors-many", theme="actors", title="100 in flight over 100,000 actors", limit="actors-few", limit_title="over 1,000 actors",
+        target=0.7, good=0.9,
+    ),
+    Measure(
+        name="idle-bytes", theme="idle", title="bytes per idle live actor, without its state", figure="bytes", target=2_000, good=900
+    ),
+    Measure(
+        name="workers-nats", theme="workers", title="2 workers over NATS, 200 in flight", limit="workers-nats-1",
+        limit_title="1 worker, the same load", target=1.5, good=1.7,
+    ),
+    Measure(
+        name="workers-embedded", theme="embedded", title="2 processes that embed the runtime, a log each, 100 in flight each",
+        limit="workers-embedded-1", limit_title="1 process", target=1.5, good=1.7,
+    ),
+    Measure(
+        name="growth", theme="growth", title="append, 100 per commit, at 1,000,000 events of 20,000 streams in random order",
+        limit="growth-small", limit_title="at 10,000 events", target=0.4, good=0.6,
+    ),
+    Measure(
+        name="loop-lag", theme="lag", title="event-loop lag p99, 100 commands in flight", figure="lag", limit="loop-bare",
+        limit_title="bare loop", target=5, good=2,
+    ),
+    Measure(
+        name="loop-lag-appends", theme="lag", title="event-loop lag p99, 100 appends waiting", figure="lag", limit="loop-bare",
+        limit_title="bare loop", target=5, good=2,
+    ),
+    Measure(
+        name="peer-autogen", theme="peers", title="durable ask, 100 in flight", case="peer-ask", limit="autogen",
+        limit_title="autogen-core ask in memory, 100 in flight", target=2, good=5,
+    ),
+    Measure(
+        name="peer-eventsourcing", theme="peers", title="durable command, 100 in flight", case="peer-ask", limit="eventsourcing",
+        limit_title="eventsourcing on SQLite, aggregates in memory", target=6, good=15,
+    ),
+    Measure(
+        name="predecessor", theme="predecessor", title="the predecessor's job by the runtime", case="predecessor-cuebook", limit=_OLD,
+        limit_title=_OLD_JOB, target=1.7,
+    ),
+    Measure(name="predecessor-uvloop", theme="predecessor", title="its way, on uvloop", limit=_OLD, limit_title=_OLD_JOB),
+    Measure(name="predecessor-msgspec", theme="predecessor", title="its way, with msgspec", limit=_OLD, limit_title=_OLD_JOB),
+    Measure(
+        name="predecessor-aiosqlite", theme="predecessor", title="its way, with aiosqlite, a commit each", limit=_OLD, limit_title=_OLD_JOB
+    ),
+    Measure(
+        name="predecessor-group-commit", theme="predecessor", title="its way, with WAL and group commit", limit=_OLD, limit_title=_OLD_JOB
+    ),
+    Measure(name="predecessor-all", theme="predecessor", title="its way, with all of these", limit=_OLD, limit_title=_OLD_JOB),
+    Measure(
+        name="predecessor-lag", theme="predecessor", title="event-loop lag p99, its way with aiosqlite", case="predecessor-aiosqlite",
+        figure="lag", limit=_OLD, limit_title=_OLD_JOB,
+    ),
+    Measure(
+        name="json-encode", theme="json", title="JSON encode of a 1 KB event", limit="json-encode-stdlib", limit_title="json.dumps",
+        target=2, good=8,
+    ),
+    Measure(
+        name="json-decode", theme="json", title="JSON decode of a 1 KB event", limit="json-decode-stdlib", limit_title="json.loads",
+        target=2, good=4,
+    ),
+    Measure(
+        name="claims-tasks", theme="claims", title="10,000 concurrent tasks, uvloop", limit="claims-tasks-asyncio", limit_title="asyncio"
+    ),
+    Measure(
+        name="claims-tcp", theme="claims", title="TCP echo, 100 connections, uvloop", limit="claims-tcp-asyncio", limit_title="asyncio"
+    ),
+    Measure(
+        name="claims-json", theme="claims", title="JSON there and back, dict of 100 keys, msgspec", limit="claims-json-stdlib",
+        limit_title="stdlib json",
+    ),
+    Measure(
+        name="claims-cache", theme="claims", title="1 KB value to a socket and back, msgspec", limit="claims-cache-stdlib",
+        limit_title="stdlib json",
+    ),
+    Measure(
+        name="claims-queries", theme="claims", title="100 concurrent memory queries, aiosqlite", limit="claims-queries-sync",
+        limit_title="sqlite3 in the loop, a connection each",
+    ),
+    Measure(
+        name="claims-queries-lag", theme="claims", title="event-loop lag p99 of these, aiosqlite", case="claims-queries", figure="lag",
+        limit="claims-queries-sync", limit_title="sqlite3 in the loop, a connection each",
+    ),
+)  # fmt: skip
+
+
+def selected(names: Sequence[str]) -> list[Measure]:
+    """The measures called `names`; ``nats`` stands for every ``nats-...``; no names for all.
+
+    Raises:
+        ValueError: a name that fits none.
+    """
+    for name in names:
+        if not any(_fits(measure, name) for measure in MEASURES):
+            raise ValueError(name)
+    return [measure for measure in MEASURES if not names or any(_fits(measure, name) for name in names)]
+
+
+def _fits(measure: Measure, name: str) -> bool:
+    return measure.name == name or measure.name.startswith(f"{name}-")
+
+
+Preparation = Callable[[Setting], AbstractAsyncContextManager[Cases]]
+
+
+def preparation(theme: str) -> Preparation:
+    """What starts all that the measures of `theme` need, and stops it at the end. Imported when it is needed: NATS, peers and the like."""
+    match theme:
+        case "commands":
+            from ops.bench.in_process import command_cases
+
+            return command_cases
+        case "nats":
+            from ops.bench.over_nats import nats_cases
+
+            return nats_cases
+        case "replay":
+            from ops.bench.replay import replay_cases
+
+            return replay_cases
+        case "cold":
+            from ops.bench.cold import cold_cases
+
+            return cold_cases
+        case "actors":
+            from ops.bench.actors import actor_cases
+
+            return actor_cases
+        case "idle":
+            from ops.bench.idle import idle_cases
+
+            return idle_cases
+        case "workers":
+            from ops.bench.workers_nats import worker_cases
+
+            return worker_cases
+        case "embedded":
+            from ops.bench.embedded import embedded_cases
+
+            return embedded_cases
+        case "growth":
+            from ops.bench.growth import growth_cases
+
+            return growth_cases
+        case "lag":
+            from ops.bench.lag import lag_cases
+
+            return lag_cases
+        case "peers":
+            from ops.bench.peers import peer_cases
+
+            return peer_cases
+        case "predecessor":
+            from ops.bench.predecessor import predecessor_cases
+
+            return predecessor_cases
+        case "json":
+            from ops.bench.json_codec import json_cases
+
+            return json_cases
+        case "claims":
+            from ops.bench.claims import claim_cases
+
+            return claim_cases
+        case _:
+            raise ValueError(theme)
