@@ -63,6 +63,8 @@ class Entry(msgspec.Struct, kw_only=True):
     failure: dict[str, Any] | None = None
     at_us: int = 0
     consumed: bool = False
+    carried: bool = False
+    """From an attempt that failed: offered to the next one, which may take another way."""
 
     @property
     def finished(self) -> bool:
@@ -127,6 +129,10 @@ def open_turn(events: Iterable[RecordedEvent], command_id: str) -> tuple[Started
             continue
         if event.type == TURN_STARTED:
             started, at_us, entries = msgspec.json.decode(event.payload, type=Started), event.recorded_at_us, {}
+        elif event.type == TURN_RETRIED:
+            for entry in entries.values():
+                # What is finished is not repeated; what failed is done again.
+                entry.carried, entry.failure = True, None
         elif event.type in _STARTED or event.type in _COMPLETED or event.type in _FAILED:
             _note(entries, event)
     return None if started is None else (started, entries, at_us)

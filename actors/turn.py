@@ -406,12 +406,12 @@ class Turn:
         asked for, is not the code that wrote the journal. (With concurrent steps only the end of the turn can tell.)"""
         if not self.entries or self._busy or asyncio.current_task() is not self._task:
             return
-        unused = [entry.use for entry in self.entries.values() if not entry.consumed]
+        unused = [entry.use for entry in self.entries.values() if not (entry.consumed or entry.carried)]
         if unused:
             raise _diverged(unused, use)
 
     def _check_left_over(self) -> None:
-        unused = [entry.use for entry in self.entries.values() if not entry.consumed]
+        unused = [entry.use for entry in self.entries.values() if not (entry.consumed or entry.carried)]
         if unused:
             raise _diverged(unused, None)
 

@@ -46,6 +46,9 @@ def cancel_live(cell: "Cell", command_id: str, reply: ReplyTo) -> bool:
     if item in cell.pending or item.closing or item.cancelled:
         return True
     item.cancelled = True
+    cell.mailbox.release(item)
+    cell.shard.waits.now(item)
+    cell.wake()
     if cell.turn is not None and cell.turn.command is item.command and cell.task is not None:
         cell.task.cancel()
     return True

@@ -38,6 +38,7 @@ from runtime.mailboxes import Mailbox
 from runtime.outcomes import short_outcome
 from runtime.records import append_of, entry_of, remembered_error, with_records
 from runtime.recovery import Recovered
+from runtime.retries import not_yet
 from runtime.supervision import make_room, recovery_failed
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ class Cell:
     """One live actor of one shard."""
 
     __slots__ = (
-        "_settled", "_snapshot_bytes", "_snapshot_version", "_state_bytes", "committed", "driver", "inflight", "item", "journal", "key",
-        "kind", "mailbox", "paused", "pending", "position", "requeued", "rested_at", "shard", "state", "stream", "task", "time", "turn",
-        "version", "weight",
+        "_settled", "_snapshot_bytes", "_snapshot_version", "_state_bytes", "committed", "driver", "holding", "inflight", "item", "journal",
+        "key", "kind", "mailbox", "paused", "pending", "position", "requeued", "rested_at", "resting", "shard", "state", "stream", "task",
+        "time", "turn", "version", "weight",
     )  # fmt: skip
 
     def __init__(self, shard: "Shard", kind: ActorType[Any], key: str, stream: Any) -> None:
@@ -81,6 +82,9 @@ class Cell:
         self._snapshot_version = 0
         self._snapshot_bytes = 0
         self._state_bytes = 0
+        self.holding = False
+        """An open turn waits for its next try."""
+        self.resting = True
         self.rested_at = 0.0
         self.weight = 0
 
@@ -115,11 +119,14 @@ class Cell:
                 self.shard.stored_done()
             same.from_inbox = same.from_inbox or item.from_inbox
             return
-        if item.method.query and self.turn is not None and self.turn.journaled:
+        if item.method.query and (self.holding or (self.turn is not None and self.turn.journaled)):
             self._answer_beside(item)
             return
         if item.stored is None and self.mailbox.full:
             make_room(self, item)
+        if self.resting:
+            self.resting = False
+            self.shard.passivation.busy += 1
         if command.explicit and not item.method.query:
             self.inflight[command.command_id] = item
         self.mailbox.append(item)
@@ -132,15 +139,26 @@ class Cell:
 
     def wake(self) -> None:
         if self.shard.lost:
-            # Nothing is decided here any more: what still waits goes to the new owner.
-            waiting, self.requeued = [*self.mailbox.take_all(), *self.requeued], []
-            for item in waiting:
-                self.shard.forward(item)
+            self.hand_on()
         elif self.task is None:
             if self.mailbox.ready:
                 self.task = self.shard.spawn(self._run(), name=f"cell {self.stream}")
             elif self.idle:
                 self._rest()
+
+    def hand_on(self) -> None:
+        """Nothing is decided here any more: what still waits goes to the new owner."""
+        waiting, self.requeued = [*self.mailbox.take_all(), *self.requeued], []
+        for item in waiting:
+            self.shard.forward(item)
+
+    def drop(self, item: Item) -> None:
+        """Forget `item`, which stands in the inbox, without an answer."""
+        if self.inflight.get(item.command.command_id) is item:
+            del self.inflight[item.command.command_id]
+        if item.from_inbox:
+            item.from_inbox = False
+            self.shard.stored_done()
 
     def _rest(self) -> None:
         """Nothing to do: give back what a busy time needed, and wait for passivation."""
@@ -162,6 +180,8 @@ class Cell:
                 if not self.mailbox.ready:
                     continue  # the shard was lost meanwhile
                 item = self.mailbox.popleft()
+                if item.letter is not None and await not_yet(self, item):
+                    continue
                 if item.cancelled:
                     await end_cancelled(self, item)
                 elif self._expired(item):
@@ -285,6 +305,8 @@ class Cell:
             if not isinstance(error, Exception):
                 raise
             await self._end_badly(item, turn, error, began)
+        except SystemExit as error:
+            await self._end_badly(item, turn, RuntimeError(f"the handler called sys.exit({error.code!r})"), began)
         except Exception as error:  # noqa: BLE001  a handler may raise anything; it becomes its answer
             await self._end_badly(item, turn, error, began)
         else:
@@ -336,7 +358,7 @@ class Cell:
         if isinstance(outcome, Committed):
             self.advance(outcome)
             if turn.chunks_sent:
-                self.shard.exchange.chunk(item.command, self.shard.epoch, turn.chunks_sent, None, end=True)
+                self.shard.exchange.chunk(item.command, item.attempt(self.shard.epoch), turn.chunks_sent, None, end=True)
             if turn.emitted and status is not InboxStatus.DONE:
                 self.state = None
             self.finish(item, self.stand(item.reply, error))
@@ -428,11 +450,7 @@ class Cell:
         if reply.error is None and (item.timers or item.timers_gone):
             self.shard.timers.remove(self.stream, item.timers_gone)
             self.shard.timers.set(item.timers)
-        if self.inflight.get(item.command.command_id) is item:
-            del self.inflight[item.command.command_id]
-        if item.from_inbox:
-            item.from_inbox = False
-            self.shard.stored_done()
+        self.drop(item)
         item.answer(reply)
 
     def remembered(self, item: Item, entry: InboxEntry) -> Reply:

@@ -106,7 +106,7 @@ class TurnDriver:
 
     def send_chunk(self, turn: Turn, offset: int, data: Any) -> None:
         shard = self._cell.shard
-        shard.exchange.chunk(turn.command, shard.epoch, offset, data, end=False)
+        shard.exchange.chunk(turn.command, self._item.attempt(shard.epoch), offset, data, end=False)
 
     def before_first_emit(self, turn: Turn) -> None:
         if turn.journaled:

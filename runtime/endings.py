@@ -13,6 +13,7 @@ from events.store import Committed, InboxStatus
 from runtime.commits import commit_held
 from runtime.exchange import Reply
 from runtime.items import Item
+from runtime.retries import attempt_failed
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -23,6 +24,11 @@ log = structlog.get_logger("cuebook.cell")
 async def refuse(cell: "Cell", item: Item, turn: Turn, refusal: ActorError, began: float) -> None:
     """The handler refused. A refusal that journaled nothing is not remembered, and one of a repeated id is looked up first: it must not be
     refused for what it did itself (S24)."""
+    if item.command.source is not None and (refusal.retryable or isinstance(refusal, HandlerFailed)):
+        # Nobody waits for a stored command, so nobody would try it again but we.
+        cell.state = None if turn.emitted else cell.state
+        await attempt_failed(cell, item, turn, type(refusal).__name__, refusal.message)
+        return
     if turn.journaled:
         item.reply = canonical(error_body(refusal))
         await cell.end_journaled(item, turn, InboxStatus.REFUSED, TURN_REFUSED, error_body(refusal), began, error=refusal)
@@ -48,6 +54,9 @@ async def fail(cell: "Cell", item: Item, turn: Turn, error: Exception, began: fl
     fields = {"method": item.method.name, "type": type(error).__name__, "message": str(error)[:2_000]}
     if turn.emitted:
         cell.state = None
+    if item.command.source is not None:
+        await attempt_failed(cell, item, turn, type(error).__name__, str(error))
+        return
     if turn.journaled:
         failure = HandlerFailed(text)
         item.reply = canonical(error_body(failure))
@@ -65,6 +74,7 @@ async def end_stored(cell: "Cell", item: Item, event: NewEvent, status: InboxSta
     """Record how a turn without a journal failed. Only a tell has an inbox row to finish: an ask may be tried again (S24)."""
     await cell.settle()
     if cell.state is None and not await cell.recover():
+        cell.mailbox.appendleft(item)
         return
     inbox = cell.entry(item, status, canonical(error_body(error)), error.number) if item.stored is not None else None
     outcome = await commit_held(cell.shard.commit, cell.group(item, [*fired_events(item.command.source), event], inbox))

@@ -6,6 +6,7 @@ from typing import Any
 from actors.registry import Method
 from actors.turn import Command
 from events.codec import args_hash
+from events.letters import Letter
 from events.store import InboxEntry, InboxStatus, TimerEntry
 from runtime.exchange import Reply, ReplyTo
 
@@ -14,8 +15,8 @@ class Item:
     """One command in a mailbox, and everybody who waits for its answer."""
 
     __slots__ = (
-        "after", "arguments", "attempts", "base", "cancelled", "closing", "command", "counted", "doubtful", "from_inbox", "lane", "method",
-        "received_time",
+        "after", "arguments", "attempts", "base", "cancelled", "closing", "command", "counted", "doubtful", "from_inbox", "lane", "letter",
+        "method", "received_time",
         "replies", "reply", "stored", "timers", "timers_gone", "unknown",
     )  # fmt: skip
 
@@ -31,6 +32,8 @@ class Item:
         """It came out of the inbox, and is counted there until it has ended."""
         self.stored = stored
         """The status its inbox row has already: QUEUED for a tell, RUNNING for the open turn of a crash, None without a row."""
+        self.letter: Letter | None = None
+        """How its attempts went so far, if it stands in the inbox and failed."""
         self.lane: Any = None
         """Where it waits in its mailbox, and whether it counts there as an ask: both as of when it was put in."""
         self.counted = False
@@ -53,6 +56,10 @@ class Item:
 
     def args_hash(self) -> str:
         return args_hash(self.method.name, self.command.args or b"{}")
+
+    def attempt(self, epoch: int) -> int:
+        """What its chunks are numbered by: a higher one replaces what came before."""
+        return epoch if self.letter is None else epoch + self.letter.attempts
 
     def answer(self, reply: Reply) -> None:
         for send in self.replies:

@@ -35,11 +35,16 @@ class Passivation:
         self._bounds = bounds
         self._monotonic = monotonic
         self._handle: asyncio.TimerHandle | None = None
+        self.busy = 0
+        """How many cells have something to do."""
         self.state_bytes = 0
         self.passivated = 0
 
     def rested(self, cell: "Cell") -> None:
         """`cell` has nothing to do from now on."""
+        if not cell.resting:
+            cell.resting = True
+            self.busy -= 1
         if self._cells.get(cell.stream) is not cell:
             return
         self._cells.move_to_end(cell.stream)

@@ -9,6 +9,7 @@ from actors.turn import Command, Turn
 from events.clock import Clock
 from events.envelope import NewEvent
 from events.ids import StreamId, Version
+from events.letters import Supervision
 from events.store import Append, Conflict, InboxEntry, InboxStatus, OutboxEntry, Snapshot, TimerEntry
 from runtime.items import Item
 
@@ -43,7 +44,15 @@ def append_of(
         snapshot=snapshot,
         timers=timers,
         timers_gone=timers_gone,
+        supervision=_without_letter(item, inbox),
     )
+
+
+def _without_letter(item: Item, inbox: InboxEntry | None) -> Supervision | None:
+    """A command that ends takes the count of its failed attempts with it."""
+    if item.letter is None or inbox is None or inbox.completed_at_us is None:
+        return None
+    return Supervision(letters_gone=(item.letter.command_id,))
 
 
 def with_records(item: Item, turn: Turn, events: list[NewEvent]) -> list[NewEvent]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from actors.journal import TURN_ENDS
+from actors.journal import TURN_ENDS, TURN_RETRIED, TURN_STARTED
 from actors.registry import ActorType
 from events.envelope import Kind, RecordedEvent
 from events.errors import CorruptLogError
@@ -13,7 +13,7 @@ from events.store import Snapshot
 
 
 class Recovered(msgspec.Struct, kw_only=True):
-    """An actor as its log says. `journal` holds the step and control events since the last ended turn; tail_bytes is what was folded
+    """An actor as its log says. `journal` holds what open turns have recorded, nothing of ended ones; tail_bytes is what was folded
     after the snapshot, snapshot_bytes the snapshot itself."""
 
     state: Any
@@ -49,8 +49,10 @@ def recover(kind: ActorType[Any], snapshot: Snapshot | None, events: Sequence[Re
             found.tail_bytes += len(bytes(event.payload))
         elif event.type in TURN_ENDS:
             found.journal = [entry for entry in found.journal if entry.command_id != event.command_id]
-        else:
+        elif event.kind is Kind.STEP or event.type == TURN_STARTED:
             found.journal.append(event)
+        elif event.type == TURN_RETRIED and any(entry.command_id == event.command_id for entry in found.journal):
+            found.journal.append(event)  # of a turn that stays open; a short one has left nothing to go on with
     return found
 
 

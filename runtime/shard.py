@@ -21,7 +21,8 @@ from events.codec import args_hash, canonical, canonical_hash
 from events.crash_points import CrashPoint, reached
 from events.errors import AppendOutcomeUnknownError, CuebookError
 from events.group_commit import GroupCommit
-from events.ids import StreamId, parse_stream_id
+from events.ids import CommandId, StreamId, parse_stream_id
+from events.letters import Letter, LetterState
 from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, CALL_CHAIN_MAX, LIVE_ACTORS_BUSY_MAX
 from events.store import Accepted, Append, Arrival, Committed, InboxEntry, InboxStatus, Ownership, PendingSend, ShardStore, TimerEntry
 from runtime.app import App
@@ -31,6 +32,7 @@ from runtime.exchange import Exchange, Reply, ReplyTo
 from runtime.items import Item
 from runtime.passivation import LiveBounds, Passivation
 from runtime.recovery import Recovered, recover
+from runtime.retries import Waits
 from runtime.tasks import Tasks
 from runtime.timers import Timers, arrival_of_timer
 
@@ -91,6 +93,8 @@ class Shard:
         self.timers = Timers(clock, self._timers_due)
         self._gaps: dict[tuple[StreamId, StreamId, str], int] = {}
         self._unsure = False
+        self._letters: dict[tuple[StreamId, CommandId], Letter] = {}
+        self.waits = Waits()
         self._reconciling: asyncio.Task[Any] | None = None
         self._tells = 0
         self._tells_room = asyncio.Event()
@@ -100,6 +104,8 @@ class Shard:
 
     async def load(self) -> None:
         """Read what a former owner left: commands accepted but not finished, and sends not yet acknowledged."""
+        letters = await self.store.letters()
+        self._letters = {(each.stream, each.command_id): each for each in letters if each.state is LetterState.RETRYING}
         self._left = await self.store.unfinished(), await self.store.unsent(), await self.store.timers()
 
     def start(self) -> None:
@@ -139,8 +145,10 @@ class Shard:
             raise CallCycle(f"{' -> '.join(path)} would wait for itself", path=path)
         if len(command.chain) > CALL_CHAIN_MAX:
             raise CallCycle(f"more than {CALL_CHAIN_MAX} actors wait for each other", path=list(command.chain))
-        arguments = method.decode(command.args)
-        self._cell(command.stream, kind, stored).receive(Item(command, method, arguments, reply, stored))
+        item = Item(command, method, method.decode(command.args), reply, stored)
+        if self._letters and stored is not None:
+            item.letter = self._letters.pop((command.stream, command.command_id), None)
+        self._cell(command.stream, kind, stored).receive(item)
 
     def _cancel(self, stream: StreamId, command_id: str, reply: ReplyTo) -> None:
         cell = self.cells.get(stream)
@@ -337,6 +345,7 @@ class Shard:
         self.lost = True
         self.timers.stop()
         self.passivation.stop()
+        self.waits.stop()
         log.warning("superseded", shard=self.number, epoch=self.epoch)
         for cell in self.cells.values():
             cell.wake()
@@ -378,6 +387,7 @@ class Shard:
             self._resend = None
         self.timers.stop()
         self.passivation.stop()
+        self.waits.stop()
         ended = True
         try:
             async with asyncio.timeout(timeout_s):
@@ -393,6 +403,7 @@ class Shard:
         self.lost = True
         self.timers.stop()
         self.passivation.stop()
+        self.waits.stop()
         for cell in self.cells.values():
             if cell.task is not None:
                 cell.task.cancel()
@@ -400,7 +411,7 @@ class Shard:
     @property
     def idle(self) -> bool:
         """No actor has anything to do."""
-        return all(cell.idle for cell in self.cells.values())
+        return self.passivation.busy == 0
 
     def statistics(self) -> ShardStatistics:
         done = self.commit.statistics()
