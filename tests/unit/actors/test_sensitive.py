@@ -18,7 +18,11 @@ class Person(msgspec.Struct):
     open: str = ""
 
 
-class Registered(Event[State], tag="person.registered"):
+class Register(State):
+    """A state of its own: events of `State` itself belong to every actor of every test."""
+
+
+class Registered(Event[Register], tag="person.registered"):
     person: Person
     address: Sensitive[dict[str, Any]] = {}
 
