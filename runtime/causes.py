@@ -1,23 +1,20 @@
-"""Who caused what: the turns of one correlation as a tree, and as a sequence diagram. Edges are read from the log, never guessed.
+"""Who caused what: the turns of one correlation as a tree. Edges are read from the log, never guessed.
 
 A turn is known by (stream, command id). Its parent is the turn whose command id is its causation id; a turn that left no event (a query, or
 one that only sent) is not in the log, so its children stand at the top with their cause named.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from actors.journal import TURN_ENDS, TURN_STARTED
-from events.envelope import Kind, RecordedEvent
+from events.envelope import RecordedEvent
 from events.ids import CommandId, EventId, StreamId
-from events.selection import OUTSIDE, correlated
+from events.selection import correlated
 from events.store import LogReader
 from runtime.merging import merged
-
-_LABEL_CHARACTERS_MAX: Final = 80
 
 
 class TurnNode(msgspec.Struct, kw_only=True):
@@ -125,9 +122,9 @@ def turn_nodes(events: Sequence[RecordedEvent]) -> dict[tuple[StreamId, str], Tu
         node.positions.append(f"{event.shard}:{event.position}")
         node.duration_us = max(node.duration_us, event.time - node.time)
         if event.type == TURN_STARTED:
-            node.method = _payload(event).get("command")
+            node.method = payload_of(event).get("command")
         elif event.type in ("ask.started", "message.sent"):
-            said = _payload(event)
+            said = payload_of(event)
             sent[str(said.get("receiver")), str(said.get("command_id"))] = said.get("method")
         if event.type in TURN_ENDS:
             node.error = event.error
@@ -147,69 +144,8 @@ def flat(roots: Sequence[TurnNode], depth: int = 0) -> list[tuple[int, TurnNode]
     return found
 
 
-# -- Mermaid ------------------------------------------------------------------------------------------------------------------------------
-
-
-def mermaid(found: Trace) -> str:
-    """`found` as a Mermaid sequence diagram: asks with their replies, tells as open arrows, steps and failures as notes."""
-    diagram = _Diagram()
-    nodes = {(node.stream, node.command_id): node for _, node in flat(found.roots)}
-    shown: set[str] = set()
-    for event in found.events:
-        payload = {} if event.kind is Kind.STATE else _payload(event)
-        node = nodes[event.stream, event.command_id or ""]
-        if event.type == "ask.started" or event.kind is Kind.MESSAGE:
-            shown.add(str(payload.get("command_id")))
-        if node.positions[0] == f"{event.shard}:{event.position}" and node.command_id not in shown:
-            # No record of its being sent: a client's command, or one whose sender is not part of this.
-            arrow = "->>" if node.sender is None else "-)"
-            diagram.arrow(node.sender or OUTSIDE, arrow, node.stream, node.method or event.type)
-        diagram.event(event, payload)
-    return diagram.text()
-
-
-class _Diagram:
-    def __init__(self) -> None:
-        self._names: dict[str, str] = {}
-        self._lines: list[str] = []
-
-    def event(self, event: RecordedEvent, payload: dict[str, Any]) -> None:
-        effect, _, outcome = event.type.partition(".")
-        name = str(payload.get("name", ""))
-        if effect == "ask":
-            receiver, _, method = name.partition(".")
-            if outcome == "started":
-                self.arrow(event.stream, "->>", receiver, method)
-            else:
-                self.arrow(receiver, "-->>" if outcome == "completed" else "--x", event.stream, event.error or "reply")
-        elif event.kind is Kind.MESSAGE and "receiver" in payload:
-            self.arrow(event.stream, "-)", str(payload["receiver"]), str(payload.get("method", "")))
-        elif event.kind is Kind.STEP and outcome != "started":
-            self.note(event.stream, f"{effect} {name}" + (f": {event.error}" if event.error else ""))
-        elif event.error is not None:
-            self.note(event.stream, f"{event.type}: {event.error}")
-
-    def arrow(self, source: str, arrow: str, target: str, label: str) -> None:
-        self._lines.append(f"    {self._name(source)}{arrow}{self._name(target)}: {_label(label)}")
-
-    def note(self, over: str, label: str) -> None:
-        self._lines.append(f"    Note over {self._name(over)}: {_label(label)}")
-
-    def _name(self, participant: str) -> str:
-        return self._names.setdefault(participant, f"p{len(self._names)}")
-
-    def text(self) -> str:
-        people = [f"    participant {short} as {_label(name)}" for name, short in self._names.items()]
-        return "\n".join(["sequenceDiagram", *people, *self._lines]) + "\n"
-
-
-def _label(text: str) -> str:
-    """`text` without what Mermaid reads as its own: it ends a statement at ';' and a line break, and '#' begins an entity."""
-    clean = re.sub(r"[;#\s]+", " ", text).strip() or "-"
-    return clean if len(clean) <= _LABEL_CHARACTERS_MAX else clean[: _LABEL_CHARACTERS_MAX - 1] + "…"
-
-
-def _payload(event: RecordedEvent) -> dict[str, Any]:
+def payload_of(event: RecordedEvent) -> dict[str, Any]:
+    """The payload of an event of ours; empty where it is sealed, erased or damaged."""
     try:
         return msgspec.json.decode(event.payload, type=dict[str, Any])
     except msgspec.DecodeError:

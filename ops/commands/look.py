@@ -11,7 +11,7 @@ from ops.commands.access import is_up, open_client, open_log, registry_of
 from ops.commands.common import DEFAULTS, Common
 from ops.event_lines import EventPrinter
 from ops.exits import CommandError, Exit
-from ops.output import print_json, print_record, print_rows, progress, wants_json
+from ops.output import print_record, print_rows, progress, wants_json
 from ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -235,50 +235,6 @@ async def print_stream(reader: "LogReader", stream: str, to: int, printer: Event
         for event in page:
             printer.print(event)
         version = page[-1].version
-
-
-def trace(
-    correlation_id: Annotated[str, Parameter(help="The correlation id, as `show` and `log` give it.")],
-    *,
-    mermaid: Annotated[bool, Parameter(help="As a Mermaid sequence diagram.")] = False,
-    common: Common = DEFAULTS,
-) -> None:
-    """Show which turn caused which, for one conversation.
-
-    Its events are in: cuebook log corr:ID -n 0
-    """
-    from runtime import causes
-
-    settings = common.load().settings
-
-    async def main() -> causes.Trace:
-        async with open_log(settings) as reader:
-            return await causes.trace(reader, correlation_id)
-
-    found = event_loop.run(main())
-    if not found.events:
-        raise CommandError(f"nothing is recorded under the correlation id {correlation_id}", next_step="cuebook log", code=Exit.NOT_FOUND)
-    if mermaid:
-        print(causes.mermaid(found), end="")
-        return
-    turns = causes.flat(found.roots)
-    if wants_json(common.json):
-        for depth, node in turns:
-            print_json({"depth": depth, **turn_record(node)})
-        return
-    rows = [
-        {
-            "turn": "  " * depth + node.stream,
-            "method": node.method,
-            "status": node.status or node.error,
-            "ms": round(node.duration_us / 1_000, 1),
-            "events": len(node.positions),
-            "first": node.positions[0],
-            "command_id": node.command_id,
-        }
-        for depth, node in turns
-    ]
-    print_rows(rows, json=False, title=correlation_id)
 
 
 def turn_record(node: "TurnNode") -> dict[str, object]:

@@ -132,6 +132,19 @@ def test_replay_step_on_a_terminal_goes_on_and_back(errands: Path, monkeypatch: 
         assert part in shown, shown
 
 
+def test_trace_writes_a_picture_or_prints_what_was_said(cuebook: Any, tmp_path: Path) -> None:
+    picture = tmp_path / "errand.svg"
+    code, rows, err = cuebook("trace", CONVERSATION, "--svg", str(picture))
+    assert (code, rows) == (0, [])
+    assert picture.read_text().startswith("<svg ")
+    assert "errand.svg" in err
+    assert [(row["sender"], row["receiver"]) for row in cuebook("trace", CONVERSATION, "--messages")[1]] == [
+        ("client", BOB), (BOB, "shop/corner"), (BOB, "clerk/anna"),
+    ]  # fmt: skip
+    assert cuebook("trace", CONVERSATION, "--svg", str(tmp_path / "no" / "folder.svg"))[0] == 1
+    assert cuebook("trace", CONVERSATION, "--mermaid", "--messages")[0] == 2
+
+
 def test_the_conversation_and_the_app_are_those_of_the_support_module(cuebook: Any) -> None:
     assert cuebook("trace", CONVERSATION)[1][0]["method"] == "buy"
     assert cuebook("state", BOB, "--app", APP)[0] == 0

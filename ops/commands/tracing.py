@@ -1,0 +1,112 @@
+"""`trace`: one conversation as a tree of turns, as what was said, or as a picture."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from ops import event_loop
+from ops.commands.access import open_log
+from ops.commands.common import DEFAULTS, Common
+from ops.commands.look import turn_record
+from ops.exits import CommandError, Exit
+from ops.output import print_json, print_rows, progress, wants_json
+
+if TYPE_CHECKING:
+    from runtime.causes import Trace
+
+
+def trace(
+    correlation_id: Annotated[str, Parameter(help="The correlation id, as `show` and `log` give it.")],
+    *,
+    messages: Annotated[bool, Parameter(help="Who said what to whom: one row per message, an ask with its answer.")] = False,
+    mermaid: Annotated[bool, Parameter(help="As a Mermaid sequence diagram.")] = False,
+    svg: Annotated[Path | None, Parameter(help="Write a picture of it into this file ('-' = stdout); any browser shows it.")] = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Show which turn caused which, for one conversation.
+
+    Its events are in: cuebook log corr:ID -n 0
+    Example: cuebook trace review-1 --svg review.svg
+    """
+    from runtime import causes, sequence
+
+    if messages + mermaid + (svg is not None) > 1:
+        raise CommandError("--messages, --mermaid and --svg are three answers", next_step="name one of them", code=Exit.USAGE)
+    settings = common.load().settings
+
+    async def main() -> causes.Trace:
+        async with open_log(settings) as reader:
+            return await causes.trace(reader, correlation_id)
+
+    found = event_loop.run(main())
+    if not found.events:
+        raise CommandError(f"nothing is recorded under the correlation id {correlation_id}", next_step="cuebook log", code=Exit.NOT_FOUND)
+    if mermaid:
+        print(sequence.mermaid(sequence.sequence(found)), end="")
+    elif svg is not None:
+        _write(svg, found)
+    elif messages:
+        _print_messages(sequence.messages(sequence.sequence(found)), json=common.json, title=correlation_id)
+    else:
+        _print_turns(found, json=common.json)
+
+
+def _write(svg: Path, found: "Trace") -> None:
+    from ops.trace_svg import picture
+    from runtime.sequence import sequence
+
+    document = picture(sequence(found))
+    if str(svg) == "-":
+        print(document, end="")
+        return
+    try:
+        svg.write_text(document, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{svg} cannot be written", why=str(error), next_step="name another file", code=Exit.FAILURE) from error
+    progress(f"{svg}: {len(found.events):,} events, {len(document) // 1024 + 1} KiB")
+
+
+def _print_turns(found: "Trace", *, json: bool) -> None:
+    from runtime.causes import flat
+
+    turns = flat(found.roots)
+    if wants_json(json):
+        for depth, node in turns:
+            print_json({"depth": depth, **turn_record(node)})
+        return
+    rows = [
+        {
+            "turn": "  " * depth + node.stream,
+            "method": node.method,
+            "status": node.status or node.error,
+            "ms": round(node.duration_us / 1_000, 1),
+            "events": len(node.positions),
+            "first": node.positions[0],
+            "command_id": node.command_id,
+        }
+        for depth, node in turns
+    ]
+    print_rows(rows, json=False, title=found.correlation_id)
+
+
+def _print_messages(rows: list[dict[str, Any]], *, json: bool, title: str) -> None:
+    if wants_json(json):
+        for row in rows:
+            print_json(row)
+        return
+    start = rows[0]["time"] if rows else 0
+    print_rows([_message_line(row, start) for row in rows], json=False, title=title)
+
+
+def _message_line(row: dict[str, Any], start: int) -> dict[str, Any]:
+    return {
+        "ms": round((row["time"] - start) / 1_000, 1),
+        "from": row["sender"],
+        "to": row["receiver"],
+        "says": f"{row['says']} {row['method']}",
+        "with": row["arguments"],
+        "answer": f"failed: {row['error']}" if row["error"] else row["reply"],
+        "took ms": None if row["duration_us"] is None else round(row["duration_us"] / 1_000, 1),
+        "event": row["place"],
+    }
