@@ -5,6 +5,7 @@ ever imported.
 """
 
 import copy
+import dis
 import inspect
 import re
 import typing
@@ -37,6 +38,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     decoder: msgspec.json.Decoder[Any]
     returns: Any
     summary: str
+    short: bool = False
+    """Nothing in it can suspend, so that it may be run to its end on the spot."""
     raw: bool = False
     """An argument stays undecoded, so that encoding back proves nothing about what is in it."""
 
@@ -68,6 +71,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
         return arguments if encode(arguments) == body else None
 
 
+_SUSPENDING = frozenset({"GET_AWAITABLE", "GET_AITER", "GET_ANEXT", "BEFORE_ASYNC_WITH", "SEND", "YIELD_VALUE", "YIELD_FROM"})
 _LONG_NUMBER = re.compile(rb"[0-9]{16}")
 _FIELD = re.compile(r"field `(?P<name>[^`]+)`|at `\$\.(?P<path>[^`]+)`")
 
@@ -303,9 +307,18 @@ def _method(cls: type, name: str, function: Callable[..., Any], *, query: bool) 
         arguments=arguments,
         decoder=msgspec.json.Decoder(arguments),
         returns=hints.get("return", Any),
+        short=not asynchronous or not _can_suspend(function),
         raw="msgspec.Raw" in repr(hints),
         summary=(inspect.getdoc(function) or "").partition("\n")[0],
     )
+
+
+def _can_suspend(function: Callable[..., Any]) -> bool:
+    """Whether the code of an ``async def`` awaits anything; what wraps another function is not looked into."""
+    code = getattr(function, "__code__", None)
+    if code is None or hasattr(function, "__wrapped__"):
+        return True
+    return any(instruction.opname in _SUSPENDING for instruction in dis.get_instructions(code))
 
 
 def _state(actor: Actor[Any]) -> dict[str, Any]:

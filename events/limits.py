@@ -31,6 +31,8 @@ BYPASS_MAX: Final = 64
 LIVE_ACTORS_MAX: Final = 10_000
 LIVE_ACTORS_BUSY_MAX: Final = 100_000
 LIVE_STATE_BYTES_MAX: Final = 64 * MIB
+PIPELINE_MAX: Final = 256
+"""Short turns of one actor decided on the spot and not committed yet; beyond them commands wait in the mailbox, which is bounded."""
 WAITS_PER_ACTOR_MAX: Final = 100
 CALL_CHAIN_MAX: Final = 32
 OUTBOX_PER_PAIR_MAX: Final = 10_000

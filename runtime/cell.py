@@ -21,16 +21,17 @@ from actors.errors import (
 )
 from actors.journal import TURN_COMPLETED, end_event, open_turn
 from actors.registry import ActorType
+from actors.short import decide_now
 from actors.turn import Turn
 from events.codec import canonical_hash
 from events.envelope import NewEvent, RecordedEvent
 from events.errors import CuebookError, SupersededError
-from events.limits import FULL_RETRY_S, SNAPSHOT_BYTES, SNAPSHOT_EVENTS, STATE_HASH_EVERY
+from events.limits import FULL_RETRY_S, PIPELINE_MAX, SNAPSHOT_BYTES, SNAPSHOT_EVENTS, STATE_HASH_EVERY
 from events.store import Append, Committed, InboxEntry, InboxStatus, Snapshot
 from runtime.commits import commit_held
 from runtime.context import current_turn
 from runtime.doubt import was_done
-from runtime.driver import TurnDriver
+from runtime.driver import NoEffects, TurnDriver
 from runtime.endings import end_cancelled, fail, park, refuse
 from runtime.exchange import Reply
 from runtime.items import Item, KnownError, LostError, StaleError, first_of
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("cuebook.cell")
 _NONE: Final[deque[Item]] = deque()
 """What an idle actor has pending: never filled, because an empty deque takes 760 bytes."""
+_NO_EFFECTS: Final = NoEffects()
 
 
 class Cell:
@@ -129,6 +131,9 @@ class Cell:
             self.shard.passivation.busy += 1
         if command.explicit and not item.method.query:
             self.inflight[command.command_id] = item
+        if item.method.short and self._may_decide_now(item):
+            self._decide_now(item)
+            return
         self.mailbox.append(item)
         self.wake()
 
@@ -168,8 +173,37 @@ class Cell:
 
     # -- the loop -----------------------------------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
+    def _may_decide_now(self, item: Item) -> bool:
+        """Nothing is under way or waits, and the state is at hand."""
+        return (
+            self.task is None and self.state is not None and not self.mailbox.ready and item.stored is None and not item.doubtful
+            and not self.requeued and not self.paused and len(self.pending) < PIPELINE_MAX
+        )  # fmt: skip
+
+    def _decide_now(self, item: Item) -> None:
+        """A turn that cannot suspend, on the spot: a task for each would cost more than most of them do. `item` has not expired: it has
+        just come in."""
+        if item.method.query:
+            self._answer(item)
+        else:
+            turn = Turn(self.kind, self.key, item.command, item.method, self.state, self.version, _NO_EFFECTS, self.shard.seed())
+            token = current_turn.set(item.command)
+            try:
+                item.reply = decide_now(turn, item.arguments)
+            except Exception as error:  # noqa: BLE001  a handler may raise anything; ending such a turn may take time
+                self.task = self.shard.spawn(self._run((item, turn, error)), name=f"cell {self.stream}")
+                return
+            finally:
+                current_turn.reset(token)
+            self._end_short(item, turn)
+        if not self.pending:
+            self.wake()
+
+    async def _run(self, failed: tuple[Item, Turn, Exception] | None = None) -> None:
+        """failed: a turn that was decided on the spot and raised."""
         try:
+            if failed is not None:
+                await self._handle(*failed)
             while self.mailbox.ready and not self.shard.lost:
                 if self.paused:
                     self.paused = False
@@ -249,16 +283,17 @@ class Cell:
         seed = "" if item.method.query else self.shard.seed()
         return Turn(self.kind, self.key, item.command, item.method, state, self.version, driver, seed, started=started)
 
-    async def _handle(self, item: Item) -> None:
-        """Run one command to the end of its turn, or put it back where it has to be decided again."""
-        started = open_turn(self.journal, item.command.command_id) if item.stored is InboxStatus.RUNNING else None
+    async def _handle(self, item: Item, turn: Turn | None = None, failed: Exception | None = None) -> None:
+        """Run one command to the end of its turn, or put it back where it has to be decided again. failed: what `turn` has raised."""
         driver = TurnDriver(self, item)
-        turn = self._new_turn(item, self.state, driver, started)
+        if turn is None:
+            started = open_turn(self.journal, item.command.command_id) if item.stored is InboxStatus.RUNNING else None
+            turn = self._new_turn(item, self.state, driver, started)
         turn.bind(self.task)
         self.item, self.turn, self.driver = item, turn, driver
         token = current_turn.set(item.command)
         try:
-            await self._decide(item, turn)
+            await self._decide(item, turn, failed)
         except StaleError:
             self.state = None
             item.stored = InboxStatus.RUNNING if turn.journaled else await self._stored_status(item)
@@ -285,9 +320,11 @@ class Cell:
             return item.stored
         return entry.status if entry is not None and entry.code is None and entry.reply is None else item.stored
 
-    async def _decide(self, item: Item, turn: Turn) -> None:
+    async def _decide(self, item: Item, turn: Turn, failed: Exception | None) -> None:
         began = self.shard.clock.monotonic()
         try:
+            if failed is not None:
+                raise failed
             item.reply = await turn.decide(item.arguments)
         except (StaleError, LostError, KnownError):
             raise

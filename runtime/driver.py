@@ -10,6 +10,7 @@ from actors.journal import fired_events, started_event
 from actors.turn import Call, Turn
 from events.crash_points import CrashPoint, reached
 from events.envelope import NewEvent
+from events.errors import InvariantError
 from events.store import Committed, Conflict, Duplicate, InboxStatus, Outcome
 from runtime.commits import commit_held
 from runtime.items import Item, KnownError, StaleError
@@ -19,6 +20,34 @@ _CONFLICTS_MAX = 3
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
+
+
+class NoEffects:
+    """The driver of a turn that awaits nothing: it can have no effects, so one serves all."""
+
+    __slots__ = ()
+
+    async def record(self, turn: Turn, events: list[NewEvent]) -> int:
+        raise _no_effects(turn)
+
+    async def ask(self, turn: Turn, call: Call) -> bytes:
+        raise _no_effects(turn)
+
+    async def query_view(self, turn: Turn, projection: str, operation: str, body: bytes) -> bytes:
+        raise _no_effects(turn)
+
+    async def run_step(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        raise InvariantError("a step was started in a turn that had ended")
+
+    def send_chunk(self, turn: Turn, offset: int, data: Any) -> None:
+        raise _no_effects(turn)
+
+    def before_first_emit(self, turn: Turn) -> None:
+        """Nothing is committed that queries would have to see."""
+
+
+def _no_effects(turn: Turn) -> InvariantError:
+    return InvariantError(f"{turn.method.name} had ended when it asked for an effect: a step, ask or view must be awaited by the handler")
 
 
 class TurnDriver:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from actors.errors import OutcomeUnknown, Unavailable
@@ -10,6 +11,7 @@ from events.clock import Clock
 from events.envelope import RecordedEvent
 from events.ids import StreamId, parse_stream_id, shard_of
 from events.store import Arrival, PendingSend
+from runtime.deadlines import Deadlines
 from runtime.exchange import Reply, ReplyTo
 from runtime.records import arrival_of
 from runtime.shard import Shard
@@ -24,6 +26,7 @@ class MemoryExchange:
         self._tasks = tasks
         self._clock = clock
         self._shards: dict[int, Shard] = {}
+        self._deadlines = Deadlines()
         self.on_events: Callable[[Sequence[RecordedEvent]], None] | None = None
         self.on_chunk: Callable[[Command, int, Any, bool], None] | None = None
 
@@ -57,16 +60,18 @@ class MemoryExchange:
                 future.set_result(reply)
 
         self.receive(command, answered)
+        if future.done():
+            # Answered on the spot: a caller that asks in a loop must still let others run.
+            await asyncio.sleep(0)
+            return future.result()
         if command.deadline_ms is None:
             return await future
-        late = Reply(error=OutcomeUnknown(f"no answer from {command.stream} before the deadline"))
         left_s = max(0.0, command.deadline_ms / 1_000 - self._clock.wall_us() / 1_000_000)
-        # A timer costs a fifth of asyncio.timeout, and nothing here needs cancelling.
-        timer = asyncio.get_running_loop().call_later(left_s, answered, late)
+        wait = self._deadlines.add(left_s, partial(_late, future, command.stream))
         try:
             return await future
         finally:
-            timer.cancel()
+            self._deadlines.drop(wait)
 
     async def query_view(self, projection: str, operation: str, body: bytes, deadline_ms: int) -> bytes:
         raise Unavailable(f"the projection {projection!r} is not running", retry_after_ms=1_000)
@@ -120,3 +125,8 @@ class MemoryExchange:
     def shard_of(self, stream: StreamId) -> int:
         type_name, key = parse_stream_id(stream)
         return shard_of(type_name, key, self._count)
+
+
+def _late(future: asyncio.Future[Reply], stream: StreamId) -> None:
+    if not future.done():
+        future.set_result(Reply(error=OutcomeUnknown(f"no answer from {stream} before the deadline")))

@@ -11,7 +11,7 @@ import msgspec
 from actors.turn import Command
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
 from events.codec import encode_checked
-from events.ids import CommandId, parse_stream_id, stream_id
+from events.ids import CommandId, StreamId, parse_stream_id
 from events.limits import ASK_DEADLINE_S
 from runtime.app import App
 from runtime.exchange import Reply
@@ -41,11 +41,12 @@ class LocalRuntime:
     async def send(
         self, actor: str, method: str, body: bytes, *, command_id: str | None = None, timeout_s: float = ASK_DEADLINE_S
     ) -> Reply:
+        parse_stream_id(actor)
         now_us = self._clock.wall_us()
         self._asks += 1
         return await self.exchange.request(
             Command(
-                stream=stream_id(*parse_stream_id(actor)), method=method, args=body,
+                stream=StreamId(actor), method=method, args=body,
                 command_id=CommandId(command_id or f"{now_us:014x}-{self._asks:x}"), explicit=command_id is not None,
                 received_at_us=now_us, deadline_ms=now_us // 1_000 + int(timeout_s * 1_000),
             )

@@ -85,7 +85,7 @@ class Shard:
         self.draining = False
         self.commit = GroupCommit(store, self._spawn_commit)
         self._entropy = entropy
-        self._seeds = b""
+        self._seeds: list[str] = []
         self._tasks = tasks
         self._threads = threads
         self._on_lost = on_lost
@@ -361,10 +361,11 @@ class Shard:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     def seed(self) -> str:
-        if len(self._seeds) < 8:
-            self._seeds = self._entropy.token_bytes(4_096)  # one call to the system for many turns
-        seed, self._seeds = self._seeds[:8], self._seeds[8:]
-        return seed.hex()
+        if not self._seeds:
+            drawn = self._entropy.token_bytes(4_096).hex()  # one call to the system for many turns
+            self._seeds = [drawn[start : start + 16] for start in range(0, len(drawn), 16)]
+            self._seeds.reverse()
+        return self._seeds.pop()
 
     def now_ms(self) -> int:
         return self.clock.wall_us() // 1_000

@@ -375,3 +375,34 @@ async def test_bad_arguments_are_refused_and_leave_no_trace(tmp_path: Path, body
     assert isinstance(reply.error, BadPayload)
     assert reply.error.fields["field"] == field
     assert await events_of(tmp_path, "notes/a") == []
+
+
+async def test_s14_a_turn_that_awaits_nothing_needs_no_task_and_one_that_does_has_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A live actor decides it in the call that brings it, on what is not committed yet."""
+    kind = APP.registry.type("notes")
+    assert [name for name in sorted(kind.methods) if not kind.method(name).short] == [
+        "ask_on", "ask_round", "draw", "fetch", "fetch_together", "try_fetch",
+    ]  # fmt: skip
+    async with local_runtime(APP, tmp_path, shards=1) as runtime:
+        await runtime.ask("notes/a", "note", line="first")
+        (shard,) = runtime.shards
+        cell = shard.cells[stream_id("notes", "a")]
+        spawned: list[str] = []
+        spawn = shard.spawn
+
+        def spawning(work: Any, *, name: str) -> asyncio.Task[Any]:
+            spawned.append(name)
+            return spawn(work, name=name)
+
+        monkeypatch.setattr(shard, "spawn", spawning)
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(runtime.ask("notes/a", "note", line=str(number))) for number in range(10)]
+            await asyncio.sleep(0)
+            assert (cell.version, len(cell.pending)) == (11, 10)
+        assert [task.result() for task in asked] == list(range(2, 12))
+        with pytest.raises(Rejected):
+            await runtime.ask("notes/a", "note_then_refuse", line="x")
+        assert len(await runtime.ask("notes/a", "lines")) == 11
+        assert spawned == ["cell notes/a", "cell notes/a"]  # the refusal, and the fold after it
