@@ -55,8 +55,9 @@ class Cell:
     """One live actor of one shard."""
 
     __slots__ = (
-        "_settled", "_snapshot_bytes", "_snapshot_version", "_state_bytes", "committed", "driver", "holding", "inflight", "item", "journal",
-        "key", "kind", "mailbox", "paused", "pending", "position", "requeued", "rested_at", "resting", "shard", "state", "stream", "task",
+        "_settled", "_snapshot_bytes", "_snapshot_version", "_state_bytes", "committed", "driver", "handed_on", "holding", "inflight",
+        "item", "journal", "key", "kind", "mailbox", "paused", "pending", "position", "requeued", "rested_at", "resting", "shard",
+        "state", "stream", "task",
         "time", "turn", "version", "weight",
     )  # fmt: skip
 
@@ -81,6 +82,7 @@ class Cell:
         self._settled: asyncio.Future[None] | None = None
         self.requeued: list[Item] = []
         self.paused = False
+        self.handed_on = False
         self._snapshot_version = 0
         self._snapshot_bytes = 0
         self._state_bytes = 0
@@ -143,7 +145,7 @@ class Cell:
         return self.inflight.get(command_id) or next((item for item in items if item.command.command_id == command_id), None)
 
     def wake(self) -> None:
-        if self.shard.lost:
+        if self.shard.lost or self.handed_on:
             self.hand_on()
         elif self.task is None:
             if self.mailbox.ready:
@@ -164,6 +166,19 @@ class Cell:
         if item.from_inbox:
             item.from_inbox = False
             self.shard.stored_done()
+
+    def hand_on_turn(self) -> None:
+        """End a turn that only waits for other actors: it goes on at the next owner of the shard, where it asks again under the same ids,
+        and so does all that waits behind it. Callers get their reply from there."""
+        item, task = self.item, self.task
+        if item is None or task is None:
+            return
+        self.handed_on = True
+        task.cancel()
+        if item.replies:
+            item.stored = None
+        self.shard.forward(item)
+        self.wake()
 
     def _rest(self) -> None:
         """Nothing to do: give back what a busy time needed, and wait for passivation."""

@@ -53,16 +53,29 @@ def _no_effects(turn: Turn) -> InvariantError:
 class TurnDriver:
     """Adapter of `actors.turn.Driver`. One per turn."""
 
-    __slots__ = ("_cell", "_item", "_opening", "committed_state")
+    __slots__ = ("_asking", "_asking_since", "_busy", "_cell", "_item", "_opening", "committed_state")
 
     def __init__(self, cell: "Cell", item: Item) -> None:
         self._cell = cell
         self._item = item
         self._opening: asyncio.Future[None] | None = None
+        self._asking = self._busy = 0
+        self._asking_since = 0.0
         self.committed_state: Any = None
         """What queries see once this turn has changed the working state; None while both are the same."""
 
+    def only_asks_since(self) -> float | None:
+        """Since when (monotonic) this turn has done nothing but wait for other actors; None if something of its own is under way."""
+        return self._asking_since if self._asking and not self._busy else None
+
     async def record(self, turn: Turn, events: list[NewEvent]) -> int:
+        self._busy += 1
+        try:
+            return await self._record(turn, events)
+        finally:
+            self._busy -= 1
+
+    async def _record(self, turn: Turn, events: list[NewEvent]) -> int:
         cell = self._cell
         if not turn.journaled:
             if self._opening is None:
@@ -113,7 +126,12 @@ class TurnDriver:
 
     async def ask(self, turn: Turn, call: Call) -> bytes:
         shard = self._cell.shard
-        reply = await shard.exchange.ask(call, turn, shard.call_deadline_ms(turn.command, call.timeout_s))
+        self._asking += 1
+        self._asking_since = shard.clock.monotonic()
+        try:
+            reply = await shard.exchange.ask(call, turn, shard.call_deadline_ms(turn.command, call.timeout_s))
+        finally:
+            self._asking -= 1
         self._item.received_time = max(self._item.received_time, reply.time)
         if reply.error is not None:
             raise reply.error
@@ -124,12 +142,16 @@ class TurnDriver:
         return await shard.exchange.query_view(projection, operation, body, shard.call_deadline_ms(turn.command, None))
 
     async def run_step(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        if inspect.iscoroutinefunction(function):
-            result = await function(*args, **kwargs)
-        else:
-            result = await self._cell.shard.run_in_thread(partial(function, *args, **kwargs))
-            if inspect.isawaitable(result):
-                result = await result
+        self._busy += 1
+        try:
+            if inspect.iscoroutinefunction(function):
+                result = await function(*args, **kwargs)
+            else:
+                result = await self._cell.shard.run_in_thread(partial(function, *args, **kwargs))
+                if inspect.isawaitable(result):
+                    result = await result
+        finally:
+            self._busy -= 1
         reached(CrashPoint.STEP_RAN)
         return result
 

@@ -39,6 +39,8 @@ from runtime.timers import Timers, arrival_of_timer
 log = structlog.get_logger("cuebook.shard")
 _TELLS_QUEUED: Final = 10_000
 _GAP_AGAIN_S: Final = 0.05
+_HAND_ON_AFTER_S: Final = 0.2
+"""An ask that has an owner is answered long before."""
 
 
 class ShardStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -393,11 +395,20 @@ class Shard:
         try:
             async with asyncio.timeout(timeout_s):
                 while running := [cell.task for cell in self.cells.values() if cell.task is not None]:
-                    await asyncio.wait(running)
+                    self._hand_on_asking()
+                    await asyncio.wait(running, timeout=_HAND_ON_AFTER_S / 4)
         except TimeoutError:
             ended = False
         await self.commit.drain()
         return ended
+
+    def _hand_on_asking(self) -> None:
+        """Whoever is asked may live in a shard that moves too, even in this one: it has an owner again only once we have let go."""
+        before = self.clock.monotonic() - _HAND_ON_AFTER_S
+        for cell in self.cells.values():
+            since = None if cell.driver is None or cell.handed_on else cell.driver.only_asks_since()
+            if since is not None and since < before:
+                cell.hand_on_turn()
 
     def abandon(self) -> None:
         """Answer nobody, write nothing more: what is open is taken up by the next owner from its journal."""

@@ -5,9 +5,7 @@ out of order, and a caller that asked again under its id got one effect: `tests.
 """
 
 import signal
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from tests.support.checker import Asked
 from tests.support.crashing import environment
 from tests.support.deployment import wait_until, wait_until_async
 from tests.support.effects import Told, judge
+from tests.support.rest import at_rest
 from tests.support.workers import SHARDS, Workers, connected
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
@@ -64,19 +63,6 @@ def field(_nats_program: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield made
     finally:
         made.workers.stop()
-
-
-def at_rest(log: Path) -> bool:
-    """Nothing waits, nothing is due, nothing is under way between shards."""
-    for path in log.glob("shard-*.db"):
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            rows = connection.execute(
-                "SELECT (SELECT count(*) FROM inbox WHERE status IN ('queued', 'running')) + (SELECT count(*) FROM outbox)"
-                " + (SELECT count(*) FROM timers)"
-            ).fetchone()
-            if rows[0]:
-                return False
-    return True
 
 
 @pytest.mark.timeout(120)

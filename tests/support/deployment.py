@@ -25,11 +25,14 @@ from runtime.placement import Facts, survey
 
 T = TypeVar("T")
 BANK = "ops.examples.bank:app"
-READY_S = 30.0
+READY_S = 75.0
+"""Longer than `up` itself waits for its workers. What is slow on a busy machine is the start of interpreters, not what is tested."""
 STOP_S = 20.0
+TOO_SLOW = ("has an owner after", "it said nothing within")
+"""What `up` says when it gives up on a machine that is too busy to start it."""
 
 
-def wait_until(condition: Callable[[], T | None], what: str, timeout_s: float = 20.0) -> T:
+def wait_until(condition: Callable[[], T | None], what: str, timeout_s: float = 45.0) -> T:
     """The first true value of `condition`; looks every 10 ms."""
     give_up = time.monotonic() + timeout_s
     while True:
@@ -41,7 +44,7 @@ def wait_until(condition: Callable[[], T | None], what: str, timeout_s: float = 
         time.sleep(0.01)
 
 
-async def wait_until_async(condition: Callable[[], T | None], what: str, timeout_s: float = 20.0) -> T:
+async def wait_until_async(condition: Callable[[], T | None], what: str, timeout_s: float = 45.0) -> T:
     """`wait_until` that lets the event loop run."""
     give_up = time.monotonic() + timeout_s
     while True:
@@ -130,16 +133,20 @@ class Deployment:
     # -- start and stop -----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Return when it takes commands."""
-        output = self.data.parent / f"{self.data.name}-up.txt"
-        self._process = Process(cuebook_argv(*self._arguments), output, folder=self._folder, environment=self._environment)
-        try:
-            wait_until(self._ready, "the deployment is ready", READY_S)
-        except BaseException:
-            said = self._process.text
-            self.stop(grace_s=2)
-            sys.stderr.write(f"{said}\n{self.logs()}\n")
-            raise
+        """Return when it takes commands. `up` gives up by itself where the machine is too slow; then once more."""
+        for attempt in (1, 2):
+            output = self.data.parent / f"{self.data.name}-up.txt"
+            self._process = Process(cuebook_argv(*self._arguments), output, folder=self._folder, environment=self._environment)
+            try:
+                wait_until(self._ready, "the deployment is ready", READY_S)
+                return
+            except BaseException as error:
+                said = self._process.text
+                self.stop(grace_s=2)
+                if attempt == 1 and isinstance(error, AssertionError) and any(slow in said for slow in TOO_SLOW):
+                    continue
+                sys.stderr.write(f"{said}\n{self.logs()}\n")
+                raise
 
     def _ready(self) -> bool:
         assert self._process is not None
@@ -203,7 +210,7 @@ class Deployment:
         """Shard to the pid of its owner; only shards whose owner has bumped its epoch and is not stalled."""
         return owners(self.data, self.shards)
 
-    def wait_owned(self, *, without: int = 0, timeout_s: float = 20.0) -> dict[int, int]:
+    def wait_owned(self, *, without: int = 0, timeout_s: float = 45.0) -> dict[int, int]:
         """Wait until every shard has an owner, none of them the pid `without`."""
 
         def owned() -> dict[int, int] | None:
@@ -264,7 +271,7 @@ def _pidfds(state: UpState | None) -> list[int]:
     return held
 
 
-def run_cuebook(*arguments: str, folder: Path | None = None, timeout_s: float = 30.0) -> "subprocess.CompletedProcess[str]":
+def run_cuebook(*arguments: str, folder: Path | None = None, timeout_s: float = 90.0) -> "subprocess.CompletedProcess[str]":
     """One command to its end."""
     return subprocess.run(
         cuebook_argv(*arguments), cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=timeout_s, check=False
