@@ -3,10 +3,13 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ops.output import cell, colour_wanted, print_json, wants_json
 
 if TYPE_CHECKING:
     from events.envelope import RecordedEvent
+    from runtime.failures import Failure
 
 _TEXT_CHARACTERS_MAX = 100
 
@@ -26,6 +29,22 @@ class EventPrinter:
             self._began = True
             print(f"{'time (UTC)':<15} {'position':>10}  {'stream':<28} {'version':>7}  {'type':<26} content", flush=True)
         print(line(event), flush=True)
+
+    def print_failure(self, failure: "Failure") -> None:
+        """A failed event, below it why it failed, and which turns led to it, nearest first."""
+        if self._json:
+            turns = [msgspec.structs.asdict(node) for node in failure.turns]
+            for turn in turns:
+                del turn["children"]
+            told = {"reason": failure.reason, "because": [msgspec.structs.asdict(event) for event in failure.because], "turns": turns}
+            print_json({**msgspec.structs.asdict(failure.event), **told})
+            return
+        self.print(failure.event)
+        print(f"    {cell(failure.reason)}")
+        for event in failure.because:
+            print(f"    because {event.stream} {event.type} {event.shard}:{event.position}: {cell(event.error)}")
+        chain = " < ".join(f"{node.stream} {node.method or node.command_id}" for node in failure.turns)
+        print(f"    in {chain} < {failure.turns[-1].sender or 'client'}", flush=True)
 
 
 def line(event: "RecordedEvent") -> str:

@@ -49,6 +49,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("show", "Look", "ops.commands.look:show", "Show one event, with its state, its patch, its causes and effects if asked."),
     Verb("state", "Look", "ops.commands.look:state", "Show the state of an actor, now or after any version of its past."),
     Verb("trace", "Look", "ops.commands.tracing:trace", "Show which turn caused which, for one conversation."),
+    Verb("ps", "Look", "ops.commands.under_way:ps", "Show what is under way, and what waits for whom."),
     Verb("diff", "Travel", "ops.commands.differences:diff", "Show what changed in a state between two versions, as JSON Patch (RFC 6902)."),
     Verb(
         "blame",

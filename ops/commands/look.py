@@ -34,6 +34,7 @@ AppOption = Annotated[str | None, Parameter(help="MODULE:OBJECT whose code folds
 def log(
     *terms: Term,
     n: Annotated[int, Parameter(name=("-n", "--count"), help="How many of the newest; 0 = all, oldest first.")] = 50,
+    error: Annotated[bool, Parameter(help="Failures only, each with why it failed and what led to it.")] = False,
     common: Common = DEFAULTS,
 ) -> None:
     """Show recorded events, the newest 50 unless told otherwise.
@@ -42,7 +43,11 @@ def log(
     """
     from runtime.merging import last, merged
 
-    settings, wanted, printer = common.load().settings, _filter(terms), EventPrinter(json=common.json)
+    wanted = _filter((*terms, "error:true") if error else terms)
+    settings, printer = common.load().settings, EventPrinter(json=common.json)
+    if error:
+        event_loop.run(_failures(settings, wanted, n, printer))
+        return
 
     async def main() -> None:
         async with open_log(settings) as reader:
@@ -55,6 +60,16 @@ def log(
                     printer.print(event)
 
     event_loop.run(main())
+
+
+async def _failures(settings: Settings, wanted: "Selection", n: int, printer: EventPrinter) -> None:
+    from runtime.failures import explain
+    from runtime.merging import last, merged
+
+    async with open_log(settings) as reader:
+        failed = await last(reader, wanted, n) if n > 0 else [event async for event in merged(reader, wanted)]
+        for failure in await explain(reader, failed):
+            printer.print_failure(failure)
 
 
 def tail(

@@ -145,6 +145,19 @@ def test_trace_writes_a_picture_or_prints_what_was_said(cuebook: Any, tmp_path: 
     assert cuebook("trace", CONVERSATION, "--mermaid", "--messages")[0] == 2
 
 
+def test_log_error_says_why_it_failed_and_what_led_to_it(cuebook: Any, errands: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, rows, _ = cuebook("log", "--error", "corr:errand-4")
+    assert [(row["stream"], row["type"]) for row in rows] == [
+        ("shop/corner", "step.failed"), ("shop/corner", "turn.failed"), (BOB, "ask.failed"), (BOB, "turn.refused"),
+    ]  # fmt: skip
+    assert rows[0]["reason"] == 'RuntimeError: it burns </svg> & "smokes"'
+    assert [each["type"] for each in rows[3]["because"]] == ["ask.failed", "turn.failed", "step.failed"]
+    assert [(turn["stream"], turn["method"]) for turn in rows[0]["turns"]] == [("shop/corner", "price"), (BOB, "buy")]
+    assert [row["command_id"] for row in cuebook("log", "--error", "-n", "1")[1]] == ["errand-4"]
+    _, refused, _ = cuebook("log", "--error", "corr:errand-3", "-n", "0")
+    assert {row["reason"] for row in refused} == {"Rejected: not for sale", "rejected: not for sale"}
+
+
 def test_the_conversation_and_the_app_are_those_of_the_support_module(cuebook: Any) -> None:
     assert cuebook("trace", CONVERSATION)[1][0]["method"] == "buy"
     assert cuebook("state", BOB, "--app", APP)[0] == 0
