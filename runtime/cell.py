@@ -34,6 +34,7 @@ from runtime.doubt import was_done
 from runtime.driver import NoEffects, TurnDriver
 from runtime.endings import end_cancelled, fail, park, refuse
 from runtime.exchange import Reply
+from runtime.handing_on import hand_on
 from runtime.items import Item, KnownError, LostError, StaleError, first_of
 from runtime.mailboxes import Mailbox
 from runtime.outcomes import short_outcome
@@ -146,18 +147,12 @@ class Cell:
 
     def wake(self) -> None:
         if self.shard.lost or self.handed_on:
-            self.hand_on()
+            hand_on(self)
         elif self.task is None:
             if self.mailbox.ready:
                 self.task = self.shard.spawn(self._run(), name=f"cell {self.stream}")
             elif self.idle:
                 self._rest()
-
-    def hand_on(self) -> None:
-        """Nothing is decided here any more: what still waits goes to the new owner."""
-        waiting, self.requeued = [*self.mailbox.take_all(), *self.requeued], []
-        for item in waiting:
-            self.shard.forward(item)
 
     def drop(self, item: Item) -> None:
         """Forget `item`, which stands in the inbox, without an answer."""
@@ -166,19 +161,6 @@ class Cell:
         if item.from_inbox:
             item.from_inbox = False
             self.shard.stored_done()
-
-    def hand_on_turn(self) -> None:
-        """End a turn that only waits for other actors: it goes on at the next owner of the shard, where it asks again under the same ids,
-        and so does all that waits behind it. Callers get their reply from there."""
-        item, task = self.item, self.task
-        if item is None or task is None:
-            return
-        self.handed_on = True
-        task.cancel()
-        if item.replies:
-            item.stored = None
-        self.shard.forward(item)
-        self.wake()
 
     def _rest(self) -> None:
         """Nothing to do: give back what a busy time needed, and wait for passivation."""

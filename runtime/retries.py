@@ -30,6 +30,7 @@ from events.letters import Letter, LetterState, Supervision, letter_with
 from events.limits import RETRY_ATTEMPTS_MAX, RETRY_FACTOR, RETRY_FIRST_S, RETRY_MAX_S
 from events.store import Committed, Duplicate, InboxStatus
 from runtime.commits import commit_held
+from runtime.handing_on import hand_on
 from runtime.items import Item, KnownError, StaleError
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ async def not_yet(cell: "Cell", item: Item) -> bool:
         cell.holding = False
     # The shard is leaving: what waits behind the open turn goes to the next owner, with it.
     cell.drop(item)
-    cell.hand_on()
+    hand_on(cell)
     return True
 
 

@@ -29,6 +29,7 @@ from runtime.app import App
 from runtime.cancel import CANCEL, arguments_of, cancel_live, cancelled_before
 from runtime.cell import Cell
 from runtime.exchange import Exchange, Reply, ReplyTo
+from runtime.handing_on import hand_on_turn
 from runtime.items import Item
 from runtime.passivation import LiveBounds, Passivation
 from runtime.recovery import Recovered, recover
@@ -408,7 +409,7 @@ class Shard:
         for cell in self.cells.values():
             since = None if cell.driver is None or cell.handed_on else cell.driver.only_asks_since()
             if since is not None and since < before:
-                cell.hand_on_turn()
+                hand_on_turn(cell)
 
     def abandon(self) -> None:
         """Answer nobody, write nothing more: what is open is taken up by the next owner from its journal."""
