@@ -5,7 +5,7 @@ CuebookError
      +- Waiting           202  +- Rejected         409  +- Cancelled       499  +- DeadlinePassed  504
      +- BadPayload        400  +- IdReused         409  +- HandlerFailed   500  +- LogFull         507
      +- Unknown           404  +- Gone             410  +- Unavailable     503  +- CallCycle       508
-     +- TooLarge          413  +- Overloaded       429                          +- OutcomeUnknown  520
+     +- TooLarge          413  +- Overloaded       429  +- Stopped         503  +- OutcomeUnknown  520
  +- StepFailed                 a step raised: the handler may catch it; it is recorded and repeats on a re-run
  +- NondeterminismError        a re-run does not follow its journal (S19): the turn is parked
 """
@@ -96,6 +96,12 @@ class Unavailable(ActorError):
     number, error, retryable = 503, "unavailable", True
 
 
+class Stopped(ActorError):
+    """The actor failed too often and is not started any more; `reason` names the error. Other code, or a person, starts it again."""
+
+    number, error = 503, "stopped"
+
+
 class DeadlinePassed(ActorError):
     """The deadline passed before the turn began; it will never run (S10)."""
 
@@ -133,7 +139,7 @@ class NondeterminismError(CuebookError):
 
 
 WIRE_ERRORS: Final[tuple[type[ActorError], ...]] = (
-    Waiting, BadPayload, Unknown, Rejected, IdReused, Gone, TooLarge, Overloaded, Cancelled, HandlerFailed, Unavailable,
+    Waiting, BadPayload, Unknown, Rejected, IdReused, Gone, TooLarge, Overloaded, Cancelled, HandlerFailed, Unavailable, Stopped,
     DeadlinePassed, LogFull, CallCycle, OutcomeUnknown,
 )  # fmt: skip
 _BY_NAME: Final = {(kind.number, kind.error): kind for kind in WIRE_ERRORS}

@@ -122,8 +122,9 @@ class MemoryLogReader:
     async def snapshot(self, stream: StreamId) -> Snapshot | None:
         return self._of(stream).snapshots.get(stream)
 
-    async def letters(self, shard: int) -> Sequence[Letter]:
-        return sorted(self._log.content(shard).letters.values(), key=lambda each: (each.failed_at_us, each.stream, each.command_id))
+    async def letters(self, shard: int, stream: StreamId | None = None) -> Sequence[Letter]:
+        found = [each for each in self._log.content(shard).letters.values() if stream is None or each.stream == stream]
+        return sorted(found, key=lambda each: (each.failed_at_us, each.stream, each.command_id))
 
     async def stopped(self, shard: int) -> Sequence[StoppedActor]:
         return [each for _, each in sorted(self._log.content(shard).stopped.items())]

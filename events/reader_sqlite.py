@@ -178,8 +178,8 @@ class SqliteLogReader:
     async def snapshot(self, stream: StreamId) -> Snapshot | None:
         return await self._shard(self._of(stream)).run(reads.read_snapshot, stream)
 
-    async def letters(self, shard: int) -> Sequence[Letter]:
-        return (await self._shard(shard).run(reads.read_letters, shard))[0]
+    async def letters(self, shard: int, stream: StreamId | None = None) -> Sequence[Letter]:
+        return (await self._shard(shard).run(reads.read_letters, shard, stream))[0]
 
     async def stopped(self, shard: int) -> Sequence[StoppedActor]:
         return (await self._shard(shard).run(reads.read_stopped, shard))[0]

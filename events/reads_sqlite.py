@@ -320,11 +320,13 @@ def read_did(connection: SqliteConnection, stream: StreamId, command_id: Command
     return found
 
 
-def _sound(connection: SqliteConnection, shard: int, sql: str, parse: Callable[[int, Row], T]) -> tuple[list[T], list[str]]:
+def _sound(
+    connection: SqliteConnection, shard: int, sql: str, parse: Callable[[int, Row], T], given: Sequence[Any] = ()
+) -> tuple[list[T], list[str]]:
     """The rows of `sql` that verify, and what is wrong with the others: one damaged row stops its own actor, not the shard (I-20)."""
     found: list[T] = []
     damages: list[str] = []
-    for row in connection.execute(sql).fetchall():
+    for row in connection.execute(sql, given).fetchall():
         try:
             found.append(parse(shard, row))
         except CorruptLogError as error:
@@ -379,13 +381,12 @@ def read_queued(connection: SqliteConnection, shard: int, stream: StreamId, limi
     return [inbox_row(shard, row).entry for row in rows]
 
 
-def read_letters(connection: SqliteConnection, shard: int) -> tuple[list[Letter], list[str]]:
+def read_letters(connection: SqliteConnection, shard: int, stream: StreamId | None = None) -> tuple[list[Letter], list[str]]:
     """`ShardStore.letters`, and the damages met."""
-    return (
-        _sound(connection, shard, f"{SELECT_LETTERS} ORDER BY failed_at_us, stream, command_id", letter_row)
-        if has_letters(connection)
-        else ([], [])
-    )
+    if not has_letters(connection):
+        return [], []
+    where, given = ("", ()) if stream is None else (" WHERE stream = ?", (stream,))
+    return _sound(connection, shard, f"{SELECT_LETTERS}{where} ORDER BY failed_at_us, stream, command_id", letter_row, given)
 
 
 def read_stopped(connection: SqliteConnection, shard: int) -> tuple[list[StoppedActor], list[str]]:

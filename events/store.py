@@ -369,8 +369,8 @@ class ShardStore(ShardClosing, Protocol):
         """The oldest QUEUED commands of one stream, in the order in which they came. Raises CorruptLogError as `inbox`."""
         ...
 
-    async def letters(self) -> Sequence[Letter]:
-        """Every stored command of the shard whose handler failed, that is tried again or dead."""
+    async def letters(self, stream: StreamId | None = None) -> Sequence[Letter]:
+        """Every stored command of the shard, or of one stream, whose handler failed, that is tried again or dead."""
         ...
 
     async def stopped(self) -> Sequence[StoppedActor]:
@@ -454,7 +454,7 @@ class LogReader(Protocol):
 
     async def snapshot(self, stream: StreamId) -> Snapshot | None: ...
 
-    async def letters(self, shard: int) -> Sequence[Letter]:
+    async def letters(self, shard: int, stream: StreamId | None = None) -> Sequence[Letter]:
         """As `ShardStore.letters`."""
         ...
 

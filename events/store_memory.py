@@ -439,8 +439,8 @@ class MemoryShard:
         of_stream = (entry for entry in self._content.inbox.values() if entry.stream == stream and entry.status is InboxStatus.QUEUED)
         return list(islice(of_stream, limit))
 
-    async def letters(self) -> Sequence[Letter]:
-        return await MemoryLogReader(self._log).letters(self.shard)
+    async def letters(self, stream: StreamId | None = None) -> Sequence[Letter]:
+        return await MemoryLogReader(self._log).letters(self.shard, stream)
 
     async def stopped(self) -> Sequence[StoppedActor]:
         return await MemoryLogReader(self._log).stopped(self.shard)

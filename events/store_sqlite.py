@@ -8,6 +8,7 @@ facts/durability.md 0.3).
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -230,8 +231,8 @@ class SqliteShard:
     async def queued(self, stream: StreamId, limit: int) -> Sequence[InboxEntry]:
         return await self._read(reads.read_queued, self.shard, stream, limit)
 
-    async def letters(self) -> Sequence[Letter]:
-        return await self._sound(reads.read_letters)
+    async def letters(self, stream: StreamId | None = None) -> Sequence[Letter]:
+        return await self._sound(partial(reads.read_letters, stream=stream))
 
     async def stopped(self) -> Sequence[StoppedActor]:
         return await self._sound(reads.read_stopped)

@@ -15,7 +15,6 @@ import structlog
 
 from actors.errors import (
     ActorError,
-    HandlerFailed,
     IdReused,
     NondeterminismError,
 )
@@ -26,8 +25,9 @@ from actors.turn import Turn
 from events.codec import canonical_hash
 from events.envelope import NewEvent, RecordedEvent
 from events.errors import CuebookError, SupersededError
-from events.limits import FULL_RETRY_S, PIPELINE_MAX, SNAPSHOT_BYTES, SNAPSHOT_EVENTS, STATE_HASH_EVERY
+from events.limits import PIPELINE_MAX, SNAPSHOT_BYTES, SNAPSHOT_EVENTS, STATE_HASH_EVERY
 from events.store import Append, Committed, InboxEntry, InboxStatus, Snapshot
+from runtime import dead_letters
 from runtime.commits import commit_held
 from runtime.context import current_turn
 from runtime.doubt import was_done
@@ -38,10 +38,11 @@ from runtime.handing_on import hand_on
 from runtime.items import Item, KnownError, LostError, StaleError, first_of
 from runtime.mailboxes import Mailbox
 from runtime.outcomes import short_outcome
+from runtime.queries import answer_beside, query_reply
 from runtime.records import append_of, entry_of, remembered_error, with_records
 from runtime.recovery import Recovered
 from runtime.retries import not_yet
-from runtime.supervision import make_room, recovery_failed
+from runtime.supervision import engine_failed, make_room, recovery_failed
 
 if TYPE_CHECKING:
     from runtime.shard import Shard
@@ -56,10 +57,9 @@ class Cell:
     """One live actor of one shard."""
 
     __slots__ = (
-        "_settled", "_snapshot_bytes", "_snapshot_version", "_state_bytes", "committed", "driver", "handed_on", "holding", "inflight",
-        "item", "journal", "key", "kind", "mailbox", "paused", "pending", "position", "requeued", "rested_at", "resting", "shard",
-        "state", "stream", "task",
-        "time", "turn", "version", "weight",
+        "_settled", "_snapshot_bytes", "_snapshot_version", "_state_bytes", "committed", "driver", "failures", "handed_on", "holding",
+        "inflight", "item", "journal", "key", "kind", "mailbox", "paused", "pending", "position", "requeued", "rested_at", "resting",
+        "shard", "state", "stream", "task", "time", "turn", "version", "weight",
     )  # fmt: skip
 
     def __init__(self, shard: "Shard", kind: ActorType[Any], key: str, stream: Any) -> None:
@@ -82,11 +82,12 @@ class Cell:
         self.driver: TurnDriver | None = None
         self._settled: asyncio.Future[None] | None = None
         self.requeued: list[Item] = []
-        self.paused = False
+        self.paused = 0.0
         self.handed_on = False
         self._snapshot_version = 0
         self._snapshot_bytes = 0
         self._state_bytes = 0
+        self.failures: list[float] | None = None
         self.holding = False
         """An open turn waits for its next try."""
         self.resting = True
@@ -125,7 +126,7 @@ class Cell:
             same.from_inbox = same.from_inbox or item.from_inbox
             return
         if item.method.query and (self.holding or (self.turn is not None and self.turn.journaled)):
-            self._answer_beside(item)
+            answer_beside(self, item)
             return
         if item.stored is None and self.mailbox.full:
             make_room(self, item)
@@ -187,12 +188,14 @@ class Cell:
             token = current_turn.set(item.command)
             try:
                 item.reply = decide_now(turn, item.arguments)
-            except Exception as error:  # noqa: BLE001  a handler may raise anything; ending such a turn may take time
+                self._end_short(item, turn)
+            except (Exception, SystemExit) as error:  # noqa: BLE001  a handler may raise anything; ending such a turn may take time
+                if not isinstance(error, Exception):
+                    error = RuntimeError(f"the handler called sys.exit({error.code!r})")
                 self.task = self.shard.spawn(self._run((item, turn, error)), name=f"cell {self.stream}")
                 return
             finally:
                 current_turn.reset(token)
-            self._end_short(item, turn)
         if not self.pending:
             self.wake()
 
@@ -203,8 +206,8 @@ class Cell:
                 await self._handle(*failed)
             while self.mailbox.ready and not self.shard.lost:
                 if self.paused:
-                    self.paused = False
-                    await asyncio.sleep(FULL_RETRY_S)
+                    pause_s, self.paused = self.paused, 0.0
+                    await asyncio.sleep(pause_s)
                     continue
                 if self.state is None and not await self.recover():
                     continue
@@ -219,6 +222,8 @@ class Cell:
                     self.finish(item, Reply(error=self.shard.deadline_passed()))
                 elif item.method.query:
                     self._answer(item)
+                elif item.command.method[0] == "_":
+                    await dead_letters.decide(self, item)
                 elif not item.doubtful or not await was_done(self, item):
                     await self._handle(item)
         finally:
@@ -239,8 +244,8 @@ class Cell:
         except SupersededError:
             self.shard.superseded()
             return False
-        except CuebookError as error:
-            recovery_failed(self, error)
+        except Exception as error:  # noqa: BLE001  an apply may raise anything; it becomes this actor's failure and nobody else's
+            await recovery_failed(self, error)
             return False
         self.state = recovered.state
         self.version = self.committed = recovered.version
@@ -252,7 +257,7 @@ class Cell:
 
     def _answer(self, item: Item) -> None:
         """A query in mailbox order, on the speculative state (S17)."""
-        self.after_what_it_saw(item, self._query(item, self.state))
+        self.after_what_it_saw(item, query_reply(self, item, self.state))
 
     def after_what_it_saw(self, item: Item, reply: Reply) -> None:
         """An answer that rests on uncommitted state leaves with its commit; if that fails, it is made again."""
@@ -261,22 +266,7 @@ class Cell:
         else:
             self.finish(item, reply)
 
-    def _answer_beside(self, item: Item) -> None:
-        """A query while a turn with a journal holds the mailbox: on the committed state."""
-        committed = None if self.driver is None else self.driver.committed_state
-        item.answer(self._query(item, self.state if committed is None else committed))
-
-    def _query(self, item: Item, state: Any) -> Reply:
-        turn = self._new_turn(item, state, TurnDriver(self, item), None)
-        try:
-            return self.stand(turn.answer(item.arguments))
-        except ActorError as error:
-            return Reply(error=error)
-        except Exception as error:
-            log.warning("query_failed", stream=self.stream, method=item.method.name, exc_info=error)
-            return Reply(error=HandlerFailed(f"{self.kind.name}.{item.method.name} raised {type(error).__name__}: {error}"))
-
-    def _new_turn(self, item: Item, state: Any, driver: TurnDriver, started: Any) -> Turn:
+    def new_turn(self, item: Item, state: Any, driver: TurnDriver, started: Any) -> Turn:
         seed = "" if item.method.query else self.shard.seed()
         return Turn(self.kind, self.key, item.command, item.method, state, self.version, driver, seed, started=started)
 
@@ -285,12 +275,16 @@ class Cell:
         driver = TurnDriver(self, item)
         if turn is None:
             started = open_turn(self.journal, item.command.command_id) if item.stored is InboxStatus.RUNNING else None
-            turn = self._new_turn(item, self.state, driver, started)
+            turn = self.new_turn(item, self.state, driver, started)
         turn.bind(self.task)
         self.item, self.turn, self.driver = item, turn, driver
         token = current_turn.set(item.command)
+        began = self.shard.clock.monotonic()
         try:
-            await self._decide(item, turn, failed)
+            try:
+                await self._decide(item, turn, failed, began)
+            except Exception as error:  # noqa: BLE001  nothing of one actor may end the worker
+                await engine_failed(self, item, turn, error, began)
         except StaleError:
             self.state = None
             item.stored = InboxStatus.RUNNING if turn.journaled else await self._stored_status(item)
@@ -317,8 +311,7 @@ class Cell:
             return item.stored
         return entry.status if entry is not None and entry.code is None and entry.reply is None else item.stored
 
-    async def _decide(self, item: Item, turn: Turn, failed: Exception | None) -> None:
-        began = self.shard.clock.monotonic()
+    async def _decide(self, item: Item, turn: Turn, failed: Exception | None, began: float) -> None:
         try:
             if failed is not None:
                 raise failed

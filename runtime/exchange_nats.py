@@ -25,6 +25,7 @@ from actors.errors import (
     LogFull,
     OutcomeUnknown,
     Overloaded,
+    Stopped,
     TooLarge,
     Unavailable,
     error_body,
@@ -301,7 +302,7 @@ class NatsExchange:
         answer = decode_answer(message.data)
         error = error_from_body(answer.body) if answer.failed else None
         # "Not done" is said of one sending; another one may still be on its way to be done, so only what is sure ends the ask.
-        if isinstance(error, Unavailable) or (waiting.sent > 1 and isinstance(error, Overloaded | DeadlinePassed | LogFull)):
+        if isinstance(error, Unavailable) or (waiting.sent > 1 and isinstance(error, Overloaded | DeadlinePassed | LogFull | Stopped)):
             asyncio.get_running_loop().call_later(_UNAVAILABLE_AGAIN_S, self._ask_once, waiting)
             return
         waiting.future.set_result(Reply(b"null" if error else answer.body, error, answer.version, answer.position, answer.time))

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from actors.errors import ActorError, HandlerFailed, LogFull, Unavailable
 from events.errors import CuebookError, LogFullError, SupersededError, TransientError
+from events.limits import FULL_RETRY_S
 from events.store import Committed, Conflict, Duplicate, Outcome
 from runtime.doubt import fail_unless_done
 from runtime.exchange import Reply
@@ -70,7 +71,7 @@ def _again_or_fail(cell: "Cell", item: Item, failure: ActorError) -> None:
 def _fail_or_wait(cell: "Cell", item: Item, failure: ActorError) -> None:
     """Tell the caller; what stands in the inbox has none, and is tried again. "Not done" is never told of what may have been done."""
     if item.stored is not None:
-        cell.paused = True
+        cell.paused = FULL_RETRY_S
         cell.requeued.append(item)
     elif item.command.explicit or item.unknown:
         cell.shard.spawn(fail_unless_done(cell, item, failure), name=f"look up {cell.stream}")

@@ -13,27 +13,30 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from actors.errors import ActorError, CallCycle, DeadlinePassed, Overloaded, TooLarge, error_body
+from actors.errors import ActorError, CallCycle, DeadlinePassed, Overloaded, TooLarge
 from actors.registry import ActorType
 from actors.turn import Command
 from events.clock import Clock, Entropy
-from events.codec import args_hash, canonical, canonical_hash
+from events.codec import args_hash, canonical_hash
 from events.crash_points import CrashPoint, reached
 from events.errors import AppendOutcomeUnknownError, CuebookError
 from events.group_commit import GroupCommit
 from events.ids import CommandId, StreamId, parse_stream_id
-from events.letters import Letter, LetterState
+from events.letters import Letter, LetterState, StoppedActor
 from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, CALL_CHAIN_MAX, LIVE_ACTORS_BUSY_MAX
-from events.store import Accepted, Append, Arrival, Committed, InboxEntry, InboxStatus, Ownership, PendingSend, ShardStore, TimerEntry
+from events.store import Accepted, Arrival, Committed, InboxEntry, InboxStatus, Ownership, PendingSend, ShardStore, TimerEntry
 from runtime.app import App
 from runtime.cancel import CANCEL, arguments_of, cancel_live, cancelled_before
 from runtime.cell import Cell
+from runtime.dead_letters import METHODS as LETTER_METHODS
+from runtime.dead_letters import undeliverable
 from runtime.exchange import Exchange, Reply, ReplyTo
 from runtime.handing_on import hand_on_turn
 from runtime.items import Item
 from runtime.passivation import LiveBounds, Passivation
 from runtime.recovery import Recovered, recover
 from runtime.retries import Waits
+from runtime.supervision import RESTART, record_restart, restart, stopped_error
 from runtime.tasks import Tasks
 from runtime.timers import Timers, arrival_of_timer
 
@@ -98,6 +101,8 @@ class Shard:
         self._unsure = False
         self._letters: dict[tuple[StreamId, CommandId], Letter] = {}
         self.waits = Waits()
+        self.stopped: dict[StreamId, StoppedActor] = {}
+        self._restartable: list[StreamId] = []
         self._reconciling: asyncio.Task[Any] | None = None
         self._tells = 0
         self._tells_room = asyncio.Event()
@@ -109,6 +114,10 @@ class Shard:
         """Read what a former owner left: commands accepted but not finished, and sends not yet acknowledged."""
         letters = await self.store.letters()
         self._letters = {(each.stream, each.command_id): each for each in letters if each.state is LetterState.RETRYING}
+        # Other code than that which failed may do better.
+        stopped = await self.store.stopped()
+        self.stopped = {each.stream: each for each in stopped if each.code_version == self.code_version}
+        self._restartable = [each.stream for each in stopped if each.stream not in self.stopped]
         self._left = await self.store.unfinished(), await self.store.unsent(), await self.store.timers()
 
     def start(self) -> None:
@@ -120,6 +129,8 @@ class Shard:
             self.deliver(entry)
         self._carry(rows)
         self.timers.set(timers)
+        for stream in self._restartable:
+            self.spawn(record_restart(self, stream, f"the code is {self.code_version} now"), name=f"restart {stream}")
 
     # -- arrival ------------------------------------------------------------------------------------------------------------------
 
@@ -138,7 +149,13 @@ class Shard:
         if command.method == CANCEL and reply is not None:
             self._cancel(command.stream, arguments_of(command.args).command_id, reply)
             return
-        method = kind.method(command.method)
+        if command.method == RESTART and reply is not None:
+            self.spawn(self._restart(command.stream, reply), name=f"restart {command.stream}")
+            return
+        if self.stopped and command.stream in self.stopped:
+            self._to_stopped(command, reply)
+            return
+        method = LETTER_METHODS.get(command.method) or kind.method(command.method)
         if len(command.args) > ARGUMENTS_BYTES_MAX:
             raise TooLarge(f"the arguments have {len(command.args):,} bytes, allowed are {ARGUMENTS_BYTES_MAX:,}")
         if stored is None and command.deadline_ms is not None and self.now_ms() > command.deadline_ms:
@@ -162,6 +179,16 @@ class Shard:
             reply(await cancelled_before(self, stream, command_id))
 
         self.spawn(look_up(), name=f"cancel {stream}")
+
+    def _to_stopped(self, command: Command, reply: ReplyTo | None) -> None:
+        """What stands in the inbox of a stopped actor stays there; who asks is told."""
+        if reply is None:
+            self.stored_done()
+        else:
+            raise stopped_error(self.stopped[command.stream])
+
+    async def _restart(self, stream: StreamId, reply: ReplyTo) -> None:
+        reply(await restart(self, stream, "asked for"))
 
     def _cell(self, stream: StreamId, kind: ActorType[Any], stored: InboxStatus | None) -> Cell:
         cell = self.cells.get(stream)
@@ -187,24 +214,7 @@ class Shard:
             self._take(command, None, entry.status)
         except ActorError as error:
             # The refusal must not be lost, and there is no handler to refuse it: the row itself becomes the record (S11).
-            self.spawn(self._refuse_stored(entry, error), name=f"refuse {entry.stream}")
-
-    async def _refuse_stored(self, entry: InboxEntry, error: ActorError) -> None:
-        """A stored command that no handler can take (unknown method, bad arguments): finish its row as refused."""
-        head = await self.store.head(entry.stream)
-        finished = msgspec.structs.replace(
-            entry, status=InboxStatus.REFUSED, args=None, reply=canonical(error_body(error)), code=error.number,
-            completed_at_us=self.clock.wall_us(),
-        )  # fmt: skip
-        group = Append(stream=entry.stream, expected_version=head.version if head else 0, command_id=entry.command_id, inbox=finished)  # type: ignore[arg-type]
-
-        def done(outcome: object) -> None:
-            if not isinstance(outcome, Committed):
-                log.warning("refusal_not_recorded", stream=entry.stream, command_id=entry.command_id)
-
-        self.commit.submit(group, done)
-        self.stored_done()
-        log.warning("tell_refused", stream=entry.stream, method=entry.method, error=error.message)
+            self.spawn(undeliverable(self, entry, error), name=f"refuse {entry.stream}")
 
     def args_hash(self, command: Command) -> str:
         """What a repeat of a tell is compared by (S24); of the raw bytes where they are no JSON."""

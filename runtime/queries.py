@@ -1,0 +1,33 @@
+"""Queries of one actor: what it answers, and on which state (S17)."""
+
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from actors.errors import ActorError, HandlerFailed
+from runtime.driver import TurnDriver
+from runtime.exchange import Reply
+from runtime.items import Item
+
+if TYPE_CHECKING:
+    from runtime.cell import Cell
+
+log = structlog.get_logger("cuebook.cell")
+
+
+def query_reply(cell: "Cell", item: Item, state: Any) -> Reply:
+    """The answer on `state`. Never raises: a query that fails fails alone."""
+    turn = cell.new_turn(item, state, TurnDriver(cell, item), None)
+    try:
+        return cell.stand(turn.answer(item.arguments))
+    except ActorError as error:
+        return Reply(error=error)
+    except Exception as error:
+        log.warning("query_failed", stream=cell.stream, method=item.method.name, exc_info=error)
+        return Reply(error=HandlerFailed(f"{cell.kind.name}.{item.method.name} raised {type(error).__name__}: {error}"))
+
+
+def answer_beside(cell: "Cell", item: Item) -> None:
+    """Answer while a turn with a journal holds the mailbox: on the committed state."""
+    committed = None if cell.driver is None else cell.driver.committed_state
+    item.answer(query_reply(cell, item, cell.state if committed is None else committed))
