@@ -28,7 +28,8 @@ SUMMARY_BYTES_MAX: Final = 200
 # Actors.
 MAILBOX_MAX: Final = 1_024
 BYPASS_MAX: Final = 64
-LIVE_ACTORS_MAX: Final = 10_000
+# Per shard: about 1.2 KB each beside their states, so that 100,000 actors of four shards stay live (`cuebook bench actors-many`).
+LIVE_ACTORS_MAX: Final = 30_000
 LIVE_ACTORS_BUSY_MAX: Final = 100_000
 LIVE_STATE_BYTES_MAX: Final = 64 * MIB
 PIPELINE_MAX: Final = 256

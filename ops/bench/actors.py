@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+from events.limits import SHARDS_MIN
 from ops.bench.in_process import awake_runtime
 from ops.bench.limits import STREAMS
 from ops.bench.measure import Cases, Setting, closed_loop
@@ -13,10 +14,16 @@ from runtime.local import LocalRuntime
 
 @asynccontextmanager
 async def actor_cases(setting: Setting) -> AsyncIterator[Cases]:
-    """Deposits to actors picked as if by lot, after each of them had one: few of them in one runtime, many in another."""
+    """Deposits to actors picked as if by lot, after each of them had one: few of them in one runtime, many in another.
+
+    With as many shards as a deployment has by default, because how many actors may be live is a bound of a shard.
+    """
     many = setting.scale.actors
     setting.progress(f"waking {many:,} actors")
-    async with awake_runtime(setting.folder / "few", STREAMS) as few, awake_runtime(setting.folder / "many", many) as all_of_them:
+    async with (
+        awake_runtime(setting.folder / "few", STREAMS, shards=SHARDS_MIN) as few,
+        awake_runtime(setting.folder / "many", many, shards=SHARDS_MIN) as all_of_them,
+    ):
         yield {
             "actors-few": partial(closed_loop, _scattered(few, STREAMS), 100),
             "actors-many": partial(closed_loop, _scattered(all_of_them, many), 100),

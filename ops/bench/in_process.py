@@ -43,9 +43,9 @@ async def command_cases(setting: Setting) -> AsyncIterator[Cases]:
 
 
 @asynccontextmanager
-async def awake_runtime(directory: Path, actors: int) -> AsyncIterator[LocalRuntime]:
+async def awake_runtime(directory: Path, actors: int, *, shards: int = _SHARDS) -> AsyncIterator[LocalRuntime]:
     """The bank on a new log, after one deposit to each of `actors` accounts."""
-    async with local_runtime(app, directory, shards=_SHARDS) as runtime:
+    async with local_runtime(app, directory, shards=shards) as runtime:
         await in_turn(depositing(runtime, actors), actors)
         yield runtime
 
