@@ -1,8 +1,10 @@
-"""What an ask costs, in counts that do not depend on the machine: commits, thread hops, encodes, NATS messages (issue 2)."""
+"""What an ask costs, in counts that do not depend on the machine: commits, thread hops, encodes, NATS messages."""
 
 import asyncio
+import selectors
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -19,10 +21,11 @@ from nats.aio.msg import Msg
 from actors import Event
 from ops.examples.bank import app
 from runtime.local import LocalRuntime, local_runtime
-from tests.support.deployment import wait_until_async
+from tests.support.deployment import Deployment, wait_until_async
 from tests.support.wire import ask, stream_events
 
 ASKS, IN_FLIGHT, ACCOUNTS = 1_000, 100, 20
+WINDOW_S = 2
 
 
 class Encodes:
@@ -111,6 +114,70 @@ async def test_an_ask_hops_once_and_a_query_never(runtime: LocalRuntime, hops: H
     assert await hops_of("deposit", cents=1, command_id="once") == 1
     assert await hops_of("balance") == 0
     assert await hops_of("deposit", cents=1, command_id="once") <= 3  # a repeat: look it up, perhaps fold
+
+
+async def test_an_idle_actor_has_no_task(runtime: LocalRuntime) -> None:
+    """However many are live: a task is there only while a mailbox holds something."""
+    before = len(asyncio.all_tasks())
+    async with asyncio.TaskGroup() as group:
+        for number in range(300):
+            group.create_task(runtime.ask(f"account/idle-{number}", "deposit", cents=1))
+    await wait_until_async(lambda: len(asyncio.all_tasks()) <= before, "the tasks of the turns have ended")
+    (shard,) = runtime.shards
+    assert shard.statistics().live_actors == ACCOUNTS + 300
+
+
+class CountingSelector(selectors.DefaultSelector):
+    """asyncio asks it once per turn of its loop."""
+
+    turns = 0
+
+    def select(self, timeout: float | None = None) -> "list[tuple[selectors.SelectorKey, int]]":
+        self.turns += 1
+        return super().select(timeout)
+
+
+def test_an_idle_runtime_does_not_turn_the_loop(tmp_path: Path) -> None:
+    """Nothing is polled: with live actors and nothing to do, the loop sleeps until its next timer."""
+    selector = CountingSelector()
+
+    async def main() -> int:
+        async with local_runtime(app, tmp_path / "log") as runtime:
+            for number in range(ACCOUNTS):
+                await runtime.ask(f"account/a{number}", "deposit", cents=1)
+            before = selector.turns
+            await asyncio.sleep(1.0)
+            return selector.turns - before
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        assert runner.run(main()) <= 5  # measured: 2, to fall asleep and to wake up
+
+
+def wakeups(pid: int) -> dict[str, int]:
+    """How often each thread of a process has gone to sleep by itself, `loop` for the main one."""
+    found: dict[str, int] = {}
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        fields = dict(line.split(":", 1) for line in (thread / "status").read_text().splitlines())
+        found["loop" if thread.name == str(pid) else thread.name] = int(fields["voluntary_ctxt_switches"])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts what /proc tells of a process")
+def test_an_idle_worker_wakes_for_its_heartbeat_and_its_look_at_the_others(own_bank: Deployment) -> None:
+    """Over NATS too: twice a second for placement, once for the heartbeat; the threads of SQLite sleep on."""
+    pids = own_bank.workers.values()
+    least_loop, least_rest = WINDOW_S * 1_000, WINDOW_S * 1_000
+    for _ in range(3):  # what happens once is no polling
+        before = {pid: wakeups(pid) for pid in pids}
+        time.sleep(WINDOW_S)
+        for pid in pids:
+            grown = {name: count - before[pid].get(name, 0) for name, count in wakeups(pid).items()}
+            assert grown["loop"] >= WINDOW_S, "it must have looked at the other workers"
+            least_loop = min(least_loop, grown.pop("loop"))
+            least_rest = min(least_rest, sum(grown.values()))
+    assert least_loop <= 8 * WINDOW_S  # measured: 4 a second
+    assert least_rest <= 2 * WINDOW_S  # measured: 1 a second, the heartbeat
 
 
 async def test_an_event_is_encoded_once(runtime: LocalRuntime, encodes: Encodes) -> None:
