@@ -37,6 +37,7 @@ TABLE = {
     (499, "cancelled"): (False, NOT_DONE),
     (500, "failed"): (False, NOT_DONE),
     (503, "unavailable"): (True, NOT_DONE),
+    (503, "stopped"): (False, NOT_DONE),
     (504, "deadline_passed"): (False, NOT_DONE),
     (507, "full"): (True, NOT_DONE),
     (508, "call_cycle"): (False, NOT_DONE),
