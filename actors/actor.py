@@ -79,13 +79,23 @@ class Actor(Generic[S]):
 
     @overload
     async def step(
-        self, name: str, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, key: str | None = None, **kwargs: Any
+        self,
+        name: str,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        *args: Any,
+        key: str | None = None,
+        once: bool = False,
+        **kwargs: Any,
     ) -> T: ...
 
     @overload
-    async def step(self, name: str, function: Callable[..., T], *args: Any, key: str | None = None, **kwargs: Any) -> T: ...
+    async def step(
+        self, name: str, function: Callable[..., T], *args: Any, key: str | None = None, once: bool = False, **kwargs: Any
+    ) -> T: ...
 
-    async def step(self, name: str, function: Callable[..., Any], *args: Any, key: str | None = None, **kwargs: Any) -> Any:
+    async def step(
+        self, name: str, function: Callable[..., Any], *args: Any, key: str | None = None, once: bool = False, **kwargs: Any
+    ) -> Any:
         """Run a side effect once and journal its result; after a crash a finished step returns what was recorded (S15).
 
         The first step of a turn waits until every earlier turn of this actor is committed. A plain `def` runs in a thread. The result
@@ -95,11 +105,37 @@ class Actor(Generic[S]):
             name: stable name of the step within this method; a re-run matches by (name, key, n-th use).
             function: called with `args` and `kwargs`, which are recorded and so must be JSON values.
             key: names one of several concurrent uses of `name`.
+            once: at most once: if a crash leaves open whether it happened, the actor is held until a person says so with ``_answer``, and
+                it is never guessed (S21).
 
         Raises:
             StepFailed: `function` raised; recorded, and raised again on a re-run.
         """
-        return await self._turn.step(name, function, args, kwargs, key)
+        return await self._turn.step(name, function, args, kwargs, key, once)
+
+    @overload
+    async def wait_for(self, name: str, *, timeout_s: "float | timedelta | None" = None) -> Any: ...
+
+    @overload
+    async def wait_for(self, name: str, *, timeout_s: "float | timedelta | None" = None, type: "type[T]") -> T: ...
+
+    async def wait_for(self, name: str, *, timeout_s: "float | timedelta | None" = None, type: Any = Any) -> Any:
+        """Wait durably, for days if need be, until somebody answers with ``_answer`` (S20).
+
+        What was emitted, sent and scheduled before commits together with the wait, and the mailbox is free until the answer. Then the
+        method runs again from its start: finished steps and asks return what was recorded, and behind the wait `state` is the state as it
+        is by then; a value read before it is old. Not while a step or an ask of the same turn is still under way.
+
+        Args:
+            name: what is waited for; a re-run matches by (name, n-th use).
+            timeout_s: seconds or a timedelta, also across restarts; None waits for ever.
+            type: what the answer must be; another one is refused with 400 and the wait stays open. JSON must be able to carry it.
+
+        Raises:
+            WaitExpired: nobody answered in time.
+            Overloaded: 100 turns of this actor wait already.
+        """
+        return await self._turn.wait_for(name, timeout_s, type)
 
     def ref(self, actor: "type[Actor[Any]] | str", id: str, *, timeout_s: float | None = None) -> ActorRef:
         """Another actor: ``await ref.method(...)`` asks, ``ref.tell.method(...)`` sends with the commit.

@@ -7,6 +7,7 @@ CuebookError
      +- Unknown           404  +- Gone             410  +- Unavailable     503  +- CallCycle       508
      +- TooLarge          413  +- Overloaded       429  +- Stopped         503  +- OutcomeUnknown  520
  +- StepFailed                 a step raised: the handler may catch it; it is recorded and repeats on a re-run
+ +- WaitExpired                nobody answered a wait in time: the handler may catch it, as StepFailed
  +- NondeterminismError        a re-run does not follow its journal (S19): the turn is parked
 """
 
@@ -130,6 +131,12 @@ class StepFailed(CuebookError):
     """A step raised. `type` is the name of the exception's class, kept as data and never imported."""
 
     code = "step_failed"
+
+
+class WaitExpired(CuebookError):
+    """Nobody answered a wait before its timeout (S20). Fields: `name`, `wait_id`."""
+
+    code = "wait_expired"
 
 
 class NondeterminismError(CuebookError):

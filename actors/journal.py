@@ -6,7 +6,7 @@ touch state.
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -40,6 +40,13 @@ RESERVED_TAGS: Final = frozenset({
 _STARTED: Final = frozenset(f"{kind}.started" for kind in _EFFECTS)
 _COMPLETED: Final = frozenset(f"{kind}.completed" for kind in _EFFECTS)
 _FAILED: Final = frozenset(f"{kind}.failed" for kind in _EFFECTS)
+WAIT_OPENED: Final = "wait.opened"
+WAIT_ANSWERED: Final = "wait.answered"
+WAIT_EXPIRED: Final = "wait.expired"
+_WAIT_ENDS: Final = frozenset({WAIT_ANSWERED, WAIT_EXPIRED})
+MESSAGE_SENT: Final = "message.sent"
+PARKED_STEP: Final = "once:"
+"""The name of the wait that an ambiguous ``once`` step holds its actor with begins like this (S21)."""
 
 
 class Use(NamedTuple):
@@ -65,6 +72,14 @@ class Entry(msgspec.Struct, kw_only=True):
     consumed: bool = False
     carried: bool = False
     """From an attempt that failed: offered to the next one, which may take another way."""
+    attempts: int = 0
+    """How often its intent was recorded."""
+    parked: bool = False
+    """A person has been asked what became of the last attempt (S21)."""
+    cleared: bool = False
+    """... and said that it shall be repeated."""
+    past: bool = False
+    """Of a finished segment: it stays as it is, also if a later attempt fails."""
 
     @property
     def finished(self) -> bool:
@@ -85,11 +100,58 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     code_version: str | None
 
 
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """A wait that a turn opens. schema: JSON Schema of what may be answered, None = anything. step: what an ambiguous ``once`` step is
+    matched by, None for `wait_for`."""
+
+    name: str
+    n: int
+    wait_id: str
+    timeout_us: int | None = None
+    schema: bytes | None = None
+    step: Use | None = None
+
+
+class Segment(msgspec.Struct, kw_only=True):
+    """A part of a turn that a wait has ended (S20): what it emitted and sent, which a re-run is compared with.
+
+    first_version: of its first event; what stood before it is what the handler saw.
+    """
+
+    first_version: int
+    emitted: list[tuple[str, int, bytes]]
+    sent: list[bytes]
+
+
+class Opened(NamedTuple):
+    """The journal of a turn that has begun and not ended. epoch: of the owner that ran the last finished segment."""
+
+    started: Started
+    entries: dict[Use, Entry]
+    at_us: int
+    segments: Sequence[Segment] = ()
+    epoch: int = 0
+
+
 class _Effect(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     key: str | None = None
     n: int
     result: msgspec.Raw = msgspec.Raw(b"null")  # msgspec reads Raw only where it stands alone, not in a union with None
+
+
+class _Step(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    key: str | None
+    n: int
+
+
+class _WaitRecord(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    n: int
+    wait_id: str
+    value: msgspec.Raw = msgspec.Raw(b"null")
+    step: _Step | None = None
 
 
 def started_event(started: Started) -> NewEvent:
@@ -116,26 +178,123 @@ def end_event(type: str, fields: dict[str, Any], *, duration_us: int | None = No
     )
 
 
-def open_turn(events: Iterable[RecordedEvent], command_id: str) -> tuple[Started, dict[Use, Entry], int] | None:
-    """The journal of `command_id` from the events of its stream: what it started with, its entries, and the time it started (µs).
+def wait_event(outcome: str, wait: Wait, fields: dict[str, Any]) -> NewEvent:
+    """`outcome` is opened, answered or expired."""
+    step = {} if wait.step is None else {"step": {"name": wait.step.name, "key": wait.step.key, "n": wait.step.n}}
+    payload = encode({"name": wait.name, "n": wait.n, "wait_id": wait.wait_id, **fields, **step})
+    return NewEvent(type=f"wait.{outcome}", kind=Kind.STEP, payload=payload, summary=f"wait {wait.name} {outcome}"[:200])
 
-    None if there is no ``turn.started`` of that command.
+
+def opened_wait(event: RecordedEvent) -> Wait:
+    """The wait that a ``wait.opened`` event records, without its timeout and schema."""
+    record = msgspec.json.decode(event.payload, type=_WaitRecord)
+    step = None if record.step is None else Use("step", record.step.name, record.step.key, record.step.n)
+    return Wait(name=record.name, n=record.n, wait_id=record.wait_id, step=step)
+
+
+def open_turn(events: Iterable[RecordedEvent], command_id: str) -> Opened | None:
+    """The journal of `command_id` from the events of its stream: what it started with, its entries, when it started (µs), its segments.
+
+    None if there is no ``turn.started`` of that command, or its turn has ended.
     """
-    started: Started | None = None
-    at_us = 0
-    entries: dict[Use, Entry] = {}
+    reading = _Reading()
     for event in events:
-        if event.command_id != command_id:
-            continue
+        if event.command_id == command_id:
+            reading.add(event)
+    if reading.started is None:
+        return None
+    return Opened(reading.started, reading.entries, reading.at_us, reading.segments, reading.epoch)
+
+
+class _Reading:
+    """The events of one command, in order."""
+
+    def __init__(self) -> None:
+        self._begin(None, 0)
+
+    def _begin(self, started: Started | None, at_us: int) -> None:
+        self.started = started
+        self.at_us = at_us
+        self.epoch = 0
+        self.entries: dict[Use, Entry] = {}
+        self.segments: list[Segment] = []
+        self._segment: Segment | None = None
+
+    def add(self, event: RecordedEvent) -> None:
         if event.type == TURN_STARTED:
-            started, at_us, entries = msgspec.json.decode(event.payload, type=Started), event.recorded_at_us, {}
+            # A parked turn may be run again from its start under the same id: only its last journal counts.
+            self._begin(msgspec.json.decode(event.payload, type=Started), event.recorded_at_us)
+        elif event.type in TURN_ENDS:
+            self._begin(None, 0)
+            return
         elif event.type == TURN_RETRIED:
-            for entry in entries.values():
-                # What is finished is not repeated; what failed is done again.
-                entry.carried, entry.failure = True, None
+            self._retried()
+            return
+        if event.type in _WAIT_ENDS:
+            self._answered(event)
+            return
+        if self._segment is None:
+            self._segment = Segment(first_version=event.version, emitted=[], sent=[])
+        if event.kind is Kind.STATE:
+            self._segment.emitted.append((event.type, event.schema_version, bytes(event.payload)))
+        elif event.type == MESSAGE_SENT:
+            self._segment.sent.append(bytes(event.payload))
+        elif event.type == WAIT_OPENED:
+            self._opened(event, self._segment)
         elif event.type in _STARTED or event.type in _COMPLETED or event.type in _FAILED:
-            _note(entries, event)
-    return None if started is None else (started, entries, at_us)
+            _note(self.entries, event)
+
+    def _retried(self) -> None:
+        """What is finished is not repeated; what failed is done again, but for what may happen only once (S21)."""
+        for entry in self.entries.values():
+            if not entry.past:
+                entry.carried = True
+                if entry.started.get("once") is not True:
+                    entry.failure = None
+
+    def _opened(self, event: RecordedEvent, segment: Segment) -> None:
+        wait = opened_wait(event)
+        if wait.step is not None:
+            if (entry := self.entries.get(wait.step)) is not None:
+                entry.parked, entry.cleared = True, False
+            return
+        use = Use("wait", wait.name, None, wait.n)
+        self.entries[use] = Entry(use=use, started=msgspec.json.decode(event.payload))
+        for entry in self.entries.values():
+            entry.past = True
+        self.segments.append(segment)
+        self._segment = None
+        self.epoch = event.owner_epoch
+
+    def _answered(self, event: RecordedEvent) -> None:
+        record = msgspec.json.decode(event.payload, type=_WaitRecord)
+        if record.step is not None:
+            entry = self.entries.get(Use("step", record.step.name, record.step.key, record.step.n))
+            if entry is not None:
+                entry.parked, entry.cleared = False, msgspec.json.decode(record.value, type=dict[str, Any]).get("repeat") is True
+            return
+        entry = self.entries.get(Use("wait", record.name, None, record.n))
+        if entry is None:
+            return
+        entry.at_us = event.recorded_at_us
+        if event.type == WAIT_ANSWERED:
+            entry.result = record.value
+        else:
+            entry.failure = {"type": "WaitExpired", "message": f"nobody answered {record.name} in time", "wait_id": record.wait_id}
+
+
+def holder_of(events: Iterable[RecordedEvent]) -> str | None:
+    """The command whose turn is in the middle of a segment at the end of `events`, the journals of open turns: it goes first when they run
+    again, because nothing was decided since it went on (S15, S19)."""
+    last: dict[str | None, str] = {}
+    for event in events:
+        if event.type in TURN_ENDS:
+            last.pop(event.command_id, None)
+        elif event.type.startswith("wait.") and opened_wait(event).step is not None:
+            last[event.command_id] = "step"  # a parked step holds its actor all the while (S21)
+        elif event.type == TURN_STARTED or event.kind is Kind.STEP:
+            last[event.command_id] = event.type
+    return next((command_id for command_id, type in last.items() if not type.startswith("wait.")), None)
 
 
 def _note(entries: dict[Use, Entry], event: RecordedEvent) -> None:
@@ -143,7 +302,9 @@ def _note(entries: dict[Use, Entry], event: RecordedEvent) -> None:
     effect = msgspec.json.decode(event.payload, type=_Effect)
     use = Use(kind, effect.name, effect.key, effect.n)
     if event.type in _STARTED:
-        entries[use] = Entry(use=use, started=msgspec.json.decode(event.payload))
+        before = entries.get(use)
+        attempts = 1 if before is None else before.attempts + 1
+        entries[use] = Entry(use=use, started=msgspec.json.decode(event.payload), attempts=attempts)
         return
     entry = entries.setdefault(use, Entry(use=use, started={}))
     entry.at_us = event.recorded_at_us
@@ -156,7 +317,7 @@ def _note(entries: dict[Use, Entry], event: RecordedEvent) -> None:
 def sent_event(receiver: str, method: str, args: bytes, command_id: str) -> NewEvent:
     """The record of a tell: the edge between two actors is written down where it leaves, never inferred."""
     return NewEvent(
-        type="message.sent",
+        type=MESSAGE_SENT,
         kind=Kind.MESSAGE,
         payload=encode({"receiver": receiver, "method": method, "command_id": command_id, "arguments": msgspec.Raw(args)}),
         summary=f"told {receiver} to {method}"[:200],

@@ -14,10 +14,12 @@ import msgspec
 from actors.actor import Actor
 from actors.errors import ActorError, Rejected, Unknown
 from actors.event import Event
-from actors.journal import Entry, Started, Use, open_turn, started_event
+from actors.journal import Wait, open_turn, sent_event, started_event, wait_event
+from actors.json_schema import check
+from actors.past import segment_bases
 from actors.registry import ActorType
 from actors.traps import pure
-from actors.turn import Call, Command, Turn
+from actors.turn import Call, Command, Suspended, Turn
 from events.codec import canonical_hash, encode_checked
 from events.envelope import MAIN_BRANCH, Kind, NewEvent, RecordedEvent
 from events.errors import InvariantError
@@ -36,6 +38,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     chunks: list[Any] = []
     journal: list[str] = []
     state: Any = None
+    waits: str | None = None
+    """Name of the wait that the turn has come to: `ActorTest.answer` lets it go on (S20)."""
 
     @property
     def refused(self) -> bool:
@@ -53,6 +57,7 @@ class MemoryDriver:
         self.answers = answers
         self.now_us = now_us
         self.version = start_version
+        self.wait: Wait | None = None
         self.journal: list[RecordedEvent] = []
         self.chunks: list[Any] = []
 
@@ -65,6 +70,18 @@ class MemoryDriver:
             self.version += 1
             self.journal.append(recorded(self.stream, self.version, event, turn.command.command_id, self.now_us))
         return self.now_us
+
+    async def suspend(self, turn: Turn, wait: Wait) -> None:
+        opened = wait_event("opened", wait, {"expires_at_us": None, "schema": None})
+        sent = [sent_event(send.receiver, send.method, send.args, send.command_id) for send in turn.sends]
+        await self.record(turn, [opened] if wait.step is not None else [*turn.emitted, *sent, opened])
+        self.wait = wait
+
+    def still_waits(self, turn: Turn, wait_id: str) -> None:
+        raise InvariantError(f"{turn.method.name} waits twice for {wait_id}")
+
+    def check_send(self, turn: Turn, receiver: StreamId) -> None:
+        pass
 
     async def ask(self, turn: Turn, call: Call) -> bytes:
         return await self._answer(f"{call.receiver}.{call.method}", f"{call.receiver.partition('/')[0]}.{call.method}", call.args)
@@ -101,6 +118,14 @@ def recorded(stream: StreamId, version: int, event: NewEvent, command_id: str | 
     )  # fmt: skip
 
 
+class _Waiting(msgspec.Struct, kw_only=True):
+    """A turn that waits: what it was asked, and the question."""
+
+    command: Command
+    arguments: dict[str, Any]
+    wait: Wait
+
+
 class ActorTest:
     """One actor under test. ``result = await ActorTest(AccountActor, "42").given(Deposited(cents=5)).when("deposit", cents=3)``."""
 
@@ -117,6 +142,7 @@ class ActorTest:
         self._events: list[RecordedEvent] = []
         self._commands = 0
         self._now_us = 1_700_000_000_000_000
+        self._waiting: dict[str, _Waiting] = {}
 
     def given(self, *events: Event[Any]) -> Self:
         """Put events into the stream, as if earlier turns had emitted them."""
@@ -126,21 +152,27 @@ class ActorTest:
             self._append(new)
         return self
 
-    def _append(self, event: NewEvent) -> None:
+    def _append(self, event: NewEvent, command_id: str | None = None) -> None:
         self._now_us += 1
-        self._events.append(recorded(self.stream, len(self._events) + 1, event, None, self._now_us))
+        self._events.append(recorded(self.stream, len(self._events) + 1, event, command_id, self._now_us))
 
     def state(self) -> Any:
         """The state folded from the stream, with `apply` trapped."""
+        return self._fold(len(self._events))
+
+    def _fold(self, version: int) -> Any:
         state = self.kind.initial()
         with pure():
-            for event in self._events:
+            for event in self._events[:version]:
                 if event.kind is Kind.STATE:
                     self.kind.apply(state, event)
         return state
 
     async def when(self, method: str, **arguments: Any) -> Result:
         """Handle one command or query; what it emits joins the stream. A refusal is returned, any other exception is raised.
+
+        A command that comes to a `wait_for` returns what it did until then, with the wait's name as `waits`; others may be handled before
+        `answer` lets it go on.
 
         Raises:
             InvariantError: live and replay differ, or a crash between two journal entries would end differently.
@@ -152,52 +184,100 @@ class ActorTest:
             stream=self.stream, method=method, args=body, command_id=CommandId(f"test-{self._commands}"), explicit=False,
             received_at_us=self._now_us,
         )  # fmt: skip
-        state = self.state()
-        turn, driver = self._turn(command, state, None)
         decoded = spec.decode(body)
         if spec.query:
+            state = self.state()
             before = canonical_hash(state)
-            reply = turn.answer(decoded)
+            reply = self._turn(command, state)[0].answer(decoded)
             if canonical_hash(state) != before:
                 raise InvariantError(f"the query {method} changed the state")
             return Result(events=[], reply=msgspec.json.decode(reply), state=state)
+        return await self._run(command, decoded)
+
+    async def answer(self, name: str, value: Any) -> Result:
+        """Answer the oldest open wait of that name: its turn goes on, on the state as it is now, until its end or next wait.
+
+        Raises:
+            BadPayload: the value is not of the type that the wait asks for; it stays open.
+            Unknown: nothing waits for `name`.
+        """
+        waiting = self._oldest(name)
+        body = encode_checked(value, f"the answer to {name}")
+        check(waiting.wait.schema, msgspec.json.decode(body), name)
+        return await self._go_on(waiting, wait_event("answered", waiting.wait, {"value": msgspec.Raw(body), "by": None}))
+
+    async def expire(self, name: str) -> Result:
+        """Let the timeout of the oldest open wait of that name pass. Raises as `answer`."""
+        waiting = self._oldest(name)
+        return await self._go_on(waiting, wait_event("expired", waiting.wait, {}))
+
+    def _oldest(self, name: str) -> _Waiting:
+        found = next((waiting for waiting in self._waiting.values() if waiting.wait.name == name), None)
+        if found is None:
+            known = ", ".join(waiting.wait.name for waiting in self._waiting.values()) or "nothing"
+            raise Unknown(f"no turn waits for {name!r} (waiting: {known})", wait=name)
+        return found
+
+    async def _go_on(self, waiting: _Waiting, event: NewEvent) -> Result:
+        del self._waiting[waiting.wait.wait_id]
+        self._append(event, waiting.command.command_id)
+        return await self._run(waiting.command, waiting.arguments)
+
+    async def _run(self, command: Command, arguments: dict[str, Any]) -> Result:
+        """From the start or the last wait of a turn to its next wait or end."""
+        start = len(self._events)
+        state = self.state()
+        turn, driver = self._turn(command, state)
+        reply = b"null"
+        refusal: ActorError | None = None
         try:
             turn.bind(asyncio.current_task())
-            reply = await turn.decide(decoded)
-        except Rejected as refusal:
-            return Result(events=[], refusal=refusal, journal=[event.type for event in driver.journal], state=self.state())
-        for event in turn.emitted:
-            self._append(event)
+            reply = await turn.decide(arguments)
+        except Suspended:
+            pass
+        except Rejected as refused:
+            refusal = refused
+        self._events.extend(driver.journal)
+        journal = [event.type for event in driver.journal if event.kind is not Kind.STATE]
+        if refusal is not None:
+            return Result(events=[], refusal=refusal, journal=journal, state=self.state())
+        if driver.wait is not None:
+            self._waiting[driver.wait.wait_id] = _Waiting(command=command, arguments=arguments, wait=driver.wait)
+        else:
+            for event in turn.emitted:
+                self._append(event, command.command_id)
         if canonical_hash(self.state()) != canonical_hash(state):
-            raise InvariantError(f"{method} changed the state beside emit: folding its events gives another state")
+            raise InvariantError(f"{command.method} changed the state beside emit: folding its events gives another state")
         self.kind.decode_state(self.kind.encode_state(state))
-        await self._check_crashes(command, decoded, driver, turn, reply)
+        if driver.wait is None:
+            await self._check_crashes(command, arguments, start, turn, reply)
         return Result(
             events=[self.kind.events[event.type].decoder.decode(event.payload) for event in turn.emitted],
             reply=msgspec.json.decode(reply),
             sends=list(turn.sends),
             timers=list(turn.timers),
             chunks=driver.chunks,
-            journal=[event.type for event in driver.journal],
+            journal=journal,
             state=state,
+            waits=None if driver.wait is None else driver.wait.name,
         )
 
-    def _turn(self, command: Command, state: Any, started: tuple[Started, dict[Use, Entry], int] | None) -> tuple[Turn, MemoryDriver]:
-        driver = MemoryDriver(self.stream, self.answers, self._now_us, len(self._events))
+    def _turn(self, command: Command, state: Any, *, upto: int | None = None) -> tuple[Turn, MemoryDriver]:
+        """A turn of `command` after the first `upto` events, with its journal among them."""
+        events = self._events[:upto]
+        driver = MemoryDriver(self.stream, self.answers, self._now_us, len(events))
+        opened = open_turn(events, command.command_id)
+        bases = [] if opened is None else segment_bases(self.kind, events, opened.segments, self.kind.initial())
         spec = self.kind.method(command.method)
-        turn = Turn(self.kind, self.key, command, spec, state, len(self._events), driver, "5eed", started=started)
+        turn = Turn(self.kind, self.key, command, spec, state, len(events), driver, "5eed", started=opened, bases=bases, epoch=1)
         return turn, driver
 
-    async def _check_crashes(self, command: Command, arguments: dict[str, Any], driver: MemoryDriver, turn: Turn, reply: bytes) -> None:
+    async def _check_crashes(self, command: Command, arguments: dict[str, Any], start: int, turn: Turn, reply: bytes) -> None:
         """S19: with the whole journal recorded, running the turn again asks for nothing new and decides the same."""
-        opened = open_turn(driver.journal, command.command_id)
-        if opened is None:
+        upto = len(self._events) - len(turn.emitted)
+        if open_turn(self._events[:upto], command.command_id) is None:
             return
-        before = self.kind.initial()
-        for event in self._events[: len(self._events) - len(turn.emitted)]:
-            if event.kind is Kind.STATE:
-                self.kind.apply(before, event)
-        again, second = self._turn(command, before, opened)
+        again, second = self._turn(command, self._fold(start), upto=upto)
         again.bind(asyncio.current_task())
         if await again.decide(arguments) != reply or again.emitted != turn.emitted or again.sends != turn.sends or second.journal:
             raise InvariantError(f"{command.method} decides otherwise when its turn runs again after a crash")

@@ -6,97 +6,48 @@ A `Turn` handles one command of one actor. It knows no log, no NATS and no clock
 
 import asyncio
 import random
-import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NoReturn
 
 import msgspec
 
 from actors.actor import Actor
-from actors.errors import ActorError, BadPayload, NondeterminismError, StepFailed, TooLarge, error_body, error_from_body
+from actors.driver import Driver
+from actors.effects import diverged, duration_us, failure_of, json_value, once_question, raised_again, returns_of, timer_entry
+from actors.errors import BadPayload, StepFailed, TooLarge
 from actors.event import Event
-from actors.journal import Entry, Started, Use, derived_id, effect_event
+from actors.journal import Entry, Opened, Started, Use, Wait, derived_id, effect_event
+from actors.json_schema import schema_of
+from actors.message import Call, Command
+from actors.past import NO_PAST, Past
 from actors.ref import ActorRef, ViewRef
 from actors.registry import ActorType, Method
-from events.codec import encode, encode_checked
+from events.codec import encode_checked
 from events.envelope import Kind, NewEvent
 from events.errors import EncodingError, InvariantError
 from events.ids import CommandId, StreamId, is_token, stream_id
-from events.limits import ARGUMENTS_BYTES_MAX, EVENT_BYTES_MAX, REPLY_BYTES_MAX, TIMER_ID_CHARACTERS, TURN_BYTES_MAX, TURN_EVENTS_MAX
+from events.limits import ARGUMENTS_BYTES_MAX, EVENT_BYTES_MAX, REPLY_BYTES_MAX, TURN_BYTES_MAX, TURN_EVENTS_MAX
 from events.store import OutboxEntry, TimerEntry
 
-
-class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to one actor, as it came in. `chain` names the actors that wait for this ask, outermost first (S23).
-
-    explicit: the caller chose the id, so that a repeat is possible. time: the sender's logical time, 0 from outside. copied_since_us: the
-    id was made up by a worker, and since then another owner may have done a copy of this command (S5); 0 = it cannot. client: names the
-    connection that asks from outside, as far as that is known; only fairness depends on it.
-    """
-
-    stream: StreamId
-    method: str
-    args: bytes
-    command_id: CommandId
-    explicit: bool
-    received_at_us: int
-    sender: str | None = None
-    causation_id: str | None = None
-    correlation_id: str | None = None
-    traceparent: str | None = None
-    deadline_ms: int | None = None
-    chain: tuple[str, ...] = ()
-    time: int = 0
-    source: str | None = None
-    copied_since_us: int = 0
-    client: str = ""
+__all__ = ["Call", "Command", "Driver", "Suspended", "Turn"]
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """An ask to another actor, made by a turn. The id is derived, so a re-run asks with the same one."""
-
-    receiver: StreamId
-    method: str
-    args: bytes
-    command_id: CommandId
-    timeout_s: float | None
-
-
-class Driver(Protocol):
-    """What a turn needs from whoever runs it."""
-
-    async def record(self, turn: "Turn", events: list[NewEvent]) -> int:
-        """Commit journal events singly and return their time in µs. The first call is the barrier of S15: it waits until every earlier
-        turn of the actor is committed, and commits ``turn.started`` together with `events`."""
-        ...
-
-    async def ask(self, turn: "Turn", call: Call) -> bytes:
-        """The reply of another actor. Raises ActorError."""
-        ...
-
-    async def query_view(self, turn: "Turn", projection: str, operation: str, body: bytes) -> bytes:
-        """The reply of a projection. Raises ActorError."""
-        ...
-
-    async def run_step(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Call `function`; a plain one in a thread."""
-        ...
-
-    def send_chunk(self, turn: "Turn", offset: int, data: Any) -> None: ...
-
-    def before_first_emit(self, turn: "Turn") -> None:
-        """The state is about to differ from what is committed: time to copy it for queries, if the turn has a journal (S17)."""
-        ...
+class Suspended(BaseException):
+    """The turn waits: it is unwound, and runs again from its journal. No `except Exception` of a handler may swallow it."""
 
 
 class Turn:
-    """One command being handled. Not reusable."""
+    """One command being handled. Not reusable.
+
+    One that runs again after a wait (S20) goes through its finished segments first: each on the state that it was decided on, its effects
+    from the journal, what it emits compared with the record. Behind its last wait it goes on with the actor's own state.
+    """
 
     __slots__ = (
-        "_busy", "_chunks", "_driver", "_new_ids", "_now_us", "_offset", "_random", "_task", "_uses",
-        "command", "emitted", "entries", "journaled", "key", "kind", "method", "payload_bytes", "readonly", "seed", "sends",
-        "state", "time", "timers", "timers_gone", "version",
+        "_busy", "_chunks", "_driver", "_new_ids", "_now_us", "_offset", "_past", "_present", "_random", "_task", "_uses", "command",
+        "emitted", "entries", "journaled", "key", "kind", "method", "once_running", "payload_bytes", "readonly",
+        "seed", "sends", "state", "suspended", "time", "timers", "timers_gone", "version",
     )  # fmt: skip
 
     def __init__(
@@ -110,8 +61,15 @@ class Turn:
         driver: Driver,
         seed: str,
         *,
-        started: tuple[Started, dict[Use, Entry], int] | None = None,
+        started: Opened | None = None,
+        bases: Sequence[Any] = (),
+        epoch: int = 0,
     ) -> None:
+        """
+        Args:
+            started: the journal of a turn that runs again. bases: the states that its finished segments were decided on.
+            epoch: of this owner: chunks of segments that it ran itself are not sent twice.
+        """
         self.kind = kind
         self.key = key
         self.command = command
@@ -138,9 +96,16 @@ class Turn:
         self._offset = 0
         self._busy = 0
         self._task: asyncio.Task[Any] | None = None
+        self.suspended = False
+        self.once_running: dict[Use, Wait] = {}
+        """Attempts of ``once`` steps that are under way, with the question to put if they are cut off (S21)."""
+        self._past = NO_PAST
+        self._present = state
         if started is not None:
-            opened, self.entries, _ = started
+            opened, self.entries = started.started, started.entries
             self.seed, self._now_us, self.journaled = opened.seed, opened.now_us, True
+            self._past = Past(started.segments, bases, muted=started.epoch == epoch)
+            self.state = self._past.state(state)
 
     # -- running ------------------------------------------------------------------------------------------------------------------
 
@@ -156,6 +121,7 @@ class Turn:
         result = self.method.function(actor, **arguments)
         if self.method.asynchronous:
             result = await result
+        self._check_live()
         self._check_left_over()
         return self.encode_reply(result)
 
@@ -191,8 +157,7 @@ class Turn:
 
     def emit(self, event: Event[Any]) -> None:
         """S16: encode at once, decode the bytes as the registered type, apply the decoded event."""
-        if self.readonly:
-            raise InvariantError(f"{self.method.name} is a query: it may emit nothing")
+        self._check_may("emit")
         entry = self.kind.event_of(event)
         payload = encode_checked(event, f"event {entry.tag}")
         try:
@@ -201,6 +166,10 @@ class Turn:
             raise EncodingError(f"event {entry.tag} does not come back from JSON: {error}") from error
         if fact != event:
             raise EncodingError(f"event {entry.tag} does not come back from JSON as it went in: {event!r} became {fact!r}")
+        if self._past:
+            self._past.follow(entry.tag, entry.version, payload)
+            fact.apply(self.state)
+            return
         self._check_size(entry.tag, payload)
         if not self.emitted:
             self._driver.before_first_emit(self)
@@ -214,14 +183,16 @@ class Turn:
         if len(self.emitted) >= TURN_EVENTS_MAX or self.payload_bytes + len(payload) > TURN_BYTES_MAX:
             raise TooLarge(f"a turn may emit {TURN_EVENTS_MAX:,} events and {TURN_BYTES_MAX:,} bytes")
 
-    async def step(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None) -> Any:
-        given = _json_value({"args": list(args), "kwargs": kwargs} if kwargs else {"args": list(args)})
+    async def step(
+        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None, once: bool
+    ) -> Any:
+        given = json_value({"args": list(args), "kwargs": kwargs} if kwargs else {"args": list(args)})
 
         async def run() -> bytes:
             return encode_checked(await self._driver.run_step(function, args, kwargs), f"the result of step {name}")
 
-        result = await self._effect("step", name, key, given, run)
-        return msgspec.json.decode(result, type=_returns(function))
+        result = await self._effect("step", name, key, given, run, once=function if once else None)
+        return msgspec.json.decode(result, type=returns_of(function))
 
     def ref(self, actor: type[Actor[Any]] | str, id: str, timeout_s: float | None) -> ActorRef:
         type_name = actor if isinstance(actor, str) else actor.__actor_name__
@@ -250,13 +221,14 @@ class Turn:
             return await self._driver.ask(self, call)
 
         reply = await self._effect("ask", name, None, given, run)
-        returns = Any if isinstance(actor, str) else _returns(getattr(actor, method, None))
+        returns = Any if isinstance(actor, str) else returns_of(getattr(actor, method, None))
         return msgspec.json.decode(reply, type=returns)
 
     def _tell(self, receiver: StreamId, method: str, arguments: dict[str, Any]) -> None:
-        if self.readonly:
-            raise InvariantError(f"{self.method.name} is a query: it may send nothing")
+        self._check_may("send")
         body = self._arguments(receiver, method, arguments)
+        if not self._past:
+            self._driver.check_send(self, receiver)
         name = f"{receiver}.{method}"
         n = self._next("tell", name, None).n
         self.sends.append(
@@ -279,37 +251,19 @@ class Turn:
         timer_id: str | None,
         arguments: dict[str, Any],
     ) -> str:
-        if self.readonly:
-            raise InvariantError(f"{self.method.name} is a query: it may schedule nothing")
+        self._check_may("schedule")
         spec = self.kind.method(method)
         if spec.query:
             raise BadPayload(f"{method} is a query: a timer calls a command")
         body = self._arguments(self.command.stream, method, arguments)
         spec.decode(body)  # a mistake is told now, not when the timer is due
         name = timer_id or self.new_id()
-        if not is_token(name) or len(name) > TIMER_ID_CHARACTERS:
-            raise BadPayload(f"{name!r} is no name of a timer: 1 to {TIMER_ID_CHARACTERS} letters, digits, '_' or '-'")
-        every_us = None if every is None else _duration_us(every)
-        if every_us is not None and every_us < 1_000:
-            raise BadPayload("a timer recurs at most every millisecond")
-        if isinstance(when, datetime):
-            if when.tzinfo is None:
-                raise BadPayload("a date needs a time zone")
-            due_us = int(when.timestamp() * 1_000_000)
-        else:
-            due_us = self._now_us + _duration_us(when)
-        self.timers.append(
-            TimerEntry(
-                stream=self.command.stream, timer_id=name, due_us=due_us, wall=isinstance(when, datetime), every_us=every_us,
-                method=method, args=body, set_at_us=self._now_us,
-                correlation_id=self.command.correlation_id or self.command.command_id,
-            )
-        )  # fmt: skip
+        correlation_id = self.command.correlation_id or self.command.command_id
+        self.timers.append(timer_entry(self.command.stream, name, when, every, method, body, self._now_us, correlation_id))
         return name
 
     def unschedule(self, timer_id: str) -> None:
-        if self.readonly:
-            raise InvariantError(f"{self.method.name} is a query: it may unschedule nothing")
+        self._check_may("unschedule")
         self.timers = [timer for timer in self.timers if timer.timer_id != timer_id]
         self.timers_gone.append(timer_id)
 
@@ -342,6 +296,9 @@ class Turn:
 
     def chunk(self, data: Any) -> None:
         """Held back before the barrier: until then the turn may be decided again on another state."""
+        if self._past.muted:
+            self._offset += 1
+            return
         self._chunks.append(data)
         if self.journaled:
             self.flush_chunks()
@@ -362,58 +319,134 @@ class Turn:
 
     # -- the journal --------------------------------------------------------------------------------------------------------------
 
-    async def _effect(self, kind: str, name: str, key: str | None, given: dict[str, Any], run: Callable[[], Awaitable[bytes]]) -> bytes:
-        """One journaled effect: from the record if it is there, else intent, run, result."""
-        if self.readonly:
-            raise InvariantError(f"{self.method.name} is a query: it may await nothing")
+    async def _effect(
+        self, kind: str, name: str, key: str | None, given: dict[str, Any], run: Callable[[], Awaitable[bytes]], *, once: Any = None
+    ) -> bytes:
+        """One journaled effect: from the record if it is there, else intent, run, result. once: the function of a ``once`` step."""
+        self._check_may("await")
         use = self._next(kind, name, key)
         entry = self.entries.get(use)
         if entry is not None and entry.finished:
             return self._recorded(entry)
         if entry is None:
             self._check_follows(use)
-            self._now_us = await self._driver.record(self, [effect_event(use, "started", given)])
-            self.flush_chunks()
         else:
             entry.consumed = True
+        if entry is not None and once is not None and not entry.cleared:
+            await self._park(use, entry, once)
+        if entry is None or once is not None:
+            once_only = {} if once is None else {"once": True}
+            self._now_us = await self._driver.record(self, [effect_event(use, "started", {**given, **once_only})])
+            self.flush_chunks()
         began = self._now_us
         self._busy += 1
+        if once is not None:
+            self.once_running[use] = once_question(
+                self.command.stream, self.command.command_id, use, 1 if entry is None else entry.attempts + 1, once
+            )
         try:
             result = await run()
         except Exception as error:  # whatever the effect raises is recorded, then raised as what a re-run would raise
-            failure = _failure(error)
+            failure = failure_of(error)
             self._now_us = await self._driver.record(self, [effect_event(use, "failed", failure)])
-            raise _raised(failure, use) from error
+            self.once_running.pop(use, None)
+            raise raised_again(failure, use) from error
         finally:
             self._busy -= 1
         if len(result) > EVENT_BYTES_MAX:
-            failure = _failure(TooLarge(f"the result of {use} has {len(result):,} bytes, allowed are {EVENT_BYTES_MAX:,}"))
+            failure = failure_of(TooLarge(f"the result of {use} has {len(result):,} bytes, allowed are {EVENT_BYTES_MAX:,}"))
             self._now_us = await self._driver.record(self, [effect_event(use, "failed", failure)])
-            raise _raised(failure, use)
+            self.once_running.pop(use, None)
+            raise raised_again(failure, use)
         done = effect_event(use, "completed", {"result": msgspec.Raw(result)})
         self._now_us = max(began, await self._driver.record(self, [done]))
+        self.once_running.pop(use, None)
         return result
+
+    # -- waits --------------------------------------------------------------------------------------------------------------------
+
+    async def wait_for(self, name: str, timeout_s: float | timedelta | None, type: Any) -> Any:
+        """S20: the first time this commits the segment and unwinds the turn; on the re-run after the answer it returns it."""
+        self._check_may("await")
+        if not is_token(name):
+            raise BadPayload(f"{name!r} is no name of a wait: 1 to 64 letters, digits, '_' or '-'")
+        if self._busy or (self._task is not None and asyncio.current_task() is not self._task):
+            raise InvariantError(f"wait {name}: a turn waits alone; end its concurrent steps and asks first")
+        use = self._next("wait", name, None)
+        entry = self.entries.get(use)
+        if entry is None:
+            self._check_follows(use)
+            timeout_us = None if timeout_s is None else duration_us(timeout_s)
+            wait = Wait(name=name, n=use.n, wait_id=self._id("wait", name, use.n), timeout_us=timeout_us, schema=schema_of(type, name))
+            await self._suspend(wait)
+        else:
+            self._end_segment(entry)
+            if not entry.finished:
+                self._check_left_over()
+                self._driver.still_waits(self, entry.started["wait_id"])
+                self.suspended = True
+                raise Suspended
+        value = self._recorded(self.entries[use])
+        try:
+            return msgspec.json.decode(value, type=type)
+        except msgspec.DecodeError as error:
+            # It fitted when it was given: the code has changed since.
+            raise StepFailed(f"the answer to {name} does not fit: {error}", type="ValidationError") from error
+
+    async def _park(self, use: Use, entry: Entry, function: Any) -> None:
+        """S21: nobody knows what became of the last attempt, so a person is asked."""
+        question = once_question(self.command.stream, self.command.command_id, use, entry.attempts, function)
+        if entry.parked:
+            self._driver.still_waits(self, question.wait_id)
+            self.suspended = True
+            raise Suspended
+        await self._suspend(question)
+
+    async def _suspend(self, wait: Wait) -> NoReturn:
+        await self._driver.suspend(self, wait)
+        self.suspended = True
+        raise Suspended
+
+    def _end_segment(self, entry: Entry) -> None:
+        """The re-run has come to the end of a finished segment. From here on the state of the next one counts."""
+        self._past.end(self.sends, entry.use)
+        entry.consumed = True
+        self.drop_effects()
+        self.state = self._past.state(self._present)
+
+    def _check_live(self) -> None:
+        """A handler that caught what unwinds its waiting turn does nothing more."""
+        if self.suspended:
+            raise Suspended
+
+    def _check_may(self, what: str) -> None:
+        if self.readonly:
+            raise InvariantError(f"{self.method.name} is a query: it may {what} nothing")
+        if self.suspended:
+            raise Suspended
 
     def _recorded(self, entry: Entry) -> bytes:
         entry.consumed = True
         self._now_us = max(self._now_us, entry.at_us)
         if entry.failure is not None:
-            raise _raised(entry.failure, entry.use)
+            raise raised_again(entry.failure, entry.use)
         return b"null" if entry.result is None else bytes(entry.result)
 
     def _check_follows(self, use: Use) -> None:
         """S19, the sequential case: a handler that asks for something new, alone, while its journal holds finished entries that it has not
         asked for, is not the code that wrote the journal. (With concurrent steps only the end of the turn can tell.)"""
-        if not self.entries or self._busy or asyncio.current_task() is not self._task:
+        if not self.entries:
             return
+        alone = not self._busy and asyncio.current_task() is self._task
         unused = [entry.use for entry in self.entries.values() if not (entry.consumed or entry.carried)]
-        if unused:
-            raise _diverged(unused, use)
+        # A finished segment holds everything that it asked for.
+        if unused and (alone or self._past):
+            raise diverged(unused, use)
 
     def _check_left_over(self) -> None:
         unused = [entry.use for entry in self.entries.values() if not (entry.consumed or entry.carried)]
         if unused:
-            raise _diverged(unused, None)
+            raise diverged(unused, None)
 
     def bind(self, task: asyncio.Task[Any] | None) -> None:
         """Name the task that runs the handler itself, so that concurrent steps can be told from sequential ones."""
@@ -437,61 +470,3 @@ class Turn:
         if len(body) > ARGUMENTS_BYTES_MAX:
             raise TooLarge(f"the arguments of {receiver}.{method} have {len(body):,} bytes, allowed are {ARGUMENTS_BYTES_MAX:,}")
         return body
-
-
-def _duration_us(duration: float | timedelta) -> int:
-    seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-    if not 0 <= seconds <= 100 * 366 * 86_400:
-        raise BadPayload(f"{duration!r} is no duration between 0 and 100 years")
-    return int(seconds * 1_000_000)
-
-
-def _json_value(given: dict[str, Any]) -> dict[str, Any]:
-    """What a step was given, for the record; what JSON cannot carry is named by its type, since it is never read back."""
-    try:
-        encode(given)
-    except (TypeError, ValueError, OverflowError):
-        return {"args": None, "not_json": type(given).__name__}
-    return given
-
-
-_RETURNS: dict[Any, Any] = {}
-
-
-def _returns(function: Any) -> Any:
-    """The annotated result type of `function`, Any where there is none."""
-    try:
-        return _RETURNS[function]
-    except (KeyError, TypeError):
-        pass
-    try:
-        found = typing.get_type_hints(getattr(function, "func", function)).get("return", Any)
-    except (TypeError, NameError, AttributeError):
-        found = Any
-    if found is type(None):
-        found = None
-    try:
-        if len(_RETURNS) < 4_096:
-            _RETURNS[function] = found
-    except TypeError:
-        pass
-    return found
-
-
-def _failure(error: Exception) -> dict[str, Any]:
-    if isinstance(error, ActorError):
-        return {"type": type(error).__name__, "message": error.message, "reply": error_body(error)}
-    return {"type": type(error).__name__, "message": str(error)}
-
-
-def _raised(failure: dict[str, Any], use: Use) -> Exception:
-    """The exception that the handler sees, made from the record alone, so that it is the same on a re-run."""
-    if "reply" in failure:
-        return error_from_body(encode(failure["reply"]))
-    return StepFailed(f"{use}: {failure['type']}: {failure['message']}", type=failure["type"])
-
-
-def _diverged(unused: list[Use], asked: Use | None) -> NondeterminismError:
-    recorded = ", ".join(map(str, unused[:5]))
-    wanted = f"the code now asks for {asked}" if asked else "the code now ends without it"
-    return NondeterminismError(f"the journal holds {recorded}; {wanted}", recorded=recorded, asked=str(asked) if asked else None)

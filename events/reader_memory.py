@@ -9,7 +9,7 @@ from events.ids import CommandId, EventId, Position, StreamId, parse_stream_id, 
 from events.letters import Letter, StoppedActor
 from events.limits import PAGE_EVENTS_MAX, SELECT_ROWS_MAX
 from events.selection import Selected, Selection, matches
-from events.store import Format, Head, InboxEntry, InboxStatus, ShardInfo, Snapshot, StreamInfo, UnderWay
+from events.store import Format, Head, InboxEntry, InboxStatus, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
 
 if TYPE_CHECKING:
     from events.store_memory import MemoryLog, MemoryShardContent
@@ -128,6 +128,10 @@ class MemoryLogReader:
 
     async def stopped(self, shard: int) -> Sequence[StoppedActor]:
         return [each for _, each in sorted(self._log.content(shard).stopped.items())]
+
+    async def waits(self, shard: int) -> Sequence[WaitEntry]:
+        waits = self._log.content(shard).waits.values()
+        return sorted(waits, key=lambda wait: (wait.opened_at_us, wait.stream, wait.wait_id))
 
     async def close(self) -> None:
         """Nothing is held open."""

@@ -22,7 +22,7 @@ from events.schema import file_version
 from events.selection import Selected, Selection
 from events.selection_sqlite import read_selected
 from events.sqlite_library import SqliteConnection, SqliteError, close_connection, connect, on_thread, open_reader, translated
-from events.store import Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo, UnderWay
+from events.store import Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -183,6 +183,9 @@ class SqliteLogReader:
 
     async def stopped(self, shard: int) -> Sequence[StoppedActor]:
         return (await self._shard(shard).run(reads.read_stopped, shard))[0]
+
+    async def waits(self, shard: int) -> Sequence[WaitEntry]:
+        return (await self._shard(shard).run(reads.read_waits, shard))[0]
 
     async def close(self) -> None:
         for readers in self._readers:

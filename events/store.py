@@ -462,6 +462,10 @@ class LogReader(Protocol):
         """As `ShardStore.stopped`."""
         ...
 
+    async def waits(self, shard: int) -> Sequence[WaitEntry]:
+        """All open waits of a shard, oldest first; damaged rows are left out, as by the writer."""
+        ...
+
     async def close(self) -> None: ...
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from runtime.cell import Cell
     from runtime.shard import Shard
 
-CANCEL = "_cancel"
-
 
 class CancelArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which command of the addressed actor."""
@@ -31,7 +29,7 @@ def arguments_of(body: bytes) -> CancelArguments:
         decode_strict(body or b"{}")
         return msgspec.json.decode(body or b"{}", type=CancelArguments)
     except (msgspec.DecodeError, CuebookError) as error:
-        raise BadPayload(f"{CANCEL}: {error}", field=field_of(error)) from error
+        raise BadPayload(f"_cancel: {error}", field=field_of(error)) from error
 
 
 def cancel_live(cell: "Cell", command_id: str, reply: ReplyTo) -> bool:
@@ -47,9 +45,9 @@ def cancel_live(cell: "Cell", command_id: str, reply: ReplyTo) -> bool:
         return True
     item.cancelled = True
     cell.mailbox.release(item)
-    cell.shard.waits.now(item)
+    cell.shard.tries.now(item)
     cell.wake()
-    if cell.turn is not None and cell.turn.command is item.command and cell.task is not None:
+    if cell.turn is not None and cell.item is item and cell.task is not None and not item.committing:
         cell.task.cancel()
     return True
 

@@ -18,29 +18,31 @@ from actors.errors import (
     IdReused,
     NondeterminismError,
 )
-from actors.journal import TURN_COMPLETED, end_event, open_turn
+from actors.journal import TURN_COMPLETED, Opened
 from actors.registry import ActorType
 from actors.short import decide_now
-from actors.turn import Turn
-from events.codec import canonical_hash
-from events.envelope import NewEvent, RecordedEvent
-from events.errors import CuebookError, SupersededError
-from events.limits import PIPELINE_MAX, SNAPSHOT_BYTES, SNAPSHOT_EVENTS, STATE_HASH_EVERY
-from events.store import Append, Committed, InboxEntry, InboxStatus, Snapshot
+from actors.turn import Suspended, Turn
+from events.envelope import NewEvent
+from events.errors import SupersededError
+from events.limits import PIPELINE_MAX
+from events.store import Append, Committed, InboxEntry, InboxStatus, Outcome
 from runtime import dead_letters
+from runtime.closing import closing_group
 from runtime.commits import commit_held
 from runtime.context import current_turn
+from runtime.control import NO_CONTROLS, Control, Look, add_control, submit_controls
 from runtime.doubt import was_done
 from runtime.driver import NoEffects, TurnDriver
-from runtime.endings import end_cancelled, fail, park, refuse
+from runtime.endings import end_cancelled, end_journaled, fail, park, refuse
 from runtime.exchange import Reply
 from runtime.handing_on import hand_on
 from runtime.items import Item, KnownError, LostError, StaleError, first_of
 from runtime.mailboxes import Mailbox
 from runtime.outcomes import short_outcome
 from runtime.queries import answer_beside, query_reply
-from runtime.records import append_of, entry_of, remembered_error, with_records
+from runtime.records import append_of, entry_of, remembered_error
 from runtime.recovery import Recovered
+from runtime.reopening import let_holder_go_first, reopen, stored_status
 from runtime.retries import not_yet
 from runtime.supervision import engine_failed, make_room, recovery_failed
 
@@ -57,9 +59,9 @@ class Cell:
     """One live actor of one shard."""
 
     __slots__ = (
-        "_settled", "_snapshot_bytes", "_snapshot_version", "_state_bytes", "committed", "driver", "failures", "handed_on", "holding",
-        "inflight", "item", "journal", "key", "kind", "mailbox", "paused", "pending", "position", "requeued", "rested_at", "resting",
-        "shard", "state", "stream", "task", "time", "turn", "version", "weight",
+        "_settled", "base_bytes", "committed", "controls", "driver", "failures", "handed_on", "holding", "inflight", "item", "key", "kind",
+        "mailbox", "paused", "pending", "position", "requeued", "rested_at", "resting", "shard", "snapshot_bytes", "snapshot_version",
+        "state", "stream", "task", "time", "turn", "version", "weight",
     )  # fmt: skip
 
     def __init__(self, shard: "Shard", kind: ActorType[Any], key: str, stream: Any) -> None:
@@ -75,7 +77,7 @@ class Cell:
         self.committed = 0
         self.position = 0
         self.time = 0
-        self.journal: list[RecordedEvent] = []
+        self.controls: list[Control | Look] = NO_CONTROLS
         self.task: asyncio.Task[Any] | None = None
         self.item: Item | None = None
         self.turn: Turn | None = None
@@ -84,9 +86,9 @@ class Cell:
         self.requeued: list[Item] = []
         self.paused = 0.0
         self.handed_on = False
-        self._snapshot_version = 0
-        self._snapshot_bytes = 0
-        self._state_bytes = 0
+        self.snapshot_version = 0
+        self.snapshot_bytes = 0
+        self.base_bytes = 0
         self.failures: list[float] | None = None
         self.holding = False
         """An open turn waits for its next try."""
@@ -98,12 +100,12 @@ class Cell:
 
     @property
     def idle(self) -> bool:
-        return self.task is None and not self.pending and not self.requeued and not len(self.mailbox)
+        return self.task is None and not self.pending and not self.requeued and not self.controls and not len(self.mailbox)
 
     @property
     def state_bytes(self) -> int:
         """What its state takes as JSON, at most: the snapshot that it was read from or written to, and the events since."""
-        return self._state_bytes + self._snapshot_bytes
+        return self.base_bytes + self.snapshot_bytes
 
     def receive(self, item: Item) -> None:
         """Queue `item`, or attach it to the same command under way (S24). Never blocks.
@@ -128,11 +130,12 @@ class Cell:
         if item.method.query and (self.holding or (self.turn is not None and self.turn.journaled)):
             answer_beside(self, item)
             return
+        if item.method.query and self.stream in self.shard.waits.held:
+            add_control(self, Look(item))
+            return
         if item.stored is None and self.mailbox.full:
             make_room(self, item)
-        if self.resting:
-            self.resting = False
-            self.shard.passivation.busy += 1
+        self.stir()
         if command.explicit and not item.method.query:
             self.inflight[command.command_id] = item
         if item.method.short and self._may_decide_now(item):
@@ -140,6 +143,11 @@ class Cell:
             return
         self.mailbox.append(item)
         self.wake()
+
+    def stir(self) -> None:
+        if self.resting:
+            self.resting = False
+            self.shard.passivation.busy += 1
 
     def under_way(self, command_id: str) -> Item | None:
         """The command if it waits, runs or is being committed here."""
@@ -150,7 +158,7 @@ class Cell:
         if self.shard.lost or self.handed_on:
             hand_on(self)
         elif self.task is None:
-            if self.mailbox.ready:
+            if self._has_work:
                 self.task = self.shard.spawn(self._run(), name=f"cell {self.stream}")
             elif self.idle:
                 self._rest()
@@ -163,9 +171,17 @@ class Cell:
             item.from_inbox = False
             self.shard.stored_done()
 
+    @property
+    def _has_work(self) -> bool:
+        """A held actor decides nothing, but an answer to its wait is taken."""
+        if self.controls and any(not control.submitted for control in self.controls):
+            return True
+        return self.mailbox.ready > 0 and self.stream not in self.shard.waits.held
+
     def _rest(self) -> None:
         """Nothing to do: give back what a busy time needed, and wait for passivation."""
         self.pending = _NONE
+        self.controls = NO_CONTROLS
         self.mailbox.trim()
         self.shard.passivation.rested(self)
 
@@ -204,15 +220,17 @@ class Cell:
         try:
             if failed is not None:
                 await self._handle(*failed)
-            while self.mailbox.ready and not self.shard.lost:
+            while self._has_work and not self.shard.lost:
                 if self.paused:
                     pause_s, self.paused = self.paused, 0.0
                     await asyncio.sleep(pause_s)
                     continue
                 if self.state is None and not await self.recover():
                     continue
-                if not self.mailbox.ready:
-                    continue  # the shard was lost meanwhile
+                if self.controls:
+                    submit_controls(self)
+                if not self.mailbox.ready or self.stream in self.shard.waits.held:
+                    continue  # or the shard was lost meanwhile
                 item = self.mailbox.popleft()
                 if item.letter is not None and await not_yet(self, item):
                     continue
@@ -249,10 +267,10 @@ class Cell:
             return False
         self.state = recovered.state
         self.version = self.committed = recovered.version
-        self.journal = recovered.journal
-        self._snapshot_version = recovered.snapshot_version
-        self._snapshot_bytes = recovered.tail_bytes
-        self._state_bytes = recovered.snapshot_bytes
+        let_holder_go_first(self, recovered.journal)
+        self.snapshot_version = recovered.snapshot_version
+        self.snapshot_bytes = recovered.tail_bytes
+        self.base_bytes = recovered.snapshot_bytes
         return True
 
     def _answer(self, item: Item) -> None:
@@ -266,16 +284,25 @@ class Cell:
         else:
             self.finish(item, reply)
 
-    def new_turn(self, item: Item, state: Any, driver: TurnDriver, started: Any) -> Turn:
+    def new_turn(self, item: Item, state: Any, driver: TurnDriver, again: tuple[Opened | None, list[Any]] = (None, [])) -> Turn:
         seed = "" if item.method.query else self.shard.seed()
-        return Turn(self.kind, self.key, item.command, item.method, state, self.version, driver, seed, started=started)
+        opened, bases = again
+        return Turn(
+            self.kind, self.key, item.command, item.method, state, self.version, driver, seed, started=opened, bases=bases,
+            epoch=self.shard.epoch,
+        )  # fmt: skip
 
     async def _handle(self, item: Item, turn: Turn | None = None, failed: Exception | None = None) -> None:
         """Run one command to the end of its turn, or put it back where it has to be decided again. failed: what `turn` has raised."""
+        again: tuple[Opened | None, list[Any]] = (None, [])
+        if item.stored is InboxStatus.RUNNING:
+            reopened = await reopen(self, item)
+            if reopened is None:
+                return
+            again = reopened
         driver = TurnDriver(self, item)
         if turn is None:
-            started = open_turn(self.journal, item.command.command_id) if item.stored is InboxStatus.RUNNING else None
-            turn = self.new_turn(item, self.state, driver, started)
+            turn = self.new_turn(item, self.state, driver, again)
         turn.bind(self.task)
         self.item, self.turn, self.driver = item, turn, driver
         token = current_turn.set(item.command)
@@ -287,7 +314,7 @@ class Cell:
                 await engine_failed(self, item, turn, error, began)
         except StaleError:
             self.state = None
-            item.stored = InboxStatus.RUNNING if turn.journaled else await self._stored_status(item)
+            item.stored = InboxStatus.RUNNING if turn.journaled else await stored_status(self, item)
             self.mailbox.appendleft(item)
         except KnownError as known:
             self.state = None
@@ -303,19 +330,13 @@ class Cell:
             self.item = self.turn = self.driver = None
             current_turn.reset(token)
 
-    async def _stored_status(self, item: Item) -> InboxStatus | None:
-        """What the log knows of a command whose barrier has an unknown outcome: if it was written, its turn has begun there."""
-        try:
-            entry = await self.shard.store.inbox(self.stream, item.command.command_id)
-        except CuebookError:
-            return item.stored
-        return entry.status if entry is not None and entry.code is None and entry.reply is None else item.stored
-
     async def _decide(self, item: Item, turn: Turn, failed: Exception | None, began: float) -> None:
         try:
             if failed is not None:
                 raise failed
             item.reply = await turn.decide(item.arguments)
+        except Suspended:
+            return
         except (StaleError, LostError, KnownError):
             raise
         except asyncio.CancelledError:
@@ -329,16 +350,19 @@ class Cell:
                 if found := group.subgroup(unwinds):
                     raise first_of(found) from None
             error = first_of(group)
+            if turn.suspended:
+                return
             if not isinstance(error, Exception):
                 raise
             await self._end_badly(item, turn, error, began)
         except SystemExit as error:
             await self._end_badly(item, turn, RuntimeError(f"the handler called sys.exit({error.code!r})"), began)
         except Exception as error:  # noqa: BLE001  a handler may raise anything; it becomes its answer
-            await self._end_badly(item, turn, error, began)
+            if not turn.suspended:
+                await self._end_badly(item, turn, error, began)
         else:
             if turn.journaled:
-                await self.end_journaled(item, turn, InboxStatus.DONE, TURN_COMPLETED, {"reply": msgspec.Raw(item.reply)}, began)
+                await end_journaled(self, item, turn, InboxStatus.DONE, TURN_COMPLETED, {"reply": msgspec.Raw(item.reply)}, began)
             else:
                 self._end_short(item, turn)
 
@@ -359,41 +383,7 @@ class Cell:
             # Nothing to record and nobody can ask again: like a query.
             self.after_what_it_saw(item, self.stand(item.reply))
             return
-        self._submit(item, self._closing_group(item, turn, turn.emitted, InboxStatus.DONE, item.reply))
-
-    async def end_journaled(
-        self,
-        item: Item,
-        turn: Turn,
-        status: InboxStatus,
-        event: str,
-        fields: dict[str, Any],
-        began: float,
-        *,
-        error: ActorError | None = None,
-    ) -> None:
-        """Close a turn that has a journal: what it emitted and sends, its end, and its reply commit as one group."""
-        item.closing = True
-        duration_us = int((self.shard.clock.monotonic() - began) * 1_000_000)
-        emitted = turn.emitted if status is InboxStatus.DONE else []
-        if emitted is not turn.emitted or error is not None:
-            turn.drop_effects()
-        text = error.message[:500] if error is not None else None
-        events = [*emitted, end_event(event, fields, duration_us=duration_us, error=text)]
-        group = self._closing_group(item, turn, events, status, item.reply, code=error.number if error else None)
-        outcome = await commit_held(self.shard.commit, group)
-        if isinstance(outcome, Committed):
-            self.advance(outcome)
-            if turn.chunks_sent:
-                self.shard.exchange.chunk(item.command, item.attempt(self.shard.epoch), turn.chunks_sent, None, end=True)
-            if turn.emitted and status is not InboxStatus.DONE:
-                self.state = None
-            self.finish(item, self.stand(item.reply, error))
-            return
-        # The log moved under a turn that holds its actor: run it again from its journal.
-        self.state = None
-        item.stored = InboxStatus.RUNNING
-        self.mailbox.appendleft(item)
+        self._submit(item, closing_group(self, item, turn, turn.emitted, InboxStatus.DONE, item.reply))
 
     # -- append groups ------------------------------------------------------------------------------------------------------------
 
@@ -403,31 +393,6 @@ class Cell:
 
     def entry(self, item: Item, status: InboxStatus, reply: bytes | None, code: int | None) -> InboxEntry:
         return entry_of(self.stream, item, status, reply, code, self.shard.clock)
-
-    def _closing_group(
-        self, item: Item, turn: Turn, events: list[NewEvent], status: InboxStatus, reply: bytes, *, code: int | None = None
-    ) -> Append:
-        if turn.sends or turn.timers or turn.timers_gone or item.command.source is not None:
-            events = with_records(item, turn, events)
-            item.timers, item.timers_gone = turn.timers, turn.timers_gone
-        version = self.version + len(events)
-        self._snapshot_bytes += turn.payload_bytes
-        snapshot = None
-        if status is InboxStatus.DONE and turn.emitted:
-            # Never in the middle of an open turn: its journal must stand behind the snapshot that it is read upon.
-            due = not self.journal and (version - self._snapshot_version >= SNAPSHOT_EVENTS or self._snapshot_bytes >= SNAPSHOT_BYTES)
-            if due:
-                body = self.kind.encode_state(self.state)
-                snapshot = Snapshot(stream=self.stream, version=version, state=body, shape=self.kind.shape)  # type: ignore[arg-type]
-                self._snapshot_version, self._snapshot_bytes, self._state_bytes = version, 0, len(body)
-            if due or version // STATE_HASH_EVERY != self.version // STATE_HASH_EVERY:
-                events = [*events[:-1], msgspec.structs.replace(events[-1], state_hash=canonical_hash(self.state))]
-        # S24: nobody can repeat a command whose id we made up, so only one that the log knows already has to be ended there.
-        remembered = turn.journaled or item.command.explicit or item.stored is not None
-        inbox = self.entry(item, status, reply, code) if remembered else None
-        return append_of(
-            self.shard.code_version, self.stream, self.version, item, events, inbox, turn.sends, snapshot, turn.timers, turn.timers_gone
-        )
 
     def _submit(self, item: Item, group: Append) -> None:
         item.base = self.version
@@ -444,12 +409,13 @@ class Cell:
         self.stands_at(outcome)
         self.shard.committed(outcome)
 
-    def advance(self, outcome: Committed) -> None:
-        self.version = outcome.version
-        self.recorded(outcome)
+    async def commit_held(self, group: Append) -> Outcome:
+        """Commit a group of the turn that holds this actor. Its versions count from here on: a control may be submitted upon them."""
+        self.version += len(group.events)
+        return await commit_held(self.shard.commit, group)
 
     def settle_if_done(self) -> None:
-        if self.pending:
+        if self._unsettled:
             return
         if self.requeued:
             self.mailbox.extendleft(reversed(self.requeued))
@@ -458,9 +424,13 @@ class Cell:
             self._settled.set_result(None)
         self.wake()
 
+    @property
+    def _unsettled(self) -> bool:
+        return bool(self.pending) or any(control.submitted for control in self.controls)
+
     async def settle(self) -> None:
         """Wait until every group submitted so far has an outcome."""
-        while self.pending:
+        while self._unsettled:
             if self._settled is None or self._settled.done():
                 self._settled = asyncio.get_running_loop().create_future()
             await self._settled
@@ -472,8 +442,6 @@ class Cell:
         return Reply(body, error, self.committed, self.position, self.time)
 
     def finish(self, item: Item, reply: Reply) -> None:
-        if self.journal:
-            self.journal = [entry for entry in self.journal if entry.command_id != item.command.command_id]
         if reply.error is None and (item.timers or item.timers_gone):
             self.shard.timers.remove(self.stream, item.timers_gone)
             self.shard.timers.set(item.timers)

@@ -60,7 +60,7 @@ async def decide(cell: "Cell", item: Item) -> None:
     found = [dead[command_id] for command_id in wanted if command_id in dead]
     if found:
         try:
-            outcome = await commit_held(cell.shard.commit, _group(cell, item, found))
+            outcome = await cell.commit_held(_group(cell, item, found))
         except LostError:
             cell.shard.superseded()
             cell.shard.forward(item)
@@ -74,7 +74,7 @@ async def decide(cell: "Cell", item: Item) -> None:
             cell.state = None
             cell.mailbox.appendleft(item)
             return
-        cell.advance(outcome)
+        cell.recorded(outcome)
     done = [letter.command_id for letter in found]
     reply = {"done": done, "unknown": [command_id for command_id in wanted if command_id not in dead]}
     cell.finish(item, cell.stand(encode(reply)))

@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors.journal import fired_events, started_event
+from actors.errors import Overloaded
+from actors.journal import Wait, fired_events, started_event
 from actors.turn import Call, Turn
 from events.crash_points import CrashPoint, reached
 from events.envelope import NewEvent
 from events.errors import InvariantError
-from events.store import Committed, Conflict, Duplicate, InboxStatus, Outcome
-from runtime.commits import commit_held
+from events.ids import StreamId
+from events.limits import WAITS_PER_ACTOR_MAX
+from events.store import Append, Committed, Conflict, Duplicate, InboxStatus, Outcome
 from runtime.items import Item, KnownError, StaleError
 from runtime.records import conflict_error
+from runtime.waits import wait_group
 
 _CONFLICTS_MAX = 3
 
@@ -38,6 +41,15 @@ class NoEffects:
 
     async def run_step(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         raise InvariantError("a step was started in a turn that had ended")
+
+    async def suspend(self, turn: Turn, wait: Wait) -> None:
+        raise _no_effects(turn)
+
+    def still_waits(self, turn: Turn, wait_id: str) -> None:
+        raise _no_effects(turn)
+
+    def check_send(self, turn: Turn, receiver: StreamId) -> None:
+        """There is room: else its actor had not been let go on the spot (S25)."""
 
     def send_chunk(self, turn: Turn, offset: int, data: Any) -> None:
         raise _no_effects(turn)
@@ -84,9 +96,7 @@ class TurnDriver:
             await self._opening
             if not turn.journaled:
                 raise StaleError
-        group = cell.group(self._item, events, None)
-        cell.version += len(events)
-        return self._recorded(turn, await commit_held(cell.shard.commit, group))
+        return self._recorded(turn, await cell.commit_held(cell.group(self._item, events, None)))
 
     async def _open(self, turn: Turn, events: list[NewEvent], opening: asyncio.Future[None]) -> int:
         """The barrier. If it fails the handler unwinds, and so do concurrent steps of it that wait for `opening`."""
@@ -98,23 +108,69 @@ class TurnDriver:
             first = started_event(turn.started(cell.shard.code_version))
             events = [*fired_events(turn.command.source), first, *events]
             group = cell.group(self._item, events, cell.entry(self._item, InboxStatus.RUNNING, None, None))
-            outcome = await commit_held(cell.shard.commit, group)
-            if isinstance(outcome, Duplicate):
-                raise KnownError(outcome.entry)
-            if isinstance(outcome, Conflict):
-                self._item.attempts += 1
-                if self._item.attempts > _CONFLICTS_MAX:
-                    raise conflict_error(cell.stream, outcome)
-                raise StaleError
-            cell.version += len(group.events)
+            outcome = await self._commit_first(group)
+            turn.journaled = True
             at_us = self._recorded(turn, outcome)
             if turn.emitted:
                 self.committed_state = (await cell.shard.recover(cell.kind, cell.stream)).state
-            turn.journaled = True
+            if self._item.cancelled:
+                raise asyncio.CancelledError  # it came while this was on its way
             return at_us
         finally:
             if not opening.done():
                 opening.set_result(None)
+
+    async def _commit_first(self, group: Append) -> Committed:
+        """The group that begins the journal of a turn."""
+        self._item.committing = True
+        try:
+            outcome = await self._cell.commit_held(group)
+        finally:
+            self._item.committing = False
+        if isinstance(outcome, Duplicate):
+            raise KnownError(outcome.entry)
+        if isinstance(outcome, Conflict):
+            self._item.attempts += 1
+            if self._item.attempts > _CONFLICTS_MAX:
+                raise conflict_error(self._cell.stream, outcome)
+            raise StaleError
+        return outcome
+
+    async def suspend(self, turn: Turn, wait: Wait) -> None:
+        """S20: one transaction for what the turn did since its start or last wait, and the wait."""
+        cell, item, shard = self._cell, self._item, self._cell.shard
+        if wait.step is None and shard.waits.count(cell.stream) >= WAITS_PER_ACTOR_MAX:
+            raise Overloaded(f"{cell.stream} waits for {WAITS_PER_ACTOR_MAX} answers already", retry_after_ms=1_000)
+        if not turn.journaled:
+            await cell.settle()
+            if cell.state is None:
+                raise StaleError
+        group, row = wait_group(cell, item, turn, wait)
+        committed = await self._commit_first(group)
+        turn.journaled = True
+        turn.flush_chunks()
+        self._recorded(turn, committed)
+        shard.timers.remove(cell.stream, group.timers_gone)
+        shard.timers.set(group.timers)
+        if wait.step is not None and turn.emitted:
+            cell.state = None  # not committed: the turn emits it again when it goes on
+        shard.waits.opened(cell, item, row)
+        if item.cancelled:
+            shard.waits.cancel(cell.stream, item.command.command_id, lambda _: None)
+
+    def still_waits(self, turn: Turn, wait_id: str) -> None:
+        self._cell.shard.spawn(self._wait_again(wait_id), name=f"wait {self._cell.stream}")
+
+    async def _wait_again(self, wait_id: str) -> None:
+        """A commit of unknown outcome did open the wait, and nobody has taken it up."""
+        cell, shard = self._cell, self._cell.shard
+        rows = [row for row in await shard.store.waits() if row.stream == cell.stream and row.wait_id == wait_id]
+        if rows:
+            shard.waits.opened(cell, self._item, rows[0])
+            shard.reconcile()
+
+    def check_send(self, turn: Turn, receiver: StreamId) -> None:
+        pass
 
     def _recorded(self, turn: Turn, outcome: Outcome) -> int:
         if not isinstance(outcome, Committed):

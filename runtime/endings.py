@@ -1,6 +1,6 @@
 """How a turn ends that did not succeed: refused, failed, parked, cancelled. What its journal left open is closed in the log."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -10,7 +10,7 @@ from actors.turn import Turn
 from events.codec import canonical
 from events.envelope import NewEvent
 from events.store import Committed, InboxStatus
-from runtime.commits import commit_held
+from runtime.closing import closing_group
 from runtime.exchange import Reply
 from runtime.items import Item
 from runtime.retries import attempt_failed
@@ -31,7 +31,7 @@ async def refuse(cell: "Cell", item: Item, turn: Turn, refusal: ActorError, bega
         return
     if turn.journaled:
         item.reply = canonical(error_body(refusal))
-        await cell.end_journaled(item, turn, InboxStatus.REFUSED, TURN_REFUSED, error_body(refusal), began, error=refusal)
+        await end_journaled(cell, item, turn, InboxStatus.REFUSED, TURN_REFUSED, error_body(refusal), began, error=refusal)
         return
     if turn.emitted:
         cell.state = None
@@ -60,7 +60,7 @@ async def fail(cell: "Cell", item: Item, turn: Turn, error: Exception, began: fl
     if turn.journaled:
         failure = HandlerFailed(text)
         item.reply = canonical(error_body(failure))
-        await cell.end_journaled(item, turn, InboxStatus.FAILED, TURN_FAILED, fields, began, error=failure)
+        await end_journaled(cell, item, turn, InboxStatus.FAILED, TURN_FAILED, fields, began, error=failure)
         return
     if item.command.explicit and item.stored is None:
         entry = await cell.shard.store.inbox(cell.stream, item.command.command_id)
@@ -70,6 +70,41 @@ async def fail(cell: "Cell", item: Item, turn: Turn, error: Exception, began: fl
     await end_stored(cell, item, end_event(TURN_FAILED, fields, error=text[:500]), InboxStatus.FAILED, HandlerFailed(text))
 
 
+async def end_journaled(
+    cell: "Cell",
+    item: Item,
+    turn: Turn,
+    status: InboxStatus,
+    event: str,
+    fields: dict[str, Any],
+    began: float,
+    *,
+    error: ActorError | None = None,
+) -> None:
+    """Close a turn that has a journal: what it emitted and sends, its end, and its reply commit as one group."""
+    item.closing = True
+    duration_us = int((cell.shard.clock.monotonic() - began) * 1_000_000)
+    emitted = turn.emitted if status is InboxStatus.DONE else []
+    if emitted is not turn.emitted or error is not None:
+        turn.drop_effects()
+    text = error.message[:500] if error is not None else None
+    events = [*emitted, end_event(event, fields, duration_us=duration_us, error=text)]
+    group = closing_group(cell, item, turn, events, status, item.reply, code=error.number if error else None)
+    outcome = await cell.commit_held(group)
+    if isinstance(outcome, Committed):
+        cell.recorded(outcome)
+        if turn.chunks_sent:
+            cell.shard.exchange.chunk(item.command, item.attempt(cell.shard.epoch), turn.chunks_sent, None, end=True)
+        if turn.emitted and status is not InboxStatus.DONE:
+            cell.state = None
+        cell.finish(item, cell.stand(item.reply, error))
+        return
+    # The log moved under a turn that holds its actor: run it again from its journal.
+    cell.state = None
+    item.stored = InboxStatus.RUNNING
+    cell.mailbox.appendleft(item)
+
+
 async def end_stored(cell: "Cell", item: Item, event: NewEvent, status: InboxStatus, error: ActorError) -> None:
     """Record how a turn without a journal failed. Only a tell has an inbox row to finish: an ask may be tried again (S24)."""
     await cell.settle()
@@ -77,9 +112,9 @@ async def end_stored(cell: "Cell", item: Item, event: NewEvent, status: InboxSta
         cell.mailbox.appendleft(item)
         return
     inbox = cell.entry(item, status, canonical(error_body(error)), error.number) if item.stored is not None else None
-    outcome = await commit_held(cell.shard.commit, cell.group(item, [*fired_events(item.command.source), event], inbox))
+    outcome = await cell.commit_held(cell.group(item, [*fired_events(item.command.source), event], inbox))
     if isinstance(outcome, Committed):
-        cell.advance(outcome)
+        cell.recorded(outcome)
         if isinstance(error, HandlerFailed):
             error.fields["event_id"] = outcome.events[0].event_id
     else:
@@ -112,4 +147,4 @@ async def park(cell: "Cell", item: Item, turn: Turn, error: NondeterminismError,
     item.reply = canonical(error_body(failure))
     cell.state = None if turn.emitted else cell.state
     fields = {"method": item.method.name, "message": error.message, **error.fields}
-    await cell.end_journaled(item, turn, InboxStatus.FAILED, TURN_PARKED, fields, began, error=failure)
+    await end_journaled(cell, item, turn, InboxStatus.FAILED, TURN_PARKED, fields, began, error=failure)

@@ -15,9 +15,8 @@ class Item:
     """One command in a mailbox, and everybody who waits for its answer."""
 
     __slots__ = (
-        "after", "arguments", "attempts", "base", "cancelled", "closing", "command", "counted", "doubtful", "from_inbox", "lane", "letter",
-        "method", "received_time",
-        "replies", "reply", "stored", "timers", "timers_gone", "unknown",
+        "after", "arguments", "attempts", "base", "cancelled", "closing", "command", "committing", "counted", "doubtful", "from_inbox",
+        "lane", "letter", "method", "received_time", "replies", "reply", "stored", "timers", "timers_gone", "unknown",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +44,8 @@ class Item:
         self.unknown = False
         """An append of it had an unknown outcome: it may have been done."""
         self.cancelled = False
+        self.committing = False
+        """Its beginning or a wait of it is on its way into the log: a cancel comes after that."""
         self.closing = False
         """Its last append is on its way: too late to cancel."""
         self.timers: Sequence[TimerEntry] = ()

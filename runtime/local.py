@@ -30,16 +30,31 @@ class LocalRuntime:
         self._asks = 0
 
     async def ask(
-        self, actor: str, method: str, *, command_id: str | None = None, timeout_s: float = ASK_DEADLINE_S, **arguments: Any
+        self, actor: str, method: str, *, command_id: str | None = None, timeout_s: float | None = ASK_DEADLINE_S, **arguments: Any
     ) -> Any:
-        """The decoded reply of ``type/id``. Raises ActorError as a remote ask would."""
+        """The decoded reply of ``type/id``. Raises ActorError as a remote ask would.
+
+        Args:
+            timeout_s: None asks without a deadline: a turn that waits answers 202 (`Waiting`) at once.
+        """
         reply = await self.send(actor, method, encode_checked(arguments, method), command_id=command_id, timeout_s=timeout_s)
         if reply.error is not None:
             raise reply.error
         return msgspec.json.decode(reply.body)
 
+    async def answer(self, actor: str, wait_id: str, value: Any) -> Any:
+        """Answer an open wait of ``type/id`` (S22). Raises: BadPayload, Rejected with the `winner`, Unknown."""
+        return await self.ask(actor, "_answer", wait_id=wait_id, value=value)
+
+    async def cancel(self, actor: str, command_id: str) -> str:
+        """``cancelled``, or ``done`` if it was too late. Raises: Unknown."""
+        reply = await self.send(actor, "_cancel", encode_checked({"command_id": command_id}, "_cancel"))
+        if reply.error is not None:
+            raise reply.error
+        return msgspec.json.decode(reply.body, type=dict[str, str])["status"]
+
     async def send(
-        self, actor: str, method: str, body: bytes, *, command_id: str | None = None, timeout_s: float = ASK_DEADLINE_S
+        self, actor: str, method: str, body: bytes, *, command_id: str | None = None, timeout_s: float | None = ASK_DEADLINE_S
     ) -> Reply:
         parse_stream_id(actor)
         now_us = self._clock.wall_us()
@@ -48,7 +63,7 @@ class LocalRuntime:
             Command(
                 stream=StreamId(actor), method=method, args=body,
                 command_id=CommandId(command_id or f"{now_us:014x}-{self._asks:x}"), explicit=command_id is not None,
-                received_at_us=now_us, deadline_ms=now_us // 1_000 + int(timeout_s * 1_000),
+                received_at_us=now_us, deadline_ms=None if timeout_s is None else now_us // 1_000 + int(timeout_s * 1_000),
             )
         )  # fmt: skip
 

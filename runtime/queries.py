@@ -17,7 +17,7 @@ log = structlog.get_logger("cuebook.cell")
 
 def query_reply(cell: "Cell", item: Item, state: Any) -> Reply:
     """The answer on `state`. Never raises: a query that fails fails alone."""
-    turn = cell.new_turn(item, state, TurnDriver(cell, item), None)
+    turn = cell.new_turn(item, state, TurnDriver(cell, item))
     try:
         return cell.stand(turn.answer(item.arguments))
     except ActorError as error:

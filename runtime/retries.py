@@ -29,7 +29,6 @@ from events.envelope import NewEvent
 from events.letters import Letter, LetterState, Supervision, letter_with
 from events.limits import RETRY_ATTEMPTS_MAX, RETRY_FACTOR, RETRY_FIRST_S, RETRY_MAX_S
 from events.store import Committed, Duplicate, InboxStatus
-from runtime.commits import commit_held
 from runtime.handing_on import hand_on
 from runtime.items import Item, KnownError, StaleError
 
@@ -45,7 +44,7 @@ def backoff_s(attempts: int, chance: float) -> float:
     return whole * (0.5 + 0.5 * chance)
 
 
-class Waits:
+class Tries:
     """What waits for its next try in one shard. Nothing outlives `stop`."""
 
     def __init__(self) -> None:
@@ -169,12 +168,12 @@ async def _commit(
     code: int | None = None,
 ) -> Any:
     group = cell.group(item, events, cell.entry(item, status, reply, code))
-    outcome = await commit_held(cell.shard.commit, msgspec.structs.replace(group, supervision=supervision))
+    outcome = await cell.commit_held(msgspec.structs.replace(group, supervision=supervision))
     if isinstance(outcome, Duplicate):
         raise KnownError(outcome.entry)
     if not isinstance(outcome, Committed):
         raise StaleError
-    cell.advance(outcome)
+    cell.recorded(outcome)
     return outcome.events
 
 
@@ -188,7 +187,7 @@ async def not_yet(cell: "Cell", item: Item) -> bool:
     if left_s <= 0:
         return False
     if item.stored is not InboxStatus.RUNNING:
-        shard.waits.later(item, left_s, lambda: _again(cell, item))
+        shard.tries.later(item, left_s, lambda: _again(cell, item))
         cell.mailbox.hold(item)
         return True
     if cell.state is None and not await cell.recover():
@@ -196,7 +195,7 @@ async def not_yet(cell: "Cell", item: Item) -> bool:
         return True
     cell.holding = True
     try:
-        if await shard.waits.sleep(item, left_s):
+        if await shard.tries.sleep(item, left_s):
             return False
     finally:
         cell.holding = False

@@ -24,9 +24,20 @@ from events.group_commit import GroupCommit
 from events.ids import CommandId, StreamId, parse_stream_id
 from events.letters import Letter, LetterState, StoppedActor
 from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, CALL_CHAIN_MAX, LIVE_ACTORS_BUSY_MAX
-from events.store import Accepted, Arrival, Committed, InboxEntry, InboxStatus, Ownership, PendingSend, ShardStore, TimerEntry
+from events.store import (
+    Accepted,
+    Arrival,
+    Committed,
+    InboxEntry,
+    InboxStatus,
+    Ownership,
+    PendingSend,
+    ShardStore,
+    TimerEntry,
+    WaitEntry,
+)
 from runtime.app import App
-from runtime.cancel import CANCEL, arguments_of, cancel_live, cancelled_before
+from runtime.cancel import arguments_of, cancel_live, cancelled_before
 from runtime.cell import Cell
 from runtime.dead_letters import METHODS as LETTER_METHODS
 from runtime.dead_letters import undeliverable
@@ -35,10 +46,11 @@ from runtime.handing_on import hand_on_turn
 from runtime.items import Item
 from runtime.passivation import LiveBounds, Passivation
 from runtime.recovery import Recovered, recover
-from runtime.retries import Waits
+from runtime.retries import Tries
 from runtime.supervision import RESTART, record_restart, restart, stopped_error
 from runtime.tasks import Tasks
 from runtime.timers import Timers, arrival_of_timer
+from runtime.waits import ANSWER, CANCEL, EXPIRE, Asker, Waits
 
 log = structlog.get_logger("cuebook.shard")
 _TELLS_QUEUED: Final = 10_000
@@ -95,12 +107,13 @@ class Shard:
         self._tasks = tasks
         self._threads = threads
         self._on_lost = on_lost
-        self._left: tuple[Sequence[InboxEntry], Sequence[PendingSend], Sequence[TimerEntry]] = ((), (), ())
+        self._left: tuple[Sequence[InboxEntry], Sequence[PendingSend], Sequence[TimerEntry], Sequence[WaitEntry]] = ((), (), (), ())
+        self.waits = Waits(self)
         self.timers = Timers(clock, self._timers_due)
         self._gaps: dict[tuple[StreamId, StreamId, str], int] = {}
         self._unsure = False
         self._letters: dict[tuple[StreamId, CommandId], Letter] = {}
-        self.waits = Waits()
+        self.tries = Tries()
         self.stopped: dict[StreamId, StoppedActor] = {}
         self._restartable: list[StreamId] = []
         self._reconciling: asyncio.Task[Any] | None = None
@@ -118,12 +131,18 @@ class Shard:
         stopped = await self.store.stopped()
         self.stopped = {each.stream: each for each in stopped if each.code_version == self.code_version}
         self._restartable = [each.stream for each in stopped if each.stream not in self.stopped]
-        self._left = await self.store.unfinished(), await self.store.unsent(), await self.store.timers()
+        self._left = await self._read_left()
+
+    async def _read_left(self) -> tuple[Sequence[InboxEntry], Sequence[PendingSend], Sequence[TimerEntry], Sequence[WaitEntry]]:
+        store = self.store
+        return await store.unfinished(), await store.unsent(), await store.timers(), await store.waits()
 
     def start(self) -> None:
         """Take up what `load` found, before anything else: a turn that is open in the log must not be opened a second time."""
-        entries, rows, timers = self._left
-        self._left = (), (), ()
+        entries, rows, timers, waits = self._left
+        self._left = (), (), (), ()
+        # S20: an open wait costs no task and no live actor.
+        entries = self.waits.load(waits, entries)
         # An open turn holds its actor: nothing that came before it may be decided between its entries (S15).
         for entry in sorted(entries, key=lambda entry: entry.status is not InboxStatus.RUNNING):
             self.deliver(entry)
@@ -144,10 +163,13 @@ class Shard:
         except ActorError as error:
             reply(Reply(error=error))
 
-    def _take(self, command: Command, reply: ReplyTo | None, stored: InboxStatus | None) -> None:
+    def _take(self, command: Command, reply: ReplyTo | None, stored: InboxStatus | None, askers: Sequence[ReplyTo] = ()) -> None:
         kind = self.app.registry.type(command.stream.partition("/")[0])
         if command.method == CANCEL and reply is not None:
-            self._cancel(command.stream, arguments_of(command.args).command_id, reply)
+            self.cancel(command.stream, arguments_of(command.args).command_id, reply)
+            return
+        if command.method == ANSWER and reply is not None:
+            self.waits.answer(command, reply)
             return
         if command.method == RESTART and reply is not None:
             self.spawn(self._restart(command.stream, reply), name=f"restart {command.stream}")
@@ -166,13 +188,22 @@ class Shard:
         if len(command.chain) > CALL_CHAIN_MAX:
             raise CallCycle(f"more than {CALL_CHAIN_MAX} actors wait for each other", path=list(command.chain))
         item = Item(command, method, method.decode(command.args), reply, stored)
+        item.replies.extend(askers)
+        if stored is None and reply is not None and len(self.waits) and not method.query:
+            if self.waits.attach(command, reply):
+                return
+            if command.stream in self.waits.held:
+                raise self.waits.parked(command.stream)
         if self._letters and stored is not None:
             item.letter = self._letters.pop((command.stream, command.command_id), None)
         self._cell(command.stream, kind, stored).receive(item)
 
-    def _cancel(self, stream: StreamId, command_id: str, reply: ReplyTo) -> None:
+    def cancel(self, stream: StreamId, command_id: str, reply: ReplyTo) -> None:
+        """``_cancel`` of a command that waits, runs, waits for an answer, or has ended (S22)."""
         cell = self.cells.get(stream)
         if cell is not None and cancel_live(cell, command_id, reply):
+            return
+        if self.waits.cancel(stream, command_id, reply):
             return
 
         async def look_up() -> None:
@@ -190,6 +221,10 @@ class Shard:
     async def _restart(self, stream: StreamId, reply: ReplyTo) -> None:
         reply(await restart(self, stream, "asked for"))
 
+    def cell_of(self, stream: StreamId) -> Cell:
+        """The cell of an actor, made if it is not in memory. Raises: Unknown: this app has no such type."""
+        return self._cell(stream, self.app.registry.type(stream.partition("/")[0]), InboxStatus.RUNNING)
+
     def _cell(self, stream: StreamId, kind: ActorType[Any], stored: InboxStatus | None) -> Cell:
         cell = self.cells.get(stream)
         if cell is None:
@@ -198,8 +233,8 @@ class Shard:
             cell = self.cells[stream] = Cell(self, kind, parse_stream_id(stream)[1], stream)
         return cell
 
-    def deliver(self, entry: InboxEntry) -> None:
-        """Hand a stored command to its actor: a tell (QUEUED), or the open turn of a crash (RUNNING)."""
+    def deliver(self, entry: InboxEntry, askers: Sequence[Asker] = ()) -> None:
+        """Hand a stored command to its actor: a tell (QUEUED), or an open turn that runs again (RUNNING), with those who wait for it."""
         if self.lost:
             return  # it stands in the inbox: the new owner finds it there
         self._tells += 1
@@ -211,7 +246,7 @@ class Shard:
             correlation_id=entry.correlation_id, traceparent=entry.traceparent, deadline_ms=entry.deadline_ms, source=entry.source,
         )  # fmt: skip
         try:
-            self._take(command, None, entry.status)
+            self._take(command, None, entry.status, askers)
         except ActorError as error:
             # The refusal must not be lost, and there is no handler to refuse it: the row itself becomes the record (S11).
             self.spawn(undeliverable(self, entry, error), name=f"refuse {entry.stream}")
@@ -229,7 +264,9 @@ class Shard:
             self._tells_room.set()
 
     def _timers_due(self, timers: list[TimerEntry]) -> None:
-        self.spawn(self._fire(timers), name=f"timers {self.number}")
+        self.waits.expire(timer for timer in timers if timer.method == EXPIRE)
+        if calls := [timer for timer in timers if timer.method != EXPIRE]:
+            self.spawn(self._fire(calls), name=f"timers {self.number}")
 
     async def _fire(self, timers: list[TimerEntry]) -> None:
         """Due timers become inbox rows, each with its removal or its next date (S26)."""
@@ -272,13 +309,13 @@ class Shard:
 
     async def _reconcile(self) -> None:
         try:
-            entries, rows, timers = await self.store.unfinished(), await self.store.unsent(), await self.store.timers()
+            entries, rows, timers, waits = await self._read_left()
         except CuebookError as error:
             log.info("reconcile_failed", shard=self.number, error=error.message)
             return
         finally:
             self._reconciling = None
-        for entry in entries:
+        for entry in self.waits.load(waits, entries):
             cell = self.cells.get(entry.stream)
             if cell is None or cell.under_way(entry.command_id) is None:
                 self.deliver(entry)
@@ -358,7 +395,8 @@ class Shard:
         self.lost = True
         self.timers.stop()
         self.passivation.stop()
-        self.waits.stop()
+        self.tries.stop()
+        self.waits.hand_on()
         log.warning("superseded", shard=self.number, epoch=self.epoch)
         for cell in self.cells.values():
             cell.wake()
@@ -401,7 +439,7 @@ class Shard:
             self._resend = None
         self.timers.stop()
         self.passivation.stop()
-        self.waits.stop()
+        self.tries.stop()
         ended = True
         try:
             async with asyncio.timeout(timeout_s):
@@ -411,6 +449,7 @@ class Shard:
         except TimeoutError:
             ended = False
         await self.commit.drain()
+        self.waits.hand_on()
         return ended
 
     def _hand_on_asking(self) -> None:
@@ -426,6 +465,7 @@ class Shard:
         self.lost = True
         self.timers.stop()
         self.passivation.stop()
+        self.tries.stop()
         self.waits.stop()
         for cell in self.cells.values():
             if cell.task is not None:

@@ -53,6 +53,8 @@ async def recovery_failed(cell: "Cell", error: Exception) -> None:
     fields = {name: value for name, value in error.fields.items() if name != "reason"} if isinstance(error, CuebookError) else {}
     log.warning("recovery_failed", stream=cell.stream, error=message, exc_info=None if known else error)
     refusal = Unavailable(f"{cell.stream} cannot be recovered: {message}", reason=code, **fields)
+    for control in [control for control in cell.controls if not control.submitted]:
+        control.fail(cell, error if isinstance(error, CuebookError) else refusal)
     for item in [item for item in cell.mailbox if item.stored is None]:
         cell.mailbox.remove(item)
         cell.finish(item, Reply(error=refusal))
@@ -122,7 +124,7 @@ async def restart(shard: "Shard", stream: StreamId, why: str) -> Reply:
         left = [entry for entry in await shard.store.unfinished() if entry.stream == stream]
     except CuebookError as error:
         return Reply(error=Unavailable(f"{stream}: {error.message}", retry_after_ms=500))
-    for entry in left:
+    for entry in shard.waits.load((), left):
         shard.deliver(entry)
     return Reply(encode({"restarted": True}))
 

@@ -16,7 +16,10 @@ EXPORTS = {
         "LogFullError", "NewEvent", "Position", "RecordedEvent", "StreamId", "SupersededError", "TransientError", "Version",
         "WrongExpectedVersionError", "stream_id",
     },
-    "actors": {"Actor", "ActorError", "Event", "Rejected", "Sensitive", "State", "StepFailed", "command", "query", "upcaster"},
+    "actors": {
+        "Actor", "ActorError", "Event", "Rejected", "Sensitive", "State", "StepFailed", "WaitExpired", "command", "query",
+        "upcaster",
+    },
     "projections": set[str](),
     "runtime": {"App", "connect"},
     "ops": set[str](),
@@ -55,11 +58,7 @@ def test_nothing_of_ours_is_exported_by_accident(name: str) -> None:
 
 def loaded_by(statement: str) -> set[str]:
     """The modules that `statement` loads in a new interpreter: our own in full, others by their first name."""
-    code = (
-        "import json, sys; before = set(sys.modules)\n"
-        f"{statement}\n"
-        "print(json.dumps(sorted(set(sys.modules) - before)))"
-    )
+    code = f"import json, sys; before = set(sys.modules)\n{statement}\nprint(json.dumps(sorted(set(sys.modules) - before)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30)
     found = json.loads(done.stdout)
     firsts = {name if name.partition(".")[0] in OURS else name.partition(".")[0] for name in found}

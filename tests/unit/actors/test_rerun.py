@@ -217,7 +217,8 @@ async def test_the_journal_of_another_command_is_not_taken() -> None:
     assert open_turn([], COMMAND) is None
     opened = open_turn(journal, COMMAND)
     assert opened is not None
-    started, entries, at_us = opened
+    started, entries, at_us, segments, _ = opened
+    assert not segments
     assert (started.command, bytes(started.arguments), started.seed) == ("follow", b'{"steps":["a"]}', "seed")
     assert list(entries) == [Use("step", "a", None, 1)]
     assert at_us == journal[0].recorded_at_us

@@ -355,7 +355,7 @@ async def test_s22_a_command_that_waits_for_its_next_try_can_be_cancelled(tmp_pa
 
 async def test_snapshots_go_on_after_a_restart_that_folds_sends_and_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """I-8: only an open turn holds snapshots back; records of turns that ended are no journal."""
-    monkeypatch.setattr("runtime.cell.SNAPSHOT_EVENTS", 10)
+    monkeypatch.setattr("runtime.closing.SNAPSHOT_EVENTS", 10)
     FAILS["x"] = 1
     async with local_runtime(APP, tmp_path) as runtime:
         await runtime.ask(A, "tell_on", to="b", lines=["1"])

@@ -1,0 +1,52 @@
+"""The port between a turn and whoever runs it: `runtime` against the log, `actors.testing` against memory (S36)."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from actors.journal import Wait
+from actors.message import Call
+from events.envelope import NewEvent
+from events.ids import StreamId
+
+if TYPE_CHECKING:
+    from actors.turn import Turn
+
+
+class Driver(Protocol):
+    """What a turn needs from whoever runs it."""
+
+    async def record(self, turn: "Turn", events: list[NewEvent]) -> int:
+        """Commit journal events singly and return their time in µs. The first call is the barrier of S15: it waits until every earlier
+        turn of the actor is committed, and commits ``turn.started`` together with `events`."""
+        ...
+
+    async def ask(self, turn: "Turn", call: Call) -> bytes:
+        """The reply of another actor. Raises ActorError."""
+        ...
+
+    async def query_view(self, turn: "Turn", projection: str, operation: str, body: bytes) -> bytes:
+        """The reply of a projection. Raises ActorError."""
+        ...
+
+    async def run_step(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Call `function`; a plain one in a thread."""
+        ...
+
+    async def suspend(self, turn: "Turn", wait: Wait) -> None:
+        """Commit the wait, and with a `wait_for` everything that the turn did since its start or last wait (S20). The turn is unwound
+        after this, and runs again from its journal once somebody has answered."""
+        ...
+
+    def still_waits(self, turn: "Turn", wait_id: str) -> None:
+        """A turn that runs again has come to a wait that nobody has answered."""
+        ...
+
+    def check_send(self, turn: "Turn", receiver: StreamId) -> None:
+        """Whether the outbox takes another send to `receiver` (S25); unwinds the turn if not."""
+        ...
+
+    def send_chunk(self, turn: "Turn", offset: int, data: Any) -> None: ...
+
+    def before_first_emit(self, turn: "Turn") -> None:
+        """The state is about to differ from what is committed: time to copy it for queries, if the turn has a journal (S17)."""
+        ...
