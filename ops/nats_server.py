@@ -28,10 +28,14 @@ from ops import child
 from ops.exits import CommandError, Exit, StartError
 from ops.nats_connection import Connection, ServerSecrets, connection_of
 from ops.private_files import make_private_folder, write_private
+from runtime.tasks import Tasks, end
 
 PROGRAM = "nats-server"
 PAYLOAD_BYTES_MAX = 2 * 1024 * 1024
 READY_TIMEOUT_S = 15.0
+# JetStream stores in blocks; what is less than this is as good as nothing, and what is more lets it work again.
+DISK_FULL_BYTES, DISK_ROOM_BYTES = 1024 * 1024, 4 * 1024 * 1024
+DISK_LOOK_S = 0.25
 # How long a start waits for the server of a parent that was just killed.
 LOCK_TIMEOUT_S = 5.0
 RESTART_DELAY_MIN_S, RESTART_DELAY_MAX_S = 0.1, 5.0
@@ -147,10 +151,15 @@ class NatsServer:
         Clients reconnect by themselves, so a restart is a gap for them and no failure. Cancelling ends the watching and
         leaves a running server running.
         """
+        tasks = Tasks()
         delay = RESTART_DELAY_MIN_S
         while self._process is not None:
             began = time.monotonic()
-            code = await child.wait_exit(self._process)
+            watching = tasks.spawn(self._watch_disk(self._process), name="disk of nats-server")
+            try:
+                code = await child.wait_exit(self._process)
+            finally:
+                await end(watching)
             if self._stopping:
                 return
             if time.monotonic() - began > HEALTHY_AFTER_S:
@@ -160,6 +169,22 @@ class NatsServer:
             delay = min(delay * 2, RESTART_DELAY_MAX_S)
             if await self._restart() and on_restart is not None:
                 on_restart(self._process.pid)
+
+    async def _watch_disk(self, process: "subprocess.Popen[bytes]") -> None:
+        """End the server once there is room again after its disk was full: a stream that met a full disk stores nothing any more, however
+        much room there is, until the server is started again (2.15.1, tests/fault/test_full_disk.py). Asks go on meanwhile."""
+        was_full = False
+        while True:
+            with contextlib.suppress(OSError):
+                usage = os.statvfs(self._folder)
+                free = usage.f_bavail * usage.f_frsize
+                if free < DISK_FULL_BYTES:
+                    was_full = True
+                elif was_full and free >= DISK_ROOM_BYTES:
+                    log.warning("nats_server_restarted_after_full_disk", free_bytes=free)
+                    process.terminate()
+                    return
+            await asyncio.sleep(DISK_LOOK_S)
 
     async def _restart(self) -> bool:
         """Try until the server runs or is stopped; return whether it runs.
