@@ -16,8 +16,8 @@ from events.ids import StreamId
 from events.limits import WAITS_PER_ACTOR_MAX
 from events.store import Append, Committed, Conflict, Duplicate, InboxStatus, Outcome
 from runtime.items import Item, KnownError, StaleError
+from runtime.opening import wait_group
 from runtime.records import conflict_error
-from runtime.waits import wait_group
 
 _CONFLICTS_MAX = 3
 

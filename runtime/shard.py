@@ -44,13 +44,14 @@ from runtime.dead_letters import undeliverable
 from runtime.exchange import Exchange, Reply, ReplyTo
 from runtime.handing_on import hand_on_turn
 from runtime.items import Item
+from runtime.opening import EXPIRE
 from runtime.passivation import LiveBounds, Passivation
 from runtime.recovery import Recovered, recover
 from runtime.retries import Tries
 from runtime.supervision import RESTART, record_restart, restart, stopped_error
 from runtime.tasks import Tasks
 from runtime.timers import Timers, arrival_of_timer
-from runtime.waits import ANSWER, CANCEL, EXPIRE, Asker, Waits
+from runtime.waits import ANSWER, CANCEL, Asker, Waits
 
 log = structlog.get_logger("cuebook.shard")
 _TELLS_QUEUED: Final = 10_000

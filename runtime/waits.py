@@ -14,10 +14,10 @@ import msgspec
 import structlog
 
 from actors.errors import ActorError, BadPayload, Cancelled, IdReused, Rejected, Unavailable, Unknown, Waiting, error_body
-from actors.journal import PARKED_STEP, TURN_CANCELLED, Wait, end_event, started_event, wait_event
+from actors.journal import PARKED_STEP, TURN_CANCELLED, Wait, end_event, wait_event
 from actors.json_schema import check
 from actors.registry import field_of
-from actors.turn import Command, Turn
+from actors.turn import Command
 from events.codec import args_hash, canonical, decode_strict, encode
 from events.envelope import NewEvent
 from events.errors import CuebookError, SupersededError
@@ -26,7 +26,7 @@ from events.store import Append, Committed, Duplicate, InboxEntry, InboxStatus, 
 from runtime.control import Look, add_control, commit_control, control_error
 from runtime.exchange import Reply, ReplyTo
 from runtime.items import Item
-from runtime.records import append_of, with_records
+from runtime.opening import EXPIRE, timer_id_of
 from runtime.reopening import number_of, outcome_events, parked_step
 
 if TYPE_CHECKING:
@@ -35,41 +35,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("cuebook.waits")
 ANSWER: Final = "_answer"
-EXPIRE: Final = "_expire"
 CANCEL: Final = "_cancel"
 _EARLY_MS: Final = 100
 """How long before its deadline an asker hears that the turn waits: the word must arrive while it listens."""
-
-
-def wait_group(cell: "Cell", item: Item, turn: Turn, wait: Wait) -> tuple[Append, WaitEntry]:
-    """The group that opens a wait, with everything that the turn did since its start or last wait; a parked step commits nothing else."""
-    shard, stream = cell.shard, cell.stream
-    now_us = shard.clock.wall_us()
-    expires_at_us = None if wait.timeout_us is None else now_us + wait.timeout_us
-    row = WaitEntry(
-        stream=stream, wait_id=wait.wait_id, name=wait.name, command_id=item.command.command_id, opened_at_us=now_us,
-        expires_at_us=expires_at_us, schema=wait.schema,
-    )  # fmt: skip
-    opened = wait_event(
-        "opened", wait, {"expires_at_us": expires_at_us, "schema": None if wait.schema is None else msgspec.Raw(wait.schema)}
-    )
-    if wait.step is not None:
-        return msgspec.structs.replace(cell.group(item, [opened], None), waits=(row,)), row
-    timers = list(turn.timers)
-    if expires_at_us is not None:
-        timers.append(
-            TimerEntry(
-                stream=stream, timer_id=timer_id_of(wait.wait_id), due_us=expires_at_us, wall=False, every_us=None, method=EXPIRE,
-                args=encode({"wait_id": wait.wait_id}), set_at_us=now_us, correlation_id=item.command.correlation_id,
-            )
-        )  # fmt: skip
-    first = [] if turn.journaled else [started_event(turn.started(shard.code_version))]
-    events = [*with_records(item, turn, [*first, *turn.emitted]), opened]
-    inbox = None if turn.journaled else cell.entry(item, InboxStatus.RUNNING, None, None)
-    group = append_of(
-        shard.code_version, stream, cell.version, item, events, inbox, turn.sends, timers=timers, timers_gone=turn.timers_gone
-    )
-    return msgspec.structs.replace(group, waits=(row,)), row
 
 
 class AnswerArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,11 +54,6 @@ def answer_of(body: bytes) -> AnswerArguments:
         return msgspec.json.decode(body or b"{}", type=AnswerArguments)
     except (msgspec.DecodeError, CuebookError) as error:
         raise BadPayload(f"{ANSWER}: {error}", field=field_of(error)) from error
-
-
-def timer_id_of(wait_id: str) -> str:
-    """The durable timer of a wait's timeout."""
-    return f"wait-{wait_id}"
 
 
 class Asker:
