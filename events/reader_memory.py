@@ -1,15 +1,15 @@
 """The reader of a log in memory: `store.LogReader` over `store_memory.MemoryLog`."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Container, Sequence
 from typing import TYPE_CHECKING
 
 from events.appending import TIME_DIGITS
-from events.envelope import RecordedEvent
+from events.envelope import Kind, RecordedEvent
 from events.ids import CommandId, EventId, Position, StreamId, parse_stream_id, shard_of
 from events.letters import Letter, StoppedActor
 from events.limits import PAGE_EVENTS_MAX, SELECT_ROWS_MAX
 from events.selection import Selected, Selection, matches
-from events.store import Format, Head, InboxEntry, InboxStatus, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
+from events.store import Fact, Format, Head, InboxEntry, InboxStatus, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
 
 if TYPE_CHECKING:
     from events.store_memory import MemoryLog, MemoryShardContent
@@ -28,6 +28,12 @@ class MemoryLogReader:
 
     async def read(self, shard: int, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         return self._log.content(shard).events[max(0, after) :][: _page(limit)]
+
+    async def scan(self, shard: int, plain: Container[str]) -> AsyncIterator[Sequence[Fact]]:
+        position = 0
+        while events := await self.read(shard, after=position):
+            position = events[-1].position
+            yield [_fact(event, plain) for event in events if event.kind is Kind.STATE]
 
     async def read_stream(self, stream: StreamId, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         return after_version(self._of(stream).streams.get(stream, []), after)[: _page(limit)]
@@ -144,3 +150,9 @@ def _page(limit: int) -> int:
 def after_version(events: Sequence[RecordedEvent], version: int) -> Sequence[RecordedEvent]:
     """The events of one stream behind `version`; a fork begins later than with version 1."""
     return events[max(0, version - events[0].version + 1) :] if events else []
+
+
+def _fact(event: RecordedEvent, plain: Container[str]) -> Fact:
+    tag = f"{event.type}:{event.schema_version}"
+    alone = tag in plain and event.key_id is None
+    return event.position, event.stream, tag, bytes(event.payload) if alone else None

@@ -4,7 +4,7 @@ of a read.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -18,11 +18,12 @@ from events.ids import CommandId, EventId, Position, StreamId, parse_stream_id, 
 from events.letters import Letter, StoppedActor
 from events.limits import READERS_PER_SHARD
 from events.log_directory import LogIdentity, check_identity, read_identity, shard_path
+from events.scan_sqlite import ShardScan
 from events.schema import file_version
 from events.selection import Selected, Selection
 from events.selection_sqlite import read_selected
 from events.sqlite_library import SqliteConnection, SqliteError, close_connection, connect, on_thread, open_reader, translated
-from events.store import Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
+from events.store import Fact, Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -125,6 +126,11 @@ class SqliteLogReader:
 
     async def read(self, shard: int, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         return await self._shard(shard).run(reads.read_page, shard, after, limit)
+
+    async def scan(self, shard: int, plain: Container[str]) -> AsyncIterator[Sequence[Fact]]:
+        scan, readers = ShardScan(shard, plain), self._shard(shard)
+        while (facts := await readers.run(scan.page)) is not None:
+            yield facts
 
     async def read_stream(self, stream: StreamId, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         shard = self._of(stream)

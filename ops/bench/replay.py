@@ -1,7 +1,7 @@
 """Replay: the whole log of a shard folded to the state of every actor in it."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -9,10 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from events.clock import SystemClock, SystemEntropy
-from events.envelope import RecordedEvent
 from events.errors import InvariantError
-from events.ids import StreamId
-from events.limits import PAGE_EVENTS_MAX
 from events.log_directory import create_log
 from events.reader_sqlite import SqliteLogReader
 from events.sqlite_library import open_reader
@@ -22,7 +19,7 @@ from ops.bench.limits import STREAMS, create_table, insert, plain_rows
 from ops.bench.measure import Cases, Sample, Setting, sample
 from ops.bench.table import SQLITE_REPLAY
 from ops.examples.bank import Account, Deposited, app
-from runtime.recovery import fold
+from runtime.replay import fold_shard
 
 _PAYLOAD: Final = b'{"cents":1}'
 _BATCH: Final = 1_000
@@ -44,7 +41,7 @@ async def replay_cases(setting: Setting) -> AsyncIterator[Cases]:
             count = 0
             start = now = time.perf_counter()
             while now - start < seconds or not count:
-                _check(await fold_shard(reader), events)
+                _check(await fold_shard(reader, app.registry, 0), events)
                 count += events
                 now = time.perf_counter()
             return sample(count, now - start)
@@ -61,22 +58,6 @@ async def replay_cases(setting: Setting) -> AsyncIterator[Cases]:
         yield {SQLITE_REPLAY: limit, "replay": ours}
     finally:
         await reader.close()
-
-
-async def fold_shard(reader: SqliteLogReader) -> dict[str, Account]:
-    """The state of every account in shard 0, from its verified events."""
-    kind = app.registry.type("account")
-    states: dict[StreamId, tuple[Any, int]] = {}
-    position = 0
-    while page := await reader.read(0, after=position, limit=PAGE_EVENTS_MAX):
-        position = page[-1].position
-        by_stream: dict[StreamId, list[RecordedEvent]] = {}
-        for event in page:
-            by_stream.setdefault(event.stream, []).append(event)
-        for stream, events in by_stream.items():
-            state, version = states.get(stream, (None, 0))
-            states[stream] = fold(kind, events, state=state, after=version)
-    return {stream: state for stream, (state, _) in states.items()}
 
 
 def _fold_table(path: Path) -> dict[str, Account]:
@@ -96,7 +77,7 @@ def _fold_table(path: Path) -> dict[str, Account]:
     return states
 
 
-def _check(states: dict[str, Account], events: int) -> None:
+def _check(states: Mapping[Any, Account], events: int) -> None:
     found = sum(state.cents for state in states.values())
     if found != events or len(states) != STREAMS:
         raise InvariantError(f"a replay of {events:,} events of {STREAMS:,} accounts gave {found:,} of {len(states):,}")

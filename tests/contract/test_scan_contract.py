@@ -1,0 +1,67 @@
+"""`LogReader.scan`: a whole shard for folding, the same facts as `read`, verified in the same way (I-20)."""
+
+import pytest
+
+from events.envelope import Kind, NewEvent
+from events.errors import CorruptLogError
+from events.log_directory import shard_path
+from events.scan_sqlite import SCAN_ROWS
+from events.store import Fact, LogReader
+from tests.support.logs import LogUnderTest, SqliteLogUnderTest, append_one, deposited, group, stream_in, without_guards
+
+SHARDS = 2
+A, B = stream_in(0, SHARDS, "a"), stream_in(0, SHARDS, "b")
+PLAIN = {"account.deposited:1"}
+
+
+async def scanned(reader: LogReader) -> list[Fact]:
+    return [fact for page in [page async for page in reader.scan(0, PLAIN)] for fact in page]
+
+
+async def test_it_gives_the_state_events_of_the_shard_in_order_over_pages(log: LogUnderTest) -> None:
+    store = await log.shard()
+    reader = await log.reader()
+    assert await scanned(reader) == []
+    await store.append([group(A, version, deposited(version)) for version in range(SCAN_ROWS)])
+    await append_one(store, B, 0, NewEvent(type="turn.started", kind=Kind.CONTROL, payload=b"{}"), deposited(7))
+    await append_one(store, A, SCAN_ROWS, deposited(1, schema_version=2), deposited(2, key_id="k"))
+    facts = await scanned(reader)
+    expected: list[Fact] = [(n + 1, A, "account.deposited:1", b'{"cents":%d}' % n) for n in range(SCAN_ROWS)]
+    expected.append((SCAN_ROWS + 2, B, "account.deposited:1", b'{"cents":7}'))
+    expected.append((SCAN_ROWS + 3, A, "account.deposited:2", None))
+    expected.append((SCAN_ROWS + 4, A, "account.deposited:1", None))
+    assert facts == expected
+
+
+@pytest.mark.parametrize("text", ["\x00\x01\x1f\x7f", 'quotes " and \\', "tab\tline\n\r\b\f", "/slash", "é中\U0001f600", ""])
+async def test_any_text_that_the_hash_covers_verifies(log: LogUnderTest, text: str) -> None:
+    """SQLite writes some characters in another way than the hash has them; such a row is read in the ordinary way."""
+    store = await log.shard()
+    await append_one(store, A, 0, deposited(1), deposited(2), correlation_id=text, causation_id=text, sender=text)
+    await append_one(store, A, 2, deposited(3))
+    assert [fact[3] for fact in await scanned(await log.reader())] == [b'{"cents":%d}' % n for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        """UPDATE events SET payload = '{"cents":9}' WHERE position = 2""",
+        "UPDATE events SET correlation_id = 'x' WHERE position = 2",
+        "UPDATE events SET hash = x'00' WHERE position = 2",
+        "UPDATE events SET salt = NULL WHERE position = 2",
+        "UPDATE events SET kind = 'control' WHERE position = 2",
+        "UPDATE events SET stream_id = 99 WHERE position = 2",
+        "UPDATE events SET version = 7 WHERE position = 2",
+    ],
+)
+async def test_i20_a_damaged_row_is_named_and_never_folded(log: LogUnderTest, damage: str) -> None:
+    if not isinstance(log, SqliteLogUnderTest):
+        pytest.skip("a log in memory has no file to damage")
+    store = await log.shard()
+    for version in range(3):
+        await append_one(store, A, version, deposited(version))
+    await store.close()
+    without_guards(shard_path(log.directory, 0), damage)
+    with pytest.raises(CorruptLogError) as found:
+        await scanned(await log.reader())
+    assert found.value.fields["position"] == 2
