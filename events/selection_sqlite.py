@@ -5,6 +5,7 @@ joined, decoded and verified.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from events.envelope import GENESIS_HASH
@@ -31,6 +32,10 @@ def condition(wanted: Selection) -> tuple[str, list[Any]]:
     parts: list[str] = []
     values: list[Any] = []
     for terms in wanted.included:
+        if (many := _any_of(terms)) is not None:
+            parts.append(many[0])
+            values += many[1]
+            continue
         tests = [_test(term) for term in terms]
         if all(exact is not None for exact in tests):
             parts.append("(" + " OR ".join(test[0] for test in tests if test) + ")")
@@ -47,6 +52,16 @@ def condition(wanted: Selection) -> tuple[str, list[Any]]:
         parts.append("e.time < ?")
         values.append(wanted.before_us)
     return " AND ".join(parts) or _TRUE, values
+
+
+def _any_of(terms: Sequence[Term]) -> tuple[str, list[Any]] | None:
+    """Many names of one column are looked up, not compared one by one. None where that is not what `terms` are."""
+    column = _COLUMNS.get(terms[0].field)
+    if len(terms) < 2 or column is None or terms[0].field == "sender":
+        return None
+    if any(term.field != terms[0].field or set(term.pattern) & set("*?[\0") for term in terms):
+        return None
+    return f"(coalesce({column}, '') IN ({', '.join('?' * len(terms))}))", [term.pattern for term in terms]
 
 
 def _test(term: Term) -> tuple[str, list[Any]] | None:

@@ -10,6 +10,9 @@ the end. Events leave in the one record shape.
   streams  {after: name, limit}          -> {streams, next}
   trace    {correlation_id, positions}   -> {events, next, positions}
   head     {} | {stream}                 -> {positions, shards} | {stream, version, position, hash, status}
+  command  {stream, command_id}          -> what is remembered of a command, without its arguments and reply
+  under_way, letters, stopped {shard}    -> what the shard has yet to do, what failed there, which actors are stopped; no arguments
+  formats  {shard}                       -> what was ever written to it (S7)
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,7 +26,7 @@ from events.clock import Clock, SystemClock
 from events.codec import decode_strict, encode
 from events.envelope import RecordedEvent
 from events.errors import CuebookError, EncodingError, TransientError
-from events.ids import StreamId, parse_stream_id
+from events.ids import CommandId, StreamId, parse_stream_id
 from events.limits import PAGE_EVENTS_MAX, REPLY_BYTES_MAX, SELECT_ROWS_MAX
 from events.selection import Selection, correlated, matches
 from events.store import LogReader
@@ -75,12 +78,22 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     limit: Count = 100
 
 
+class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    stream: str
+    command_id: str
+
+
+class OfShard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    shard: Natural
+
+
 class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stream: str | None = None
 
 
 OPERATIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
-    "read": Read, "state": State, "streams": Streams, "trace": Trace, "head": Head, "diff": Diff,
+    "read": Read, "state": State, "streams": Streams, "trace": Trace, "head": Head, "diff": Diff, "command": Command,
+    "under_way": OfShard, "formats": OfShard, "letters": OfShard, "stopped": OfShard,
 }  # fmt: skip
 """Operation to its arguments: `msgspec.json.schema` of one is what ``$SRV`` endpoint metadata names."""
 
@@ -105,7 +118,8 @@ class LogService:
         self._clock = clock or SystemClock()
         self._handlers: dict[str, Callable[[Any], Awaitable[Any]]] = {
             "read": self._read, "state": self._state, "streams": self._streams, "trace": self._trace, "head": self._head,
-            "diff": self._diff,
+            "diff": self._diff, "command": self._command, "under_way": self._under_way, "formats": self._formats,
+            "letters": self._letters, "stopped": self._stopped,
         }  # fmt: skip
 
     async def handle(self, operation: str, body: bytes) -> bytes:
@@ -148,13 +162,12 @@ class LogService:
         return await self._scan(dict(given.positions or {}), wanted, given.limit)
 
     async def _shard_page(self, shard: int, wanted: Selection, given: Read) -> Page:
-        if shard >= self._reader.shards:
-            raise BadPayload(f"read: the log has shards 0 to {self._reader.shards - 1}", field="shard")
         found = await self._reader.select(
-            shard, wanted, after=given.after, before=given.before, limit=given.limit, backwards=given.backwards
+            self._known(shard), wanted, after=given.after, before=given.before, limit=given.limit, backwards=given.backwards
         )
         kept, all_fit = _fitting(found.events, given.limit)
-        return Page(events=kept, next=kept[-1].position if not all_fit else None if found.end else found.upto)
+        upto = found.upto if all_fit else kept[-1].position
+        return Page(events=kept, next=None if all_fit and found.end else upto, positions={shard: upto})
 
     async def _trace(self, given: Trace) -> Page:
         return await self._scan(dict(given.positions or {}), correlated(given.correlation_id), given.limit)
@@ -184,6 +197,35 @@ class LogService:
     async def _streams(self, given: Streams) -> Any:
         found = await self._reader.streams(after=given.after, limit=given.limit)
         return {"streams": found, "next": found[-1].stream if len(found) == given.limit else None}
+
+    async def _command(self, given: Command) -> Any:
+        found = await self._reader.inbox(_stream(given.stream), CommandId(given.command_id))
+        if found is None:
+            raise Unknown(f"{given.stream} remembers no command {given.command_id}", stream=given.stream)
+        return msgspec.structs.replace(found, args=None, reply=None)
+
+    async def _under_way(self, given: OfShard) -> Any:
+        found = await self._reader.under_way(self._known(given.shard))
+        return msgspec.structs.replace(
+            found,
+            commands=[msgspec.structs.replace(entry, args=None) for entry in found.commands],
+            sends=[msgspec.structs.replace(send, entry=msgspec.structs.replace(send.entry, args=b"{}")) for send in found.sends],
+            timers=[msgspec.structs.replace(timer, args=b"{}") for timer in found.timers],
+        )
+
+    async def _formats(self, given: OfShard) -> Any:
+        return await self._reader.formats(self._known(given.shard))
+
+    async def _letters(self, given: OfShard) -> Any:
+        return [msgspec.structs.replace(letter, args=None) for letter in await self._reader.letters(self._known(given.shard))]
+
+    async def _stopped(self, given: OfShard) -> Any:
+        return await self._reader.stopped(self._known(given.shard))
+
+    def _known(self, shard: int) -> int:
+        if shard >= self._reader.shards:
+            raise BadPayload(f"the log has shards 0 to {self._reader.shards - 1}", field="shard")
+        return shard
 
     async def _head(self, given: Head) -> Any:
         if given.stream is None:

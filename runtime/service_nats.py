@@ -13,10 +13,10 @@ from nats.aio.msg import Msg
 
 from actors.registry import Registry
 from events.codec import encode
+from runtime.log_service import OPERATIONS
 from runtime.wire import Subjects
 
 SERVICE_NAME: Final = "cuebook"
-_LOG_OPERATIONS: Final = ("read", "state", "streams", "trace", "head", "diff")
 
 
 class Service:
@@ -61,7 +61,7 @@ class Service:
         endpoints = [self._endpoint(type_name, method) for type_name, kind in self._registry.types.items() for method in kind.methods]
         endpoints += [
             {"name": f"log_{operation}", "subject": self._subjects.log(operation), "queue_group": "cue", "metadata": {}}
-            for operation in _LOG_OPERATIONS
+            for operation in OPERATIONS
         ]
         return {
             "type": "io.nats.micro.v1.info_response",

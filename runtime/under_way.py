@@ -6,6 +6,7 @@ import msgspec
 
 from events.envelope import RecordedEvent
 from events.ids import StreamId
+from events.letters import Letter, LetterState
 from events.store import InboxEntry, InboxStatus, LogReader
 from runtime.causes import payload_of
 
@@ -14,10 +15,10 @@ _JOURNAL_EVENTS_MAX: Final = 1_000
 
 
 class Open(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is not done. what: queued | running | step | ask | view | wait | send | timer.
+    """One thing that is not done. what: queued | running | step | ask | view | wait | send | timer | retrying | dead | stopped.
 
     waits_for: who must do something first: an actor, what a step runs, "answer NAME" for a person, a time; for a queued command its own
-    actor's mailbox. since_us: wall time; due_us: when it ends by itself, None if it does not.
+    actor's mailbox. since_us: wall time; due_us: when it ends or goes on by itself, None if it does not.
     """
 
     shard: int
@@ -68,7 +69,24 @@ async def under_way(reader: LogReader) -> Listing:
             )
             for timer in rows.timers
         ]  # fmt: skip
+        found += [_letter(shard, letter) for letter in await reader.letters(shard)]
+        found += [
+            Open(
+                shard=shard, actor=each.stream, what="stopped", waits_for=f"other code, after {each.failures} failures: {each.message}",
+                method=None, command_id=None, correlation_id=None, since_us=each.stopped_at_us,
+            )
+            for each in await reader.stopped(shard)
+        ]  # fmt: skip
     return Listing(open=found, damages=damages)
+
+
+def _letter(shard: int, letter: Letter) -> Open:
+    after = f"after {letter.attempts} attempts: {letter.reason}"
+    waits_for = f"a person, {after}" if letter.state is LetterState.DEAD else f"its next try, {after}"
+    return Open(
+        shard=shard, actor=letter.stream, what=letter.state.value, waits_for=waits_for, method=letter.method, command_id=letter.command_id,
+        correlation_id=letter.correlation_id, since_us=letter.received_at_us or None, due_us=letter.next_try_us,
+    )  # fmt: skip
 
 
 async def _command(reader: LogReader, shard: int, entry: InboxEntry) -> list[Open]:

@@ -14,11 +14,16 @@ from ops.up_state import read_up
 if TYPE_CHECKING:
     from actors.errors import ActorError
     from actors.registry import Registry
-    from events.reader_sqlite import SqliteLogReader
+    from events.ids import StreamId
+    from events.store import LogReader
     from runtime.client import Client
+    from runtime.states import StateView
 
 _EXITS = {400: Exit.USAGE, 404: Exit.NOT_FOUND, 409: Exit.CONFLICT, 410: Exit.NOT_FOUND, 413: Exit.USAGE, 503: Exit.CANNOT_CONNECT}
 _EXITS |= dict.fromkeys((202, 504, 520), Exit.TIMEOUT)
+
+
+_RECORDED = "what was recorded: cuebook log actor:TYPE/ID -n 0"
 
 
 def log_folder(settings: Settings) -> Path:
@@ -39,18 +44,40 @@ def log_folder(settings: Settings) -> Path:
 
 
 @asynccontextmanager
-async def open_log(settings: Settings) -> AsyncIterator["SqliteLogReader"]:
-    """The log on its files, whether a deployment runs or not; what actors answer becomes an exit code."""
+async def open_log(settings: Settings) -> AsyncIterator["LogReader"]:
+    """The log: on its files, whether a deployment runs or not; where its files are not here but a server is named, over ``cue.log``.
+
+    What actors answer becomes an exit code.
+    """
     from actors.errors import ActorError
     from events.reader_sqlite import SqliteLogReader
+    from runtime.states import FoldError
 
+    if settings.nats_url is not None and not (Path(settings.data) / "log" / "log.json").is_file():
+        from runtime.reader_remote import RemoteLogReader
+
+        async with open_client(settings) as client:
+            yield await RemoteLogReader.open(client.log)
+        return
     reader = await SqliteLogReader.open(log_folder(settings))
     try:
         yield reader
     except ActorError as error:
         raise as_command_error(error) from error
+    except FoldError as error:
+        raise CommandError(error.message, why="the code at hand does not fit the log", next_step=_RECORDED, code=Exit.FAILURE) from error
     finally:
         await reader.close()
+
+
+async def state_view(reader: "LogReader", registry: "Registry | None", stream: "StreamId", version: int | None = None) -> "StateView":
+    """`runtime.states.state_at`; without code here, of a deployment elsewhere, by the code of its workers."""
+    from runtime.reader_remote import RemoteLogReader
+    from runtime.states import StateView, state_at
+
+    if registry is None and isinstance(reader, RemoteLogReader):
+        return await reader.request(StateView, "state", stream=stream, version=version)
+    return await state_at(reader, registry, stream, version)
 
 
 def registry_of(settings: Settings, app: str | None) -> "Registry | None":

@@ -6,7 +6,7 @@ import msgspec
 from cyclopts import Parameter
 
 from ops import event_loop
-from ops.commands.access import open_log, registry_of
+from ops.commands.access import open_log, registry_of, state_view
 from ops.commands.common import DEFAULTS, Common
 from ops.commands.look import AppOption, Stream, note_view, print_stream, turn_record
 from ops.event_lines import EventPrinter
@@ -58,12 +58,11 @@ async def _views(
 ) -> "tuple[StateView, StateView] | None":
     from events.ids import StreamId
     from runtime.history import version_at
-    from runtime.states import state_at
 
     async with open_log(settings) as reader:
         name = StreamId(stream)
-        old = await state_at(reader, registry, name, await version_at(reader, name, v1))
-        new = await state_at(reader, registry, name, await version_at(reader, name, v2))
+        old = await state_view(reader, registry, name, await version_at(reader, name, v1))
+        new = await state_view(reader, registry, name, await version_at(reader, name, v2))
         if new.note is None:
             return old, new
         note_view(new)

@@ -7,7 +7,7 @@ import msgspec
 from cyclopts import Parameter
 
 from ops import event_loop
-from ops.commands.access import is_up, open_client, open_log, registry_of
+from ops.commands.access import is_up, open_client, open_log, registry_of, state_view
 from ops.commands.common import DEFAULTS, Common
 from ops.event_lines import EventPrinter
 from ops.exits import CommandError, Exit
@@ -176,7 +176,7 @@ def show(
     """
     from runtime.causes import relatives
     from runtime.inspection import find_event
-    from runtime.states import difference, state_at
+    from runtime.states import difference
 
     settings = common.load().settings
     registry = registry_of(settings, app) if state or patch else None
@@ -186,11 +186,11 @@ def show(
             found = await find_event(reader, event)
             shown: dict[str, object] = msgspec.structs.asdict(found)
             if state or patch:
-                view = await state_at(reader, registry, found.stream, found.version)
+                view = await state_view(reader, registry, found.stream, found.version)
                 note_view(view)
                 shown |= {"state": view.state} if state else {}
                 if patch:
-                    before = await state_at(reader, registry, found.stream, found.version - 1)
+                    before = await state_view(reader, registry, found.stream, found.version - 1)
                     shown["patch"] = difference(before, view).patch
             if causes or effects:
                 above, below = await relatives(reader, found)
@@ -219,7 +219,6 @@ def state(
     """
     from events.ids import StreamId
     from runtime.history import version_at
-    from runtime.states import state_at
 
     settings = common.load().settings
     registry = registry_of(settings, app)
@@ -228,7 +227,7 @@ def state(
     async def main() -> dict[str, object] | None:
         async with open_log(settings) as reader:
             name = StreamId(stream)
-            view = await state_at(reader, registry, name, None if at is None else await version_at(reader, name, at))
+            view = await state_view(reader, registry, name, None if at is None else await version_at(reader, name, at))
             note_view(view)
             if view.note is None:
                 return {field: value for field, value in msgspec.structs.asdict(view).items() if field != "note"}

@@ -7,7 +7,7 @@ import msgspec
 from cyclopts import Parameter
 
 from ops import event_loop
-from ops.commands.access import is_up, open_client, open_log, registry_of
+from ops.commands.access import is_up, open_client, open_log, registry_of, state_view
 from ops.commands.common import DEFAULTS, Common
 from ops.commands.look import AppOption, note_view, print_stream
 from ops.event_lines import EventPrinter
@@ -68,11 +68,9 @@ def replay(
 
 
 async def _replay(settings: Settings, registry: "Registry | None", stream: str | None, to: int | None, *, json: bool) -> None:
-    from runtime.states import state_at
-
     async with open_log(settings) as reader:
         if stream is not None:
-            view = await state_at(reader, registry, stream, to)  # type: ignore[arg-type]
+            view = await state_view(reader, registry, stream, to)  # type: ignore[arg-type]
             note_view(view)
             if view.note is not None:
                 await print_stream(reader, stream, view.version, EventPrinter(json=json))

@@ -14,6 +14,7 @@ import pytest
 from nats.aio.client import Client
 
 from events.ids import shard_of
+from runtime.log_service import OPERATIONS
 from tests.support.deployment import Deployment
 from tests.support.wire import ask, log, positions, stream_events
 
@@ -67,7 +68,7 @@ def check_endpoints(info: dict[str, Any]) -> None:
     assert schema["required"] == ["cents"]
     assert json.loads(deposit["response_schema"]) == {"type": "integer"}
     assert (deposit["kind"], endpoints["cue.ask.account.*.balance"]["metadata"]["kind"]) == ("command", "query")
-    assert {f"cue.log.{name}" for name in ("read", "state", "streams", "trace", "head", "diff")} <= endpoints.keys()
+    assert {f"cue.log.{name}" for name in OPERATIONS} <= endpoints.keys()
 
 
 def test_a_python_script_without_cuebook_drives_the_bank(bank: Deployment) -> None:
