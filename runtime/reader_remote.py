@@ -12,7 +12,7 @@ from events.ids import CommandId, EventId, Position, StreamId
 from events.letters import Letter, StoppedActor
 from events.limits import PAGE_EVENTS_MAX
 from events.selection import EVERYTHING, Selected, Selection
-from events.store import Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo, UnderWay
+from events.store import Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
 from runtime.filters import filter_text
 from runtime.log_service import Page
 
@@ -135,11 +135,15 @@ class RemoteLogReader:
         """None: one is only a shorter way to the same state (I-8)."""
         return None
 
-    async def letters(self, shard: int) -> Sequence[Letter]:
-        return await self.request(list[Letter], "letters", shard=shard)
+    async def letters(self, shard: int, stream: StreamId | None = None) -> Sequence[Letter]:
+        found = await self.request(list[Letter], "letters", shard=shard)
+        return [letter for letter in found if stream is None or letter.stream == stream]
 
     async def stopped(self, shard: int) -> Sequence[StoppedActor]:
         return await self.request(list[StoppedActor], "stopped", shard=shard)
+
+    async def waits(self, shard: int) -> Sequence[WaitEntry]:
+        return (await self.under_way(shard)).waits
 
     async def close(self) -> None:
         """Nothing is held open; the client is its maker's."""
