@@ -181,6 +181,8 @@ async def _log(settings: Settings) -> AsyncIterator[Finding]:
                 warnings = "; ".join(info.warnings)
                 found = f"position {info.position:,}, epoch {info.owner_epoch}" + (f"; {warnings}" if warnings else "")
                 yield Finding(check=f"shard {shard}", ok=not warnings, found=found, remedy="cuebook verify" if warnings else None)
+            async for finding in _supervision(reader):
+                yield finding
             async for finding in lacking_code(reader, _registry(settings)):
                 yield finding
         finally:
@@ -193,6 +195,29 @@ async def _log(settings: Settings) -> AsyncIterator[Finding]:
     ok = behind_s <= CLOCK_BEHIND_S_MAX
     remedy = None if ok else "set the clock (timedatectl set-ntp true): order is kept, but times run ahead until it has caught up"
     yield Finding(check="clock", ok=ok, found="not behind the log" if ok else f"{behind_s:,.0f} s behind the newest event", remedy=remedy)
+
+
+async def _supervision(reader: "LogReader") -> AsyncIterator[Finding]:
+    """Actors that are stopped, and commands that were given up."""
+    from events.letters import LetterState
+
+    dead: dict[str, int] = {}
+    for shard in range(reader.shards):
+        for stopped in await reader.stopped(shard):
+            yield Finding(
+                check=f"actor {stopped.stream}",
+                ok=False,
+                found=f"stopped after {stopped.failures} failures: {stopped.message}",
+                remedy=f"mend the code and restart the workers, or: cuebook restart {stopped.stream}",
+            )
+        for letter in await reader.letters(shard):
+            if letter.state is LetterState.DEAD:
+                dead[letter.stream] = dead.get(letter.stream, 0) + 1
+    if dead:
+        most = sorted(dead, key=lambda stream: (-dead[stream], stream))[:3]
+        places = ", ".join(f"{stream} ({dead[stream]})" for stream in most) + (f" and {len(dead) - 3} more" if len(dead) > 3 else "")
+        remedy = "cuebook dead ls, then cuebook dead retry or dead drop"
+        yield Finding(check="dead letters", ok=False, found=f"{sum(dead.values()):,}: {places}", remedy=remedy)
 
 
 def _registry(settings: Settings) -> "Registry | None":

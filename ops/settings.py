@@ -47,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What an acknowledged command survives: `process` kill -9, `disk` power loss."""
     ask_timeout_s: Seconds = 30.0
     drain_s: Seconds = 30.0
+    passivate_after_s: Seconds = 300.0
+    """How long an actor stays in memory without a command."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property

@@ -43,6 +43,7 @@ def run_worker(settings: Settings, name: str, *, quiet: bool = False) -> int:
 async def _main(settings: Settings, name: str, app: App) -> int:
     from ops.commands.version import distribution_version, sqlite_version
     from runtime.node import Node, NodeConfig
+    from runtime.passivation import LiveBounds
 
     stop, now = asyncio.Event(), asyncio.Event()
 
@@ -63,6 +64,7 @@ async def _main(settings: Settings, name: str, app: App) -> int:
         nats_options=connection.nats_options(),
         durability=settings.durability,
         drain_s=settings.drain_s,
+        live=LiveBounds(idle_s=settings.passivate_after_s),
         version=distribution_version("cuebook") or "0",
     )
     log.info(

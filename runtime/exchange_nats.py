@@ -54,6 +54,7 @@ from runtime.wire import (
     Answer,
     Envelope,
     Subjects,
+    client_of,
     cloud_event,
     decode_answer,
     decode_envelopes,
@@ -185,7 +186,7 @@ class NatsExchange:
                 command_id=CommandId(explicit or self._made_up_id(reply_to, now_us)), explicit=explicit is not None,
                 received_at_us=now_us, correlation_id=headers.correlation_id, causation_id=headers.causation_id,
                 traceparent=headers.traceparent, deadline_ms=deadline_ms,
-                copied_since_us=now_us if self._copies and explicit is None else 0,
+                copied_since_us=now_us if self._copies and explicit is None else 0, client=client_of(reply_to),
             )  # fmt: skip
         except ActorError as error:
             self._reply(reply_to, None, meta, Reply(error=error))
@@ -332,7 +333,7 @@ class NatsExchange:
             kind="ask", stream=command.stream, method=command.method, args=command.args, command_id=command.command_id,
             explicit=True, sender=command.sender, causation_id=command.causation_id, correlation_id=command.correlation_id,
             traceparent=command.traceparent, deadline_ms=deadline_ms, chain=command.chain, time=command.time,
-            copied_since_us=copied_since_us,
+            copied_since_us=copied_since_us, client=command.client,
         )  # fmt: skip
 
         async def relay() -> None:

@@ -27,12 +27,13 @@ from runtime.exchange_nats import NatsExchange
 from runtime.formats import UnknownFormatsError, check_shard
 from runtime.heartbeat import Heartbeat
 from runtime.log_service_nats import serve_log
+from runtime.passivation import LiveBounds
 from runtime.placement import Facts, Placement
 from runtime.service_nats import SERVICE_NAME, Service
 from runtime.shard import Shard
 from runtime.tasks import Tasks, end
 from runtime.tells_nats import TellIntake
-from runtime.wire import Subjects, iso_time
+from runtime.wire import Control, Subjects, iso_time
 
 log = structlog.get_logger("cuebook.node")
 _TICK_S: Final = 0.5
@@ -50,16 +51,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     shards: int = 4
     durability: Literal["process", "disk"] = "disk"
     drain_s: float = DRAIN_S
+    live: LiveBounds = LiveBounds()
     version: str = "0"
-
-
-class _Control(msgspec.Struct, frozen=True, kw_only=True):
-    """A message on ``<ns>._control``. op: changed | offer | ready | taken. Only hints: losing one costs time, never a promise."""
-
-    op: str
-    worker: str = ""
-    shard: int = -1
-    to: str = ""
 
 
 class _Seat:
@@ -294,7 +287,8 @@ class Node:
             self._placement.release(number)
             return
         shard = Shard(
-            seat.store, ownership, self._app, self._exchange, self._tasks, self._clock, self._entropy, self._threads, self._on_lost
+            seat.store, ownership, self._app, self._exchange, self._tasks, self._clock, self._entropy, self._threads, self._on_lost,
+            bounds=self._config.live,
         )
         seat.shard = shard
         await shard.load()
@@ -445,7 +439,7 @@ class Node:
 
     async def _on_control(self, message: Msg) -> None:
         try:
-            said = msgspec.json.decode(message.data, type=_Control)
+            said = msgspec.json.decode(message.data, type=Control)
         except msgspec.DecodeError:
             return
         if said.op == "offer" and said.to == self._config.worker:
@@ -460,7 +454,7 @@ class Node:
         if said.worker != self._config.worker:
             self._wake.set()
 
-    async def _accept_offer(self, said: _Control) -> None:
+    async def _accept_offer(self, said: Control) -> None:
         """Subscribe and buffer before the owner lets go; if the shard does not come, give the messages back by asking its owner."""
         seat = await self._sit(said.shard)
         self._exchange.announce({"op": "ready", "shard": said.shard, "worker": self._config.worker})

@@ -47,7 +47,8 @@ class Envelope(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     """One message between workers; compact, because headers cost nats-py more than half of its throughput (limits.md 3).
 
     kind: ask = a command with `reply` as its reply subject; send = an outbox row; ack, gap = answers to a send, for the sender's shard;
-    in an ack or gap `n` is the number that was committed, or that is missing. copied_since_us: as in `Command`.
+    in an ack or gap `n` is the number that was committed, or that is missing. copied_since_us, client: as in
+    `Command`.
     """
 
     kind: str
@@ -67,13 +68,14 @@ class Envelope(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     n: int = 0
     incarnation: str = ""
     copied_since_us: int = 0
+    client: str = ""
 
     def command(self, now_us: int) -> Command:
         return Command(
             stream=StreamId(self.stream), method=self.method, args=self.args, command_id=CommandId(self.command_id),
             explicit=self.explicit, received_at_us=now_us, sender=self.sender, causation_id=self.causation_id,
             correlation_id=self.correlation_id, traceparent=self.traceparent, deadline_ms=self.deadline_ms, chain=self.chain,
-            time=self.time, copied_since_us=self.copied_since_us,
+            time=self.time, copied_since_us=self.copied_since_us, client=self.client,
         )  # fmt: skip
 
 
@@ -85,6 +87,22 @@ class Answer(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     version: int = 0
     position: int = 0
     time: int = 0
+
+
+def client_of(reply_to: str) -> str:
+    """What tells one asking connection from another: clients put all their replies under one prefix (``_INBOX.<connection>.<n>``). Empty
+    where a subject stands alone: whoever asks so shares one turn with all who do."""
+    prefix, _, _ = reply_to.rpartition(".")
+    return prefix if "." in prefix else ""
+
+
+class Control(msgspec.Struct, frozen=True, kw_only=True):
+    """A message on ``<ns>._control``. op: changed | offer | ready | taken. Only hints: losing one costs time, never a promise."""
+
+    op: str
+    worker: str = ""
+    shard: int = -1
+    to: str = ""
 
 
 _packer = msgspec.msgpack.Encoder()

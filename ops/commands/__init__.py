@@ -43,6 +43,16 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "cancel", "Talk", "ops.commands.talk:cancel", "Cancel a command that waits or runs; says whether it was cancelled or done before."
     ),
+    Verb("dead ls", "Talk", "ops.commands.dead:ls", "List the dead letters: stored commands that were given up after their retries."),
+    Verb("dead show", "Talk", "ops.commands.dead:show", "Show one dead letter: reason, arguments, attempts and events of its failures."),
+    Verb("dead retry", "Talk", "ops.commands.dead:retry", "Try dead letters again, each under its own id, in chunks."),
+    Verb("dead drop", "Talk", "ops.commands.dead:drop", "Drop dead letters for good; that they were dropped stays in the log."),
+    Verb(
+        "restart",
+        "Talk",
+        "ops.commands.dead:restart",
+        "Start an actor again that was stopped because it failed too often; what waits for it is done.",
+    ),
     Verb("tail", "Look", "ops.commands.look:tail", "Follow events as they happen; survives restarts of server and workers."),
     Verb("log", "Look", "ops.commands.look:log", "Show recorded events, the newest 50 unless told otherwise."),
     Verb("streams", "Look", "ops.commands.look:streams", "List the streams: one per actor that has recorded anything."),
@@ -94,5 +104,5 @@ VERBS: tuple[Verb, ...] = (
 )
 """Rows stand in the order in which `--help` lists them."""
 
-GROUP_SUMMARIES = {"config": "Settings of the deployment."}
+GROUP_SUMMARIES = {"config": "Settings of the deployment.", "dead": "Commands that were given up after their retries."}
 """What `--help` says of a first word that has verbs below it."""
