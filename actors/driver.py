@@ -41,6 +41,10 @@ class Driver(Protocol):
         """A turn that runs again has come to a wait that nobody has answered."""
         ...
 
+    def once_changed(self, turn: "Turn") -> None:
+        """A ``once`` step of the turn has begun or ended: `Turn.once_running` says which are under way (S5)."""
+        ...
+
     def check_send(self, turn: "Turn", receiver: StreamId) -> None:
         """Whether the outbox takes another send to `receiver` (S25); unwinds the turn if not."""
         ...

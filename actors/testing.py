@@ -80,6 +80,9 @@ class MemoryDriver:
     def still_waits(self, turn: Turn, wait_id: str) -> None:
         raise InvariantError(f"{turn.method.name} waits twice for {wait_id}")
 
+    def once_changed(self, turn: Turn) -> None:
+        pass
+
     def check_send(self, turn: Turn, receiver: StreamId) -> None:
         pass
 

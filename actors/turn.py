@@ -344,24 +344,29 @@ class Turn:
             self.once_running[use] = once_question(
                 self.command.stream, self.command.command_id, use, 1 if entry is None else entry.attempts + 1, once
             )
+            self._driver.once_changed(self)
         try:
             result = await run()
         except Exception as error:  # whatever the effect raises is recorded, then raised as what a re-run would raise
             failure = failure_of(error)
             self._now_us = await self._driver.record(self, [effect_event(use, "failed", failure)])
-            self.once_running.pop(use, None)
+            self._once_ended(use)
             raise raised_again(failure, use) from error
         finally:
             self._busy -= 1
         if len(result) > EVENT_BYTES_MAX:
             failure = failure_of(TooLarge(f"the result of {use} has {len(result):,} bytes, allowed are {EVENT_BYTES_MAX:,}"))
             self._now_us = await self._driver.record(self, [effect_event(use, "failed", failure)])
-            self.once_running.pop(use, None)
+            self._once_ended(use)
             raise raised_again(failure, use)
         done = effect_event(use, "completed", {"result": msgspec.Raw(result)})
         self._now_us = max(began, await self._driver.record(self, [done]))
-        self.once_running.pop(use, None)
+        self._once_ended(use)
         return result
+
+    def _once_ended(self, use: Use) -> None:
+        if self.once_running.pop(use, None) is not None:
+            self._driver.once_changed(self)
 
     # -- waits --------------------------------------------------------------------------------------------------------------------
 

@@ -328,6 +328,7 @@ class Cell:
             self.shard.forward(item)
         finally:
             self.item = self.turn = self.driver = None
+            self.shard.once.discard(self)
             current_turn.reset(token)
 
     async def _decide(self, item: Item, turn: Turn, failed: Exception | None, began: float) -> None:

@@ -48,6 +48,9 @@ class NoEffects:
     def still_waits(self, turn: Turn, wait_id: str) -> None:
         raise _no_effects(turn)
 
+    def once_changed(self, turn: Turn) -> None:
+        raise _no_effects(turn)
+
     def check_send(self, turn: Turn, receiver: StreamId) -> None:
         """There is room: else its actor had not been let go on the spot (S25)."""
 
@@ -168,6 +171,12 @@ class TurnDriver:
         if rows:
             shard.waits.opened(cell, self._item, rows[0])
             shard.reconcile()
+
+    def once_changed(self, turn: Turn) -> None:
+        if turn.once_running:
+            self._cell.shard.once.add(self._cell)
+        else:
+            self._cell.shard.once.discard(self._cell)
 
     def check_send(self, turn: Turn, receiver: StreamId) -> None:
         pass

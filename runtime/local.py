@@ -16,6 +16,7 @@ from events.limits import ASK_DEADLINE_S
 from runtime.app import App
 from runtime.exchange import Reply
 from runtime.exchange_memory import MemoryExchange
+from runtime.leaving import leave
 from runtime.shard import Shard
 from runtime.tasks import Tasks
 
@@ -96,5 +97,5 @@ async def local_runtime(
             yield LocalRuntime(exchange, owned, clock)
         finally:
             for shard in owned:
-                await shard.drain(5.0)
+                await leave(shard, 5.0)
             await tasks.cancel_all()

@@ -26,6 +26,7 @@ from runtime.app import App
 from runtime.exchange_nats import NatsExchange
 from runtime.formats import UnknownFormatsError, check_shard
 from runtime.heartbeat import Heartbeat
+from runtime.leaving import leave
 from runtime.log_service_nats import serve_log
 from runtime.passivation import LiveBounds
 from runtime.placement import Facts, Placement
@@ -238,16 +239,16 @@ class Node:
             await self._give_up(number)
         for number in facts.doubtful:
             await self._check_epoch(number)
-        plan = self._placement.plan(facts, idle=self._idle())
+        shards = {number: seat.shard for number, seat in self._seats.items() if seat.shard is not None}
+        idle = {number for number, shard in shards.items() if shard.idle}
+        pinned = {number for number, shard in shards.items() if shard.once}
+        plan = self._placement.plan(facts, idle=idle, pinned=pinned)
         for number in (*plan.stalled, *plan.take):
             if number not in self._refused:
                 await self._take(number)
         # One move at a time: a shard on its way still counts as ours, so a second plan would give away too much.
         for number in plan.release if not self._moving else ():
             self._tasks.spawn(self._hand_over(number, facts), name=f"hand over {number}")
-
-    def _idle(self) -> set[int]:
-        return {number for number, seat in self._seats.items() if seat.shard is not None and seat.shard.idle}
 
     async def _after_pause(self, pause_s: float) -> None:
         """Asks without a deadline that waited in our socket meanwhile are expired: whoever sent them has given up (S10)."""
@@ -366,8 +367,7 @@ class Node:
                 return  # nobody listens for it yet: it stays here, and the next plan offers it again
         await self._exchange.stop_listening(number)
         await self._stop_tells(seat)
-        if not await seat.shard.drain(self._config.drain_s):
-            seat.shard.abandon()
+        await leave(seat.shard, self._config.drain_s, lambda: self._draining)
         reached(CrashPoint.HANDOVER_DRAINED)
         self._exchange.forget(number)
         await self._close_seat(number)

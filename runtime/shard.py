@@ -115,6 +115,8 @@ class Shard:
         self._unsure = False
         self._letters: dict[tuple[StreamId, CommandId], Letter] = {}
         self.tries = Tries()
+        self.once: set[Cell] = set()
+        """Actors in the middle of a ``once`` step: the shard is not given away by choice (S5)."""
         self.stopped: dict[StreamId, StoppedActor] = {}
         self._restartable: list[StreamId] = []
         self._reconciling: asyncio.Task[Any] | None = None
