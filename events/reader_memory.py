@@ -33,7 +33,7 @@ class MemoryLogReader:
         position = 0
         while events := await self.read(shard, after=position):
             position = events[-1].position
-            yield [_fact(event, plain) for event in events if event.kind is Kind.STATE]
+            yield [fact_of(event, plain) for event in events if event.kind is Kind.STATE]
 
     async def read_stream(self, stream: StreamId, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         return after_version(self._of(stream).streams.get(stream, []), after)[: _page(limit)]
@@ -152,7 +152,8 @@ def after_version(events: Sequence[RecordedEvent], version: int) -> Sequence[Rec
     return events[max(0, version - events[0].version + 1) :] if events else []
 
 
-def _fact(event: RecordedEvent, plain: Container[str]) -> Fact:
+def fact_of(event: RecordedEvent, plain: Container[str]) -> Fact:
+    """An event as `LogReader.scan` gives it."""
     tag = f"{event.type}:{event.schema_version}"
     alone = tag in plain and event.key_id is None
     return event.position, event.stream, tag, bytes(event.payload) if alone else None

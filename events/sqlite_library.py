@@ -113,13 +113,17 @@ def open_writer(path: Path, durability: Durability, *, create: bool = False) -> 
 def open_reader(path: Path) -> SqliteConnection:
     """A connection that can only read `path`, which must exist. Blocks; see `connect` for asyncio.
 
-    It neither writes nor checkpoints (S31).
+    It neither writes nor checkpoints (S31). SQLite makes the shared index beside the file (``-shm``) where there is none; in a folder that
+    cannot be written it needs none, provided that nobody has the file open: a copy on a read-only medium can be read.
 
     Raises:
         ConfigurationError: the library is faulty.
     """
     require_safe_library()
     uri = path.absolute().as_uri() + "?mode=ro"
+    # An open file has both beside it. Without them nobody writes, and in such a folder nobody of this user will.
+    if not os.access(path.parent, os.W_OK) and not any(Path(f"{path}{end}").exists() for end in ("-wal", "-shm")):
+        uri += "&immutable=1"
     connection = sqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
     try:
         for pragma in ("query_only=ON", "trusted_schema=OFF", f"cache_size=-{CACHE_KIB // 8}"):
