@@ -34,10 +34,11 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """An ask to another actor, made by a turn. The id is derived, so a re-run asks with the same one."""
+    """An ask to another actor, made by a turn. The id is derived, so a re-run asks with the same one; `repeated` says that this is one."""
 
     receiver: StreamId
     method: str
     args: bytes
     command_id: CommandId
     timeout_s: float | None
+    repeated: bool = False

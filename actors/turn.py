@@ -214,7 +214,10 @@ class Turn:
         body = self._arguments(receiver, method, arguments)
         name = f"{receiver}.{method}"
         use = self._peek("ask", name, None)
-        call = Call(receiver=receiver, method=method, args=body, command_id=self._id("ask", name, use.n), timeout_s=timeout_s)
+        call = Call(
+            receiver=receiver, method=method, args=body, command_id=self._id("ask", name, use.n), timeout_s=timeout_s,
+            repeated=use in self.entries,
+        )  # fmt: skip
         given = {"receiver": receiver, "method": method, "arguments": msgspec.Raw(body), "command_id": call.command_id}
 
         async def run() -> bytes:

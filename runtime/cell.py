@@ -33,7 +33,7 @@ from runtime.context import current_turn
 from runtime.control import NO_CONTROLS, Control, Look, add_control, submit_controls
 from runtime.doubt import was_done
 from runtime.driver import NoEffects, TurnDriver
-from runtime.endings import end_cancelled, end_journaled, fail, park, refuse
+from runtime.endings import end_cancelled, end_expired, end_journaled, fail, park, refuse
 from runtime.exchange import Reply
 from runtime.handing_on import hand_on
 from runtime.items import Item, KnownError, LostError, StaleError, first_of
@@ -234,15 +234,11 @@ class Cell:
                 item = self.mailbox.popleft()
                 if item.letter is not None and await not_yet(self, item):
                     continue
-                if item.cancelled:
-                    await end_cancelled(self, item)
-                elif self._expired(item):
-                    self.finish(item, Reply(error=self.shard.deadline_passed()))
-                elif item.method.query:
+                if item.method.query and not self._expired(item):
                     self._answer(item)
                 elif item.command.method[0] == "_":
                     await dead_letters.decide(self, item)
-                elif not item.doubtful or not await was_done(self, item):
+                elif item.cancelled or not item.doubtful or not await was_done(self, item):
                     await self._handle(item)
         finally:
             self.task = None
@@ -294,6 +290,7 @@ class Cell:
 
     async def _handle(self, item: Item, turn: Turn | None = None, failed: Exception | None = None) -> None:
         """Run one command to the end of its turn, or put it back where it has to be decided again. failed: what `turn` has raised."""
+        item.error = None
         again: tuple[Opened | None, list[Any]] = (None, [])
         if item.stored is InboxStatus.RUNNING:
             reopened = await reopen(self, item)
@@ -309,7 +306,12 @@ class Cell:
         began = self.shard.clock.monotonic()
         try:
             try:
-                await self._decide(item, turn, failed, began)
+                if failed is None and self._expired(item):
+                    await end_expired(self, item)
+                elif failed is None and item.cancelled:
+                    await end_cancelled(self, item)
+                else:
+                    await self._decide(item, turn, failed, began)
             except Exception as error:  # noqa: BLE001  nothing of one actor may end the worker
                 await engine_failed(self, item, turn, error, began)
         except StaleError:
@@ -384,7 +386,7 @@ class Cell:
             # Nothing to record and nobody can ask again: like a query.
             self.after_what_it_saw(item, self.stand(item.reply))
             return
-        self._submit(item, closing_group(self, item, turn, turn.emitted, InboxStatus.DONE, item.reply))
+        self.submit(item, closing_group(self, item, turn, turn.emitted, InboxStatus.DONE, item.reply))
 
     # -- append groups ------------------------------------------------------------------------------------------------------------
 
@@ -395,7 +397,8 @@ class Cell:
     def entry(self, item: Item, status: InboxStatus, reply: bytes | None, code: int | None) -> InboxEntry:
         return entry_of(self.stream, item, status, reply, code, self.shard.clock)
 
-    def _submit(self, item: Item, group: Append) -> None:
+    def submit(self, item: Item, group: Append) -> None:
+        """Append the group of a turn that ends now, without waiting; `short_outcome` hears what became of it."""
         item.base = self.version
         self.version += len(group.events)
         if self.pending is _NONE:

@@ -19,6 +19,7 @@ from actors.errors import (
     LogFull,
     OutcomeUnknown,
     Overloaded,
+    Stopped,
     TooLarge,
     Unavailable,
     error_from_body,
@@ -44,11 +45,13 @@ _PAGE: Final = 500
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """One message that came back. nobody: the server's own 503, no subscriber; error: an error reply of ours."""
+    """One message that came back. nobody: the server's own 503, no subscriber; error: an error reply of ours; attempt: which sending of the
+    call it answers, counted from 1."""
 
     body: bytes
     error: bool = False
     nobody: bool = False
+    attempt: int = 1
 
 
 class Replies(Protocol):
@@ -289,7 +292,8 @@ class Client:
         now = self._clock.monotonic()
         give_up, send_at = now + timeout_s, now
         attempt_s, backoff_s = _ATTEMPT_S, _BACKOFF_S
-        attempts = undecided = 0
+        attempts = 0
+        undecided: set[int] = set()
         failure: ActorError | None = None
         with self._link.replies() as replies:
             while now < give_up:
@@ -298,7 +302,7 @@ class Client:
                     try:
                         await replies.send(subject, body, headers)
                         attempts += 1
-                        undecided += 1
+                        undecided.add(attempts)
                     except TransientError as error:
                         failure = Unavailable(error.message)
                         send_at, backoff_s = now + self._pause_s(failure, backoff_s), min(2 * backoff_s, _BACKOFF_MAX_S)
@@ -309,17 +313,19 @@ class Client:
                 failure = interpret(answer)
                 if failure is None:
                     return answer.body
-                undecided -= failure.outcome == "not_done"
-                if isinstance(failure, DeadlinePassed) and undecided > 0:
+                if failure.outcome == "not_done":
+                    undecided.discard(answer.attempt)
+                if isinstance(failure, DeadlinePassed | Stopped) and undecided:
                     break  # this attempt came too late, but an earlier one may have been in time
-                # "The disk is full" is said of one attempt; another of this call may be on its way to an owner that has room.
+                # A refusal and a failure are remembered under the id (S24): every attempt ends so. "The disk is full" is said of one
+                # attempt; another of this call may be on its way to an owner that has room.
                 if not isinstance(failure, Unavailable | Overloaded | OutcomeUnknown | LogFull):
                     raise failure
                 if isinstance(failure, LogFull) and attempts == 1:
                     raise failure
                 send_at = now + self._pause_s(failure, backoff_s)
                 backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
-        if undecided <= 0 and failure is not None and not (isinstance(failure, LogFull) and attempts > 1):
+        if not undecided and failure is not None and failure.outcome == "not_done":
             raise failure
         safe = "; asking again with the same id is safe" if command_id else ""
         raise OutcomeUnknown(f"no answer within {timeout_s:g} s{safe}", command_id=command_id)

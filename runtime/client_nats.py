@@ -25,16 +25,20 @@ _MESSAGES_MAX: Final = 10_000
 class _Replies:
     """Adapter of `Replies`."""
 
-    __slots__ = ("_arrived", "_link", "_reply", "_waiter")
+    __slots__ = ("_arrived", "_link", "_reply", "_sent", "_waiter")
 
     def __init__(self, link: "NatsLink", reply: str) -> None:
         self._link = link
         self._reply = reply
+        self._sent = 0
         self._arrived: deque[Answer] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
     async def send(self, subject: str, body: bytes, headers: dict[str, str] | None) -> None:
-        await self._link.publish(subject, body, self._reply, headers)
+        # Each sending has its own subject for answers, so that it is known which of them was not done.
+        attempt = self._sent + 1
+        await self._link.publish(subject, body, self._reply if attempt == 1 else f"{self._reply}-{attempt}", headers)
+        self._sent = attempt
 
     async def next(self, timeout_s: float) -> Answer | None:
         if not self._arrived:
@@ -90,12 +94,13 @@ class NatsLink:
         await self._nc.subscribe(f"{self._inbox}.*", cb=self._on_reply)
 
     async def _on_reply(self, message: Msg) -> None:
-        replies = self._open.get(message.subject[len(self._inbox) + 1 :])
+        token, _, attempt = message.subject[len(self._inbox) + 1 :].partition("-")
+        replies = self._open.get(token)
         if replies is None:
             return
         headers = message.headers or {}
         nobody = not message.data and headers.get("Status") == "503"
-        replies.arrive(Answer(message.data, ERROR_CODE in headers, nobody))
+        replies.arrive(Answer(message.data, ERROR_CODE in headers, nobody, int(attempt or 1)))
 
     @contextmanager
     def replies(self) -> Iterator[_Replies]:

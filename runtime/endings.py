@@ -9,10 +9,12 @@ from actors.journal import TURN_CANCELLED, TURN_FAILED, TURN_PARKED, TURN_REFUSE
 from actors.turn import Turn
 from events.codec import canonical
 from events.envelope import NewEvent
-from events.store import Committed, InboxStatus
+from events.store import Committed, Duplicate, InboxStatus
 from runtime.closing import closing_group
+from runtime.doubt import fail_unless_done
 from runtime.exchange import Reply
-from runtime.items import Item
+from runtime.items import Item, KnownError
+from runtime.records import conflict_error
 from runtime.retries import attempt_failed
 
 if TYPE_CHECKING:
@@ -22,8 +24,7 @@ log = structlog.get_logger("cuebook.cell")
 
 
 async def refuse(cell: "Cell", item: Item, turn: Turn, refusal: ActorError, began: float) -> None:
-    """The handler refused. A refusal that journaled nothing is not remembered, and one of a repeated id is looked up first: it must not be
-    refused for what it did itself (S24)."""
+    """The handler refused (S24)."""
     if item.command.source is not None and (refusal.retryable or isinstance(refusal, HandlerFailed)):
         # Nobody waits for a stored command, so nobody would try it again but we.
         cell.state = None if turn.emitted else cell.state
@@ -40,10 +41,21 @@ async def refuse(cell: "Cell", item: Item, turn: Turn, refusal: ActorError, bega
         body = error_body(refusal)
         event = end_event(TURN_REFUSED, body, error=refusal.message[:500])
         await end_stored(cell, item, event, InboxStatus.REFUSED, refusal)
-    elif item.command.explicit and (entry := await cell.shard.store.inbox(cell.stream, item.command.command_id)) is not None:
-        cell.finish(item, cell.remembered(item, entry))
+    elif item.command.explicit:
+        remember(cell, item, InboxStatus.REFUSED, refusal)
     else:
         cell.after_what_it_saw(item, cell.stand(error=refusal))
+
+
+def remember(cell: "Cell", item: Item, status: InboxStatus, error: ActorError) -> None:
+    """Append how a command ended that leaves no event, and answer with its commit (S24).
+
+    Whoever chose the id may repeat it, and an earlier attempt may still be on its way, in the socket of a paused owner say: if a refusal
+    left no row, that attempt could be executed after its caller was told that it was not. The append itself also finds what an earlier
+    attempt did, so that nobody is refused for what he did himself.
+    """
+    item.reply, item.error = canonical(error_body(error)), error
+    cell.submit(item, cell.group(item, [], cell.entry(item, status, item.reply, error.number)))
 
 
 async def fail(cell: "Cell", item: Item, turn: Turn, error: Exception, began: float) -> None:
@@ -62,11 +74,6 @@ async def fail(cell: "Cell", item: Item, turn: Turn, error: Exception, began: fl
         item.reply = canonical(error_body(failure))
         await end_journaled(cell, item, turn, InboxStatus.FAILED, TURN_FAILED, fields, began, error=failure)
         return
-    if item.command.explicit and item.stored is None:
-        entry = await cell.shard.store.inbox(cell.stream, item.command.command_id)
-        if entry is not None:
-            cell.finish(item, cell.remembered(item, entry))
-            return
     await end_stored(cell, item, end_event(TURN_FAILED, fields, error=text[:500]), InboxStatus.FAILED, HandlerFailed(text))
 
 
@@ -106,33 +113,54 @@ async def end_journaled(
 
 
 async def end_stored(cell: "Cell", item: Item, event: NewEvent, status: InboxStatus, error: ActorError) -> None:
-    """Record how a turn without a journal failed. Only a tell has an inbox row to finish: an ask may be tried again (S24)."""
+    """Record how a turn without a journal failed; where somebody may repeat its id, or its inbox row is open, in that row too (S24)."""
     await cell.settle()
     if cell.state is None and not await cell.recover():
         cell.mailbox.appendleft(item)
         return
-    inbox = cell.entry(item, status, canonical(error_body(error)), error.number) if item.stored is not None else None
+    remembered = item.command.explicit or item.stored is not None
+    inbox = cell.entry(item, status, canonical(error_body(error)), error.number) if remembered else None
     outcome = await cell.commit_held(cell.group(item, [*fired_events(item.command.source), event], inbox))
     if isinstance(outcome, Committed):
         cell.recorded(outcome)
         if isinstance(error, HandlerFailed):
             error.fields["event_id"] = outcome.events[0].event_id
+    elif isinstance(outcome, Duplicate):
+        raise KnownError(outcome.entry)
     else:
         cell.state = None  # the log moved on: fold it again
-        if item.stored is not None:
+        if item.stored is not None or not item.attempts:
+            item.attempts = 1
             cell.mailbox.appendleft(item)
             return
+        error = conflict_error(cell.stream, outcome)
     cell.finish(item, cell.stand(error=error))
 
 
+async def end_expired(cell: "Cell", item: Item) -> None:
+    """S10: it never begins. The row of a tell is finished; of a repeated id an earlier attempt may have been in time."""
+    error = cell.shard.deadline_passed()
+    if item.stored is not None:
+        event = end_event(TURN_REFUSED, error_body(error), error=error.message)
+        await end_stored(cell, item, event, InboxStatus.REFUSED, error)
+    elif item.command.explicit and not item.method.query:
+        cell.shard.spawn(fail_unless_done(cell, item, error), name=f"look up {cell.stream}")
+    else:
+        cell.finish(item, Reply(error=error))
+
+
 async def end_cancelled(cell: "Cell", item: Item, *, journaled: bool = False) -> None:
-    """S22: nothing it emitted is kept. What its journal or its inbox row left open is closed in the log; else there is no trace."""
+    """S22: nothing it emitted is kept. What its journal or its inbox row left open is closed in the log; else there is no trace, but for
+    the row that remembers it where its id may be repeated."""
     error = Cancelled(f"{item.command.command_id} was cancelled", command_id=item.command.command_id)
     if journaled:
         item.stored = InboxStatus.RUNNING
     if item.stored is None:
         cell.state = None if cell.turn is not None and cell.turn.emitted else cell.state
-        cell.finish(item, Reply(error=error))
+        if item.command.explicit:
+            remember(cell, item, InboxStatus.FAILED, error)
+        else:
+            cell.finish(item, Reply(error=error))
         return
     # An entry of its journal may still be on its way into the log: count versions after it.
     await cell.shard.commit.acknowledge([])

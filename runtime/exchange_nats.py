@@ -21,11 +21,7 @@ from nats.aio.subscription import Subscription
 
 from actors.errors import (
     ActorError,
-    DeadlinePassed,
-    LogFull,
     OutcomeUnknown,
-    Overloaded,
-    Stopped,
     TooLarge,
     Unavailable,
     error_body,
@@ -40,6 +36,7 @@ from events.errors import CuebookError
 from events.ids import CommandId, StreamId, is_token, parse_stream_id, shard_of, stream_id
 from events.limits import ASK_DEADLINE_S, PUBLISH_RESERVE_BYTES
 from events.store import Arrival, PendingSend
+from runtime.asks import NO_ROOM, Asks
 from runtime.exchange import Reply, ReplyTo
 from runtime.records import arrival_of
 from runtime.shard import Shard
@@ -65,9 +62,6 @@ from runtime.wire import (
 )
 
 log = structlog.get_logger("cuebook.exchange")
-_ASK_AGAIN_S: Final = 5.0
-_NO_OWNER_AGAIN_S: Final = 0.1
-_UNAVAILABLE_AGAIN_S: Final = 0.2
 _QUEUE_GROUP: Final = "cue"
 
 
@@ -79,15 +73,6 @@ class ExchangeStatistics(msgspec.Struct, frozen=True, kw_only=True):
     published: int
     dropped: int
     forwarded: int
-
-
-class _Waiting(msgspec.Struct):
-    """An ask of ours that is under way."""
-
-    envelope: Envelope
-    shard: int
-    future: asyncio.Future[Reply]
-    sent: int = 0
 
 
 class NatsExchange:
@@ -102,8 +87,7 @@ class NatsExchange:
         self._inbox = f"_INBOX.{worker}"
         self._shards: dict[int, Shard] = {}
         self._subscriptions: dict[int, Subscription] = {}
-        self._waiting: dict[str, _Waiting] = {}
-        self._asked = 0
+        self._ours = Asks(self._inbox, clock, self.shard_of, self._call)
         self._out: deque[tuple[str, bytes, dict[str, str] | None, str]] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._calls: dict[int, list[Envelope]] = {}
@@ -111,6 +95,7 @@ class NatsExchange:
         self.paused = False
         """Set while messages that waited in our socket during a pause of this process are read: headerless asks are expired (S10)."""
         self._copies = False
+        self._shared: set[int] = set()
         self._asks = self._replies = self._published = self._dropped = self._forwarded = 0
 
     async def start(self) -> None:
@@ -144,6 +129,15 @@ class NatsExchange:
 
     def forget(self, number: int) -> None:
         self._shards.pop(number, None)
+        self._shared.discard(number)
+
+    def share(self, number: int, shared: bool) -> None:
+        """Another worker listens for this shard of ours, and is going to own it: it has copies of what comes in from now on (S5)."""
+        (self._shared.add if shared else self._shared.discard)(number)
+
+    def _is_for_heir(self, stream: StreamId, error: ActorError) -> bool:
+        """ "No room" and "no time" are said of one copy; the heir may do the other, so nothing is said: it will, or the caller repeats."""
+        return bool(self._shared) and isinstance(error, NO_ROOM) and self.shard_of(stream) in self._shared
 
     @contextmanager
     def copies(self) -> Iterator[None]:
@@ -218,7 +212,7 @@ class NatsExchange:
         for envelope in envelopes:
             if envelope.kind == "ask":
                 command = envelope.command(now_us)
-                shard.receive(command, partial(self._answer, envelope.reply))
+                shard.receive(command, partial(self._answer, envelope.reply, command.stream))
             elif envelope.kind == "send":
                 sends.append(envelope)
             elif envelope.kind == "ack":
@@ -278,35 +272,28 @@ class NatsExchange:
         if reply.error is None:
             self._publish(subject, reply.body, headers)
             return
+        if command is not None and self._is_for_heir(command.stream, reply.error):
+            return
         headers = headers or {}
         headers[ERROR_CODE] = str(reply.error.number)
         headers[ERROR] = f"{reply.error.error}: {reply.error.message}"[:256].replace("\n", " ").replace("\r", " ")
         self._publish(subject, encode(error_body(reply.error)), headers)
 
-    def _answer(self, subject: str, reply: Reply) -> None:
+    def _answer(self, subject: str, stream: StreamId, reply: Reply) -> None:
         """The reply to another worker: compact, and with the logical time that orders what follows from it (S30)."""
         self._replies += 1
+        if reply.error is not None and self._is_for_heir(stream, reply.error):
+            return
         body = reply.body if reply.error is None else encode(error_body(reply.error))
         answer = Answer(body=body, failed=reply.error is not None, version=reply.version, position=reply.position, time=reply.time)
         self._publish(subject, encode_answer(answer), None)
 
     async def _on_reply(self, message: Msg) -> None:
-        token = message.subject[len(self._inbox) + 1 :]
-        if token.startswith("none."):
-            # nats-server's own 503: nobody owns that shard right now.
-            shard = int(token[5:])
-            asyncio.get_running_loop().call_later(_NO_OWNER_AGAIN_S, self.ask_again, shard)
-            return
-        waiting = self._waiting.get(token)
-        if waiting is None or waiting.future.done():
-            return
-        answer = decode_answer(message.data)
-        error = error_from_body(answer.body) if answer.failed else None
-        # "Not done" is said of one sending; another one may still be on its way to be done, so only what is sure ends the ask.
-        if isinstance(error, Unavailable) or (waiting.sent > 1 and isinstance(error, Overloaded | DeadlinePassed | LogFull | Stopped)):
-            asyncio.get_running_loop().call_later(_UNAVAILABLE_AGAIN_S, self._ask_once, waiting)
-            return
-        waiting.future.set_result(Reply(b"null" if error else answer.body, error, answer.version, answer.position, answer.time))
+        kind, _, token = message.subject[len(self._inbox) + 1 :].partition(".")
+        if kind == "none":
+            self._ours.on_nobody(int(token))  # nats-server's own 503
+        else:
+            self._ours.on_answer(token, decode_answer(message.data))
 
     # -- asks of ours -------------------------------------------------------------------------------------------------------------
 
@@ -317,7 +304,7 @@ class NatsExchange:
             sender=command.stream, causation_id=command.command_id, correlation_id=command.correlation_id or command.command_id,
             traceparent=command.traceparent, deadline_ms=deadline_ms, chain=(*command.chain, command.stream), time=turn.time,
         )  # fmt: skip
-        return await self._ask(envelope, deadline_ms)
+        return await self._ours.ask(envelope, deadline_ms, repeated=call.repeated)
 
     def forward(self, command: Command, reply: ReplyTo) -> None:
         self._forward(command, reply, copied=True)
@@ -337,54 +324,16 @@ class NatsExchange:
         )  # fmt: skip
 
         async def relay() -> None:
-            reply(await self._ask(envelope, deadline_ms))
+            reply(await self._ours.ask(envelope, deadline_ms))
 
         self._tasks.spawn(relay(), name=f"forward {command.stream}")
 
-    async def _ask(self, envelope: Envelope, deadline_ms: int) -> Reply:
-        """Send until an answer comes or the deadline passes; the id makes repeats harmless."""
-        self._asked += 1
-        token_number = self._asked
-        token = f"r.{token_number}"
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        sent = msgspec.structs.replace(envelope, reply=f"{self._inbox}.{token}")
-        waiting = _Waiting(sent, self.shard_of(StreamId(envelope.stream)), future)
-        self._waiting[token] = waiting
-        again: asyncio.TimerHandle | None = None
-
-        def repeat() -> None:
-            nonlocal again
-            self._ask_once(waiting)
-            # Only a safety net: a new owner and a missing one are both announced. Spread, so that many do not repeat at once.
-            again = asyncio.get_running_loop().call_later(_ASK_AGAIN_S * (0.8 + 0.025 * (token_number % 16)), repeat)
-
-        try:
-            repeat()
-            async with asyncio.timeout(max(0.0, deadline_ms / 1_000 - self._clock.wall_us() / 1_000_000)):
-                return await future
-        except TimeoutError:
-            return Reply(error=OutcomeUnknown(f"no answer from {envelope.stream} before the deadline; ask again with the same id"))
-        finally:
-            del self._waiting[token]
-            if again is not None:
-                again.cancel()
-
-    def _ask_once(self, waiting: _Waiting) -> None:
-        if not waiting.future.done():
-            waiting.sent += 1
-            self._call(waiting.shard, waiting.envelope)
-
     def ask_again(self, shard: int) -> None:
-        """Repeat everything that is asked of `shard`: it has a new owner, or had none."""
-        for waiting in list(self._waiting.values()):
-            if waiting.shard == shard:
-                self._ask_once(waiting)
+        self._ours.again(shard)
 
     async def wait_answered(self) -> None:
         """Wait until nothing asked from here is unanswered."""
-        while self._waiting:
-            await asyncio.wait([waiting.future for waiting in self._waiting.values()])
-            await asyncio.sleep(0)  # let the askers take their answers
+        await self._ours.wait_answered()
 
     async def query_view(self, projection: str, operation: str, body: bytes, deadline_ms: int) -> bytes:
         timeout_s = max(0.001, deadline_ms / 1_000 - self._clock.wall_us() / 1_000_000)

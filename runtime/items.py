@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from actors.errors import ActorError
 from actors.registry import Method
 from actors.turn import Command
 from events.codec import args_hash
@@ -15,8 +16,8 @@ class Item:
     """One command in a mailbox, and everybody who waits for its answer."""
 
     __slots__ = (
-        "after", "arguments", "attempts", "base", "cancelled", "closing", "command", "committing", "counted", "doubtful", "from_inbox",
-        "lane", "letter", "method", "received_time", "replies", "reply", "stored", "timers", "timers_gone", "unknown",
+        "after", "arguments", "attempts", "base", "cancelled", "closing", "command", "committing", "counted", "doubtful", "error",
+        "from_inbox", "lane", "letter", "method", "received_time", "replies", "reply", "stored", "timers", "timers_gone", "unknown",
     )  # fmt: skip
 
     def __init__(
@@ -27,6 +28,8 @@ class Item:
         self.arguments = arguments
         self.replies: list[ReplyTo] = [] if reply is None else [reply]
         self.reply = b"null"
+        self.error: ActorError | None = None
+        """How it ends once its append group is committed, if it does not succeed; `reply` is then its body."""
         self.from_inbox = stored is not None
         """It came out of the inbox, and is counted there until it has ended."""
         self.stored = stored

@@ -4,7 +4,6 @@ Shutdown order: stop intake, drain, flush, release, disconnect.
 """
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -30,6 +29,7 @@ from runtime.leaving import leave
 from runtime.log_service_nats import serve_log
 from runtime.passivation import LiveBounds
 from runtime.placement import Facts, Placement
+from runtime.seats import Seat
 from runtime.service_nats import SERVICE_NAME, Service
 from runtime.shard import Shard
 from runtime.tasks import Tasks, end
@@ -56,28 +56,6 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     version: str = "0"
 
 
-class _Seat:
-    """A shard of this process, from subscribing to letting go."""
-
-    __slots__ = ("buffer", "handler", "shard", "store", "tells")
-
-    def __init__(self) -> None:
-        self.buffer: list[Msg] = []
-        self.handler: Callable[[Msg], None] = self._hold
-        self.shard: Shard | None = None
-        self.store: SqliteShard | None = None
-        self.tells: asyncio.Task[Any] | None = None
-
-    def _hold(self, message: Msg) -> None:
-        self.buffer.append(message)
-
-    def release_buffer(self) -> None:
-        """Handle what came in while nobody could decide it."""
-        waiting, self.buffer = self.buffer, []
-        for message in waiting:
-            self.handler(message)
-
-
 class Node:
     """A worker. `run` returns the exit code of its process."""
 
@@ -92,7 +70,7 @@ class Node:
         self._heartbeat = Heartbeat(clock=self._clock)
         self._placement = Placement(config.data, config.worker, self._identity.shards, self._heartbeat, clock=self._clock)
         self._tasks = Tasks(self._fatal)
-        self._seats: dict[int, _Seat] = {}
+        self._seats: dict[int, Seat] = {}
         self._threads = ThreadPoolExecutor(_STEP_THREADS, thread_name_prefix="step")
         self._wake = asyncio.Event()
         self._failed: BaseException | None = None
@@ -288,20 +266,32 @@ class Node:
             self._placement.release(number)
             return
         shard = Shard(
-            seat.store, ownership, self._app, self._exchange, self._tasks, self._clock, self._entropy, self._threads, self._on_lost,
+            seat.store,
+            ownership,
+            self._app,
+            self._exchange,
+            self._tasks,
+            self._clock,
+            self._entropy,
+            self._threads,
+            self._on_lost,
             bounds=self._config.live,
         )
         seat.shard = shard
         await shard.load()
         seat.handler = self._exchange.serve(shard)
         shard.start()
-        with self._exchange.copies():
-            seat.release_buffer()
+        if not self._placement.is_in_doubt(number):  # else the next tick looks whether we were superseded while we were stopped
+            self._release_copies(seat)
         self._pull_tells(number, seat, shard)
         self._exchange.announce({"op": "taken", "shard": number, "worker": self._config.worker})
         log.info("shard_taken", shard=number, epoch=ownership.epoch)
 
-    def _pull_tells(self, number: int, seat: _Seat, shard: Shard) -> None:
+    def _release_copies(self, seat: Seat) -> None:
+        with self._exchange.copies():
+            seat.release_buffer()
+
+    def _pull_tells(self, number: int, seat: Seat, shard: Shard) -> None:
         intake = TellIntake(self._nc, self._subjects, shard, self._clock)
         seat.tells = self._tasks.spawn(intake.run(), name=f"tells {number}")
 
@@ -329,8 +319,8 @@ class Node:
         await self._close_seat(number)
         self._placement.release(number)
 
-    async def _sit(self, number: int) -> _Seat:
-        seat = self._seats[number] = _Seat()
+    async def _sit(self, number: int) -> Seat:
+        seat = self._seats[number] = Seat()
 
         def on_message(message: Msg) -> None:
             if seat.shard is not None and self._placement.is_in_doubt(number):
@@ -378,11 +368,13 @@ class Node:
     async def _offer(self, number: int, heir: str) -> bool:
         """True once `heir` has subscribed for the shard and buffers."""
         ready = self._ready[number] = asyncio.Event()
+        self._exchange.share(number, True)
         self._exchange.announce({"op": "offer", "shard": number, "worker": self._config.worker, "to": heir})
         try:
             async with asyncio.timeout(_OFFER_S):
                 await ready.wait()
         except TimeoutError:
+            self._exchange.share(number, False)
             return False
         finally:
             del self._ready[number]
@@ -395,7 +387,7 @@ class Node:
             self._placement.release(number)
             return
         if (await seat.store.info()).owner_epoch == seat.shard.epoch and self._placement.confirm(number, seat.shard.epoch):
-            seat.release_buffer()
+            self._release_copies(seat)
         else:
             await self._give_up(number)
 
@@ -412,13 +404,12 @@ class Node:
             seat.shard.superseded()
             seat.shard.abandon()
         self._exchange.forget(number)
-        # Asks among them go to the new owner, because this process no longer decides them.
-        seat.release_buffer()
+        seat.drop()
         await self._close_seat(number)
         self._placement.release(number)
         self._wake.set()
 
-    async def _stop_tells(self, seat: _Seat) -> None:
+    async def _stop_tells(self, seat: Seat) -> None:
         if seat.tells is not None:
             await end(seat.tells)
             seat.tells = None

@@ -52,7 +52,7 @@ def short_outcome(cell: "Cell", item: Item, outcome: Outcome | CuebookError) -> 
 
 def _committed(cell: "Cell", item: Item, outcome: Committed) -> None:
     cell.stands_at(outcome)
-    cell.finish(item, cell.stand(item.reply))
+    cell.finish(item, cell.stand(item.reply, item.error))
     for waiting, reply in item.after:
         cell.finish(waiting, cell.stand(reply.body, reply.error))
     item.after.clear()

@@ -26,6 +26,7 @@ class Chaos:
         self.workers: list[SimWorker] = []
         self._owner: dict[int, tuple[SimWorker, float]] = {}
         self._moving: set[int] = set()
+        self._stopped: dict[str, float] = {}
         self.counts: Counter[str] = Counter()
         self._context = Context()
 
@@ -102,7 +103,7 @@ class Chaos:
             return
         worker = self._world.chance.choice(running)
         self._note("pause", worker.name)
-        worker.process.paused = True
+        self._stop(worker)
         if self._world.chance.random() < 0.5:
             # Its shards go to others at once, so that it wakes up as a zombie.
             for number, (owner, _) in list(self._owner.items()):
@@ -110,10 +111,15 @@ class Chaos:
                     self._give(number, self._anyone())
         self._later(self._world.chance.random() * self._world.chance.choice((0.1, 2.0, 15.0)), self._resume, worker)
 
+    def _stop(self, worker: SimWorker) -> None:
+        worker.process.paused = True
+        self._stopped[worker.name] = self._world.loop.time()
+
     def _resume(self, worker: SimWorker) -> None:
         if worker.process.paused:
             self._note("resume", worker.name)
             worker.process.paused = False
+            worker.woke(self._world.loop.time() - self._stopped.pop(worker.name))
 
     def _steal(self) -> None:
         number = self._world.chance.randrange(self._world.log.shards)
@@ -121,6 +127,10 @@ class Chaos:
         thief = self._anyone(held[0] if held else None)
         if thief is not None and number not in thief.seats:
             self._note("steal", f"shard {number} for {thief.name}")
+            if held is not None and not held[0].process.paused:
+                # Its loop is stuck, or nobody would have taken it for stalled (S1).
+                self._stop(held[0])
+                self._later(self._world.chance.random() * 3, self._resume, held[0])
             self._give(number, thief)
 
     def _hand_over(self) -> None:
@@ -138,8 +148,8 @@ class Chaos:
                 self._moving.discard(number)
                 self._world.loop.call_soon(self._give, number, heir if heir.process.alive else self._anyone(), context=self._context)
 
-        heir.start(heir.sit(number), f"sit {number}")
-        owner.start(owner.hand_over(number, self._world.chance.choice((0.01, 1.0, 10.0)), done), f"hand over {number}")
+        drain_s = self._world.chance.choice((0.01, 1.0, 10.0))
+        owner.start(owner.hand_over(number, heir, drain_s, done), f"hand over {number}")
         self._later(12.0, done)  # whoever died meanwhile
 
     def _cut(self) -> None:

@@ -254,13 +254,13 @@ def without_conflicts(patch: pytest.MonkeyPatch) -> None:
 
 def without_commit(patch: pytest.MonkeyPatch) -> None:
     """Design 6: replies leave before the commit."""
-    original = Cell._submit
+    original = Cell.submit
 
     def submit(self: Any, item: Any, group: Any) -> None:
         original(self, item, group)
-        item.answer(Reply(item.reply))
+        item.answer(Reply(item.reply, item.error))
 
-    patch.setattr(Cell, "_submit", submit)
+    patch.setattr(Cell, "submit", submit)
 
 
 def without_takeover_of_sends(patch: pytest.MonkeyPatch) -> None:

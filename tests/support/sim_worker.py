@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, cast
 
 import msgspec
@@ -17,10 +18,12 @@ from events.clock import Clock, Entropy
 from events.codec import encode
 from events.errors import CuebookError
 from events.ids import CommandId, StreamId
-from events.store import Append, Committed, InboxEntry, Outcome, Ownership, PendingSend, Snapshot
+from events.limits import PAUSE_NOTICED_S
+from events.store import Accepted, Append, Arrival, Committed, InboxEntry, Outcome, Ownership, PendingSend, Snapshot
 from events.store_memory import MemoryLog, MemoryShard
 from runtime.exchange import Reply, ReplyTo
 from runtime.exchange_nats import NatsExchange
+from runtime.seats import Seat
 from runtime.shard import Shard
 from runtime.tasks import Tasks
 from runtime.wire import Subjects
@@ -29,6 +32,7 @@ from tests.support.sim_exchange import SimBroker, SimConnection, Trace
 from tests.support.sim_history import Executed, History, Taken, Told, Written
 from tests.support.sim_loop import Process, SimLoop
 
+_OFFER_S: Final = 1.0
 _TICK_S: Final = 0.5
 """How soon a worker that runs notices from its files that a shard has another owner."""
 
@@ -105,6 +109,12 @@ class SimStore(MemoryShard):
             )
         return outcome
 
+    def _take_arrival(self, arrival: Arrival) -> Accepted:
+        accepted = super()._take_arrival(arrival)
+        entry = arrival.entry
+        self._world.trace("accepts", f"{entry.source} {entry.stream}.{entry.method} {entry.command_id}: {accepted.result}")
+        return accepted
+
     async def load(self, stream: StreamId, shape: str) -> tuple[Snapshot | None, Sequence[Any]]:
         await self._wait()
         found = await super().load(stream, shape)
@@ -158,21 +168,6 @@ class SimShard(Shard):
 _QUERIES = frozenset({"balance", "job", "_state"})
 
 
-class Seat:
-    """A shard that this worker listens for, takes, or owns."""
-
-    def __init__(self) -> None:
-        self.store: SimStore | None = None
-        self.shard: SimShard | None = None
-        self.buffer: list[Msg] = []
-        self.handler: Callable[[Msg], None] = self.buffer.append
-
-    def release(self) -> None:
-        waiting, self.buffer = self.buffer, []
-        for message in waiting:
-            self.handler(message)
-
-
 class SimWorker:
     """One worker process."""
 
@@ -186,6 +181,7 @@ class SimWorker:
         self.connection = SimConnection(world.broker, self.process)
         self.exchange = NatsExchange(cast(Any, self.connection), world.subjects, self.tasks, world.clock, name)
         self.seats: dict[int, Seat] = {}
+        self._in_doubt: set[int] = set()
         self.ready = False
 
     def _died(self, error: BaseException) -> None:
@@ -217,9 +213,36 @@ class SimWorker:
         seat = self.seats.get(number)
         if seat is None:
             seat = self.seats[number] = Seat()
-            held = seat
-            await self.exchange.listen(number, lambda message: held.handler(message))
+            self._in_doubt.discard(number)
+            await self.exchange.listen(number, partial(self._on_message, number, seat))
         return seat
+
+    def _on_message(self, number: int, seat: Seat, message: Msg) -> None:
+        if number in self._in_doubt:
+            seat.buffer.append(message)
+        else:
+            seat.handler(message)
+
+    def woke(self, slept_s: float) -> None:
+        """S3, S10: it was stopped for so long. What it owns is doubtful until it has looked."""
+        self._in_doubt.update(self.seats)
+        self.exchange.paused = slept_s > PAUSE_NOTICED_S
+        self.start(self._look(), "look")
+
+    async def _look(self) -> None:
+        """Which shards are still ours? One that is just being taken looks when it is."""
+        for number, seat in list(self.seats.items()):
+            if seat.shard is not None and seat.store is not None and (await seat.store.info()).owner_epoch != seat.shard.epoch:
+                await self.give_up(number)
+            elif seat.shard is not None:
+                self._in_doubt.discard(number)
+                self._release_copies(seat)
+        await self.connection.flush()
+        self.exchange.paused = False
+
+    def _release_copies(self, seat: Seat) -> None:
+        with self.exchange.copies():
+            seat.release_buffer()
 
     async def take(self, number: int) -> None:
         """S2, S5: subscribe and buffer, bump the epoch, serve."""
@@ -239,7 +262,10 @@ class SimWorker:
         seat.shard = shard
         seat.handler = self.exchange.serve(shard)
         shard.start()
-        seat.release()
+        if number in self._in_doubt:
+            await self._look()
+        else:
+            self._release_copies(seat)
         self.exchange.announce({"op": "taken", "shard": number, "worker": self.name})
 
     def _on_lost(self, shard: Shard) -> None:
@@ -255,15 +281,24 @@ class SimWorker:
             seat.shard.superseded()
             seat.shard.abandon()
         self.exchange.forget(number)
-        seat.release()
+        seat.drop()
         await self._close(number)
 
-    async def hand_over(self, number: int, drain_s: float, done: Callable[[], None]) -> None:
-        """S5: stop listening, finish, release; the heir listens already."""
+    async def hand_over(self, number: int, heir: "SimWorker", drain_s: float, done: Callable[[], None]) -> None:
+        """S5: the heir listens and buffers, then stop listening, finish, release."""
         seat = self.seats.get(number)
         if seat is None or seat.shard is None:
             done()
             return
+        self.exchange.share(number, True)
+        heir.start(heir.sit(number), f"sit {number}")
+        until = self._world.loop.time() + _OFFER_S
+        while number not in heir.seats:
+            if self._world.loop.time() > until:
+                self.exchange.share(number, False)
+                done()
+                return
+            await asyncio.sleep(0.01)
         await self.exchange.stop_listening(number)
         if not await seat.shard.drain(drain_s):
             seat.shard.abandon()

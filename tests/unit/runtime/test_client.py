@@ -32,6 +32,8 @@ class PlayedLink:
     def __init__(self, script: Script) -> None:
         self.now = 1_000.0
         self.sent: list[tuple[str, bytes, dict[str, str] | None]] = []
+        self.copies = 1
+        self._went_out = 0
         self._script = script
         self._answers: list[Answer] = []
 
@@ -51,8 +53,9 @@ class PlayedLink:
             answer = Answer(msgspec.json.encode(error_body(answer)), error=True)
         if isinstance(answer, Exception):
             raise answer
+        self._went_out += 1
         if answer is not None:
-            self._answers.append(answer)
+            self._answers += [msgspec.structs.replace(answer, attempt=self._went_out)] * self.copies
 
     async def next(self, timeout_s: float) -> Answer | None:
         if self._answers:

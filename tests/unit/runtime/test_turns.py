@@ -50,6 +50,13 @@ class NotesActor(Actor[Notes], name="notes"):
         raise Rejected("changed my mind", line=line)
 
     @command
+    async def refuse_while_empty(self, line: str) -> int:
+        if not self.state.lines:
+            raise Rejected("nothing is noted yet")
+        self.emit(Noted(line=line))
+        return len(self.state.lines)
+
+    @command
     async def note_then_fail(self, line: str) -> None:
         self.emit(Noted(line=line))
         raise ZeroDivisionError("oh")

@@ -1,0 +1,47 @@
+"""What a worker holds for one shard, from subscribing to letting go (S5).
+
+Messages of a shard reach everybody who is subscribed to it, so two workers may hold copies of one: while a shard changes hands, and while a
+worker that was stopped does not know yet that it was superseded. Who lost a shard that way drops its copies: had it handed them on, one
+copy could be done after the caller was told "no room" of the other. The new owner has them, or the caller repeats by id (S9).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from events.store import ShardStore
+from runtime.shard import Shard
+
+Message = Any
+"""A message of the client library, which this module does not know."""
+
+
+class Seat:
+    """A shard of this process."""
+
+    __slots__ = ("buffer", "handler", "shard", "store", "tells")
+
+    def __init__(self) -> None:
+        self.buffer: list[Message] = []
+        self.handler: Callable[[Message], None] = self._hold
+        self.shard: Shard | None = None
+        self.store: ShardStore | None = None
+        self.tells: asyncio.Task[Any] | None = None
+
+    def _hold(self, message: Message) -> None:
+        self.buffer.append(message)
+
+    def release_buffer(self) -> None:
+        """Handle what came in while nobody could decide it."""
+        waiting, self.buffer = self.buffer, []
+        for message in waiting:
+            self.handler(message)
+
+    def drop(self) -> None:
+        """Another worker has taken the shard: what came in since it listens, it has too."""
+        self.buffer.clear()
+        self.handler = _dropped
+
+
+def _dropped(_message: Message) -> None:
+    """Nobody's any more."""
