@@ -31,7 +31,7 @@ _SELECT: Final = """
 class ShardScan:
     """One pass over one shard, page after page, on the thread of a connection. Not for use by two callers at once.
 
-    plain: as in `store.LogReader.scan`. position: of the last event that was read. events: how many.
+    plain: as in `store.ScanReader.scan`. position: of the last event that was read. events: how many.
     """
 
     def __init__(self, shard: int, plain: Container[str]) -> None:

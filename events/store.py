@@ -414,14 +414,6 @@ class LogReader(Protocol):
         """Events of a shard with position > `after`, in order, at most `limit` (at most 1,000)."""
         ...
 
-    def scan(self, shard: int, plain: Container[str]) -> AsyncIterator[Sequence[Fact]]:
-        """The state events of a whole shard, in order, verified as everywhere: for folding all of it at a third of the price of `read`.
-
-        plain: the ``tag:schema version`` of which the payload alone is enough; any other comes without it, as do sealed and erased events
-        and those of a stream that began on a version of another one.
-        """
-        ...
-
     async def read_stream(self, stream: StreamId, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         """Events of a stream with version > `after`, in order, at most `limit` (at most 1,000)."""
         ...
@@ -479,6 +471,18 @@ class LogReader(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class ScanReader(LogReader, Protocol):
+    """A reader beside the files, which can give a whole shard."""
+
+    def scan(self, shard: int, plain: Container[str]) -> AsyncIterator[Sequence[Fact]]:
+        """The state events of a whole shard, in order, verified as everywhere: for folding all of it at a third of the price of `read`.
+
+        plain: the ``tag:schema version`` of which the payload alone is enough; any other comes without it, as do sealed and erased events
+        and those of a stream that began on a version of another one.
+        """
+        ...
 
 
 class Damage(msgspec.Struct, frozen=True, kw_only=True):

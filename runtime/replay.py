@@ -8,13 +8,13 @@ import msgspec
 from actors.registry import ActorType, Registry
 from events.ids import StreamId, parse_stream_id
 from events.limits import PAGE_EVENTS_MAX
-from events.store import LogReader
+from events.store import LogReader, ScanReader
 from runtime.recovery import fold
 
 Decode = Callable[[bytes], Any]
 
 
-async def fold_shard(reader: LogReader, registry: Registry, shard: int) -> dict[StreamId, Any]:
+async def fold_shard(reader: ScanReader, registry: Registry, shard: int) -> dict[StreamId, Any]:
     """The state of every actor of `shard` that has one, from verified events and the code in `registry`.
 
     All states are in memory at the end, so this is for logs whose states fit there. Actors whose type the registry lacks are left out.

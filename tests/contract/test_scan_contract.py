@@ -1,4 +1,4 @@
-"""`LogReader.scan`: a whole shard for folding, the same facts as `read`, verified in the same way (I-20)."""
+"""`ScanReader.scan`: a whole shard for folding, the same facts as `read`, verified in the same way (I-20)."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from events.envelope import Kind, NewEvent
 from events.errors import CorruptLogError
 from events.log_directory import shard_path
 from events.scan_sqlite import SCAN_ROWS
-from events.store import Fact, LogReader
+from events.store import Fact, ScanReader
 from tests.support.logs import LogUnderTest, SqliteLogUnderTest, append_one, deposited, group, stream_in, without_guards
 
 SHARDS = 2
@@ -14,7 +14,7 @@ A, B = stream_in(0, SHARDS, "a"), stream_in(0, SHARDS, "b")
 PLAIN = {"account.deposited:1"}
 
 
-async def scanned(reader: LogReader) -> list[Fact]:
+async def scanned(reader: ScanReader) -> list[Fact]:
     return [fact for page in [page async for page in reader.scan(0, PLAIN)] for fact in page]
 
 

@@ -12,7 +12,7 @@ from events.ids import CommandId, StreamId, Version, parse_stream_id, shard_of
 from events.log_directory import create_log
 from events.reader_sqlite import SqliteLogReader
 from events.sqlite_library import library as sqlite
-from events.store import Append, Arrival, InboxEntry, InboxStatus, LogReader, Outcome, ShardStore, TimerEntry, WaitEntry
+from events.store import Append, Arrival, InboxEntry, InboxStatus, LogReader, Outcome, ScanReader, ShardStore, TimerEntry, WaitEntry
 from events.store_memory import MemoryLog
 from events.store_sqlite import SqliteShard
 
@@ -59,7 +59,7 @@ class LogUnderTest(Protocol):
         """A new writer of `shard`."""
         ...
 
-    async def reader(self) -> LogReader: ...
+    async def reader(self) -> ScanReader: ...
 
     async def close(self) -> None:
         """Close every writer and reader that was opened here."""
@@ -80,7 +80,7 @@ class MemoryLogUnderTest:
             await store.take(f"worker-{len(self._open)}")
         return store
 
-    async def reader(self) -> LogReader:
+    async def reader(self) -> ScanReader:
         return self.log.reader()
 
     async def close(self) -> None:
@@ -104,7 +104,7 @@ class SqliteLogUnderTest:
             await store.take(f"worker-{len(self._open)}")
         return store
 
-    async def reader(self) -> LogReader:
+    async def reader(self) -> ScanReader:
         reader = await SqliteLogReader.open(self.directory)
         self._open.append(reader)
         return reader
