@@ -39,17 +39,23 @@ class Actor(Generic[S]):
 
     Subclass as ``class AccountActor(Actor[Account], name="account")``; without `name` the class is abstract. An instance lives for one
     turn: what must last is emitted as events, so setting attributes is refused.
+
+    ``sealed=True`` encrypts everything that an actor of this class, or of one derived from it, says and is told, each stream under a key
+    of its own outside the data folder; ``cuebook erase`` destroys the key (S29). It needs ``cuebook[sealed]``.
     """
 
     __slots__ = ("_turn",)
     __actor_name__: ClassVar[str | None] = None
+    __actor_sealed__: ClassVar[bool] = False
     _turn: "Turn"
 
-    def __init_subclass__(cls, *, name: str | None = None) -> None:
+    def __init_subclass__(cls, *, name: str | None = None, sealed: bool | None = None) -> None:
         super().__init_subclass__()
         if name is not None and not is_token(name):
             raise TypeError(f"{cls.__name__}: the name {name!r} is not 1 to 64 letters, digits, '_' or '-'")
         cls.__actor_name__ = name
+        if sealed is not None:
+            cls.__actor_sealed__ = sealed
 
     def __init__(self, turn: "Turn") -> None:
         object.__setattr__(self, "_turn", turn)

@@ -24,6 +24,7 @@ from events.envelope import RecordedEvent
 from events.errors import ConfigurationError, CorruptLogError, EncodingError, UnknownEventTypeError
 from events.ids import is_token
 from events.limits import JSON_DEPTH_MAX
+from events.sealing import require_readable
 from events.upcast import Chain, UpcastError, Upcasters
 
 
@@ -106,6 +107,7 @@ class ActorType(Generic[S]):
             raise ConfigurationError(f"{cls.__name__} has no name: write class {cls.__name__}(Actor[...], name='...')")
         self.cls = cls
         self.name: str = cls.__actor_name__
+        self.sealed = cls.__actor_sealed__
         self.state_type: type[S] = _state_type(cls)
         self.methods = dict(_methods(cls))
         self._reserved = {"_state": _method(cls, "_state", _state, query=True)}
@@ -166,6 +168,7 @@ class ActorType(Generic[S]):
             UnknownEventTypeError: this program does not know the tag or the schema version; names what is missing.
             UpcastError: a step failed, or its result does not fit the class.
             CorruptLogError: the payload does not fit the registered type.
+            UnreadablePayloadError: it is sealed and its key is not here, or it was erased (S29).
         """
         entry = self.events.get(event.type)
         if entry is None or entry.version != event.schema_version:
@@ -173,10 +176,12 @@ class ActorType(Generic[S]):
         try:
             fact: Event[Any] = entry.decoder.decode(event.payload)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            require_readable(event)
             raise CorruptLogError(f"{event.stream} version {event.version}: {error}", **_place(event)) from error
         return fact
 
     def _decode_older(self, event: RecordedEvent, entry: EventType | None) -> Event[Any]:
+        require_readable(event)
         place = _place(event)
         if entry is None or not entry.chain.reaches(event.schema_version):
             missing = _missing(event, entry, self.name)
@@ -221,6 +226,11 @@ class Registry:
                 if owners.setdefault(tag, event.cls) is not event.cls:
                     raise ConfigurationError(f"the tag {tag!r} belongs to both {owners[tag].__qualname__} and {event.cls.__qualname__}")
             self.types[kind.name] = kind
+
+    @property
+    def sealed(self) -> frozenset[str]:
+        """Names of the actor types whose streams are sealed (S29)."""
+        return frozenset(name for name, kind in self.types.items() if kind.sealed)
 
     def type(self, name: str) -> ActorType[Any]:
         """Raises: Unknown: this app has no such actor type."""

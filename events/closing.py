@@ -1,17 +1,18 @@
 """The part of the log port by which streams end: archived, or erased (S24, S29). Adapters: `closing_sqlite`, `closing_memory`."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
+from events.envelope import RecordedEvent
 from events.ids import StreamId, Version
 
 
 class Closed(msgspec.Struct, frozen=True, kw_only=True):
     """What `archive` or `erase` came to. version, hash: of the last event of the stream, which says it. already: it was so before.
 
-    key_ids: the keys that something of it was sealed under.
+    key_ids: the keys that something of it was sealed under. events: what it recorded to say so.
     """
 
     stream: StreamId
@@ -21,6 +22,11 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     already: bool
     key_ids: Sequence[str] = ()
+    events: Sequence[RecordedEvent] = ()
+
+
+CLOSED_BY: Final = {"stream.archived": "archived", "stream.erased": "erased"}
+"""The events of ours that end a stream, and what its status is then. They are never sealed: they say nothing of it."""
 
 
 class Erasure(msgspec.Struct, frozen=True, kw_only=True):

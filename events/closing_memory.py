@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from events.closing import Closed, Erasure
+from events.closing import CLOSED_BY, Closed, Erasure
 from events.codec import encode
 from events.envelope import Kind, NewEvent, RecordedEvent
 from events.errors import InvariantError, StreamBusyError, StreamClosedError, UnknownStreamError
@@ -16,7 +16,6 @@ from events.store import Append, Head, InboxStatus
 if TYPE_CHECKING:
     from events.store_memory import MemoryShard, MemoryShardContent
 
-_CLOSING = ("stream.archived", "stream.erased")
 
 
 def archive_in(store: "MemoryShard", content: "MemoryShardContent", stream: StreamId) -> Closed:
@@ -68,7 +67,7 @@ def erase_in(store: "MemoryShard", content: "MemoryShardContent", stream: Stream
     content.stopped.pop(stream, None)
     content.inbox = {key: entry for key, entry in content.inbox.items() if key[1] != stream}
     closed = _end(store, content, stream, version, [event], "erased", (), key_ids)
-    is_plain = not key_ids or any(found.type not in _CLOSING for found in clear)
+    is_plain = not key_ids or any(found.type not in CLOSED_BY for found in clear)
     content.erasures[stream] = Erasure(stream=stream, requested_by=requested_by, key_ids=key_ids, is_plain=is_plain)
     return closed
 
@@ -84,12 +83,12 @@ def _end(
     timers: Sequence[str], key_ids: Sequence[str] = (),
 ) -> Closed:  # fmt: skip
     group = Append(stream=stream, expected_version=version, command_id=None, events=events, timers_gone=timers)
-    store.put(group)
+    recorded = store.put(group)
     content.statuses[stream] = status
     head = content.head(stream)
     if head is None:
         raise InvariantError(f"{stream} has no event after its last one", stream=stream)
-    return _closed(store, head, already=False, key_ids=key_ids)
+    return msgspec.structs.replace(_closed(store, head, already=False, key_ids=key_ids), events=tuple(recorded))
 
 
 def _closed(store: "MemoryShard", head: Head, *, already: bool, key_ids: Sequence[str] = ()) -> Closed:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from events.append_sqlite import Draft
-from events.closing import Closed, Erasure
+from events.closing import CLOSED_BY, Closed, Erasure
 from events.codec import encode
 from events.crash_points import CrashPoint, reached
 from events.envelope import Kind, NewEvent, payload_hash, row_check
@@ -24,8 +24,6 @@ from events.writer_sqlite import ShardWriter
 
 ARCHIVED: Final = "archived"
 ERASED: Final = "erased"
-CLOSING_TYPES: Final = frozenset({"stream.archived", "stream.erased"})
-"""Events of ours that end a stream and are never sealed: they say nothing of it."""
 _POSITIONS: Final = """
     WITH RECURSIVE chain(position, prev) AS (
         SELECT position, prev_position FROM events WHERE position = ?
@@ -80,7 +78,7 @@ def _end(writer: ShardWriter, draft: Draft, group: Append, status: str, key_ids:
     draft.close(group.stream, status)
     return Closed(
         stream=group.stream, shard=writer.shard, version=outcome.version, hash=outcome.events[-1].hash, status=status, already=False,
-        key_ids=tuple(key_ids),
+        key_ids=tuple(key_ids), events=tuple(outcome.events),
     )  # fmt: skip
 
 
@@ -130,7 +128,7 @@ def _remove_payloads(connection: SqliteConnection, head: FoundHead) -> bool:
             "AND (e.salt IS NOT NULL OR e.payload <> 'null')",
             page,
         ).fetchall()
-        found = found or any(row[6] not in CLOSING_TYPES for row in rows)
+        found = found or any(row[6] not in CLOSED_BY for row in rows)
         connection.executemany(
             "UPDATE events SET payload = 'null', payload_digest = ?, salt = NULL, summary = NULL, error = NULL, state_hash = NULL, "
             "row_check = ? WHERE position = ?",

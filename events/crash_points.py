@@ -47,6 +47,7 @@ class CrashPoint(StrEnum):
     ERASE_PAYLOADS = "erase.payloads"
     ERASE_READY = "erase.ready"
     ERASE_COMMITTED = "erase.committed"
+    ERASE_KEY_OVERWRITTEN = "erase.key_overwritten"
     ERASE_KEYS_GONE = "erase.keys_gone"
     ERASE_SCRUBBED = "erase.scrubbed"
     COPY_FILLED = "copy.filled"

@@ -14,7 +14,6 @@ from events.ids import StreamId, parse_stream_id, shard_of
 from events.log_directory import read_identity
 from events.sealing import Sealer
 from events.store import ShardStore
-from events.store_sqlite import SqliteShard
 
 _SCRUB_TRIES: Final = 100
 _SCRUB_AGAIN_S: Final = 0.1
@@ -68,6 +67,8 @@ async def erase(directory: Path, stream: StreamId, requested_by: str, sealer: Se
         UnknownStreamError: the log never named it. ConfigurationError: there is no log, or as `finish_erasures`. Else as
             `ShardStore.append`.
     """
+    from events.store_sqlite import SqliteShard
+
     store = await SqliteShard.open(directory, shard_of(*parse_stream_id(stream), read_identity(directory).shards))
     try:
         await store.take("erase")

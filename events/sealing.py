@@ -10,10 +10,11 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from events.codec import canonical
+from events.codec import args_hash, canonical, canonical_hash
 from events.envelope import NewEvent, RecordedEvent
 from events.errors import CorruptLogError, UnreadablePayloadError
 from events.ids import Version
+from events.letters import Letter, StoppedActor, Supervision
 from events.store import InboxEntry, OutboxEntry, Snapshot, TimerEntry, WaitEntry
 
 _PREFIX: Final = "sealed:"
@@ -128,30 +129,50 @@ def _place(event: RecordedEvent) -> dict[str, Any]:
 # -- bodies of other rows: a JSON string that names its key, so that rows stay what they are in an export ----------------------------------
 
 
-def _seal(sealer: Sealer, key_id: str, plain: bytes, *bound: Any) -> bytes:
-    return f'"{_PREFIX}{key_id}:{base64.b64encode(sealer.seal(key_id, plain, canonical(bound))).decode()}"'.encode()
+def _sealed_text(sealer: Sealer, key_id: str, plain: bytes, *bound: Any) -> str:
+    return f"{_PREFIX}{key_id}:{base64.b64encode(sealer.seal(key_id, plain, canonical(bound))).decode()}"
 
 
-def key_of_body(body: bytes | None) -> str | None:
-    """The key that a stored body is sealed under, None if it is plain."""
-    if body is None or not body.startswith(b'"' + _PREFIX.encode()):
-        return None
-    return body[len(_PREFIX) + 1 :].partition(b":")[0].decode("ascii", "replace")
+def _key_of_text(text: str) -> str | None:
+    return text[len(_PREFIX) :].partition(":")[0] if text.startswith(_PREFIX) else None
 
 
-def _unseal(sealer: Sealer, body: bytes, *bound: Any) -> bytes:
+def _unsealed_text(sealer: Sealer, text: str, *bound: Any) -> bytes:
     """Raises UnreadablePayloadError, CorruptLogError."""
-    key_id = key_of_body(body)
+    key_id = _key_of_text(text)
     if key_id is None:
-        return body
+        return text.encode()
     try:
-        sealed = base64.b64decode(_text.decode(body).removeprefix(f"{_PREFIX}{key_id}:"), validate=True)
-        return sealer.unseal(key_id, sealed, canonical(bound))
+        return sealer.unseal(key_id, base64.b64decode(text[len(_PREFIX) + len(key_id) + 1 :], validate=True), canonical(bound))
     except (UnreadablePayloadError, CorruptLogError) as error:
         error.fields.setdefault("stream", bound[1])
         raise
     except ValueError as error:
         raise CorruptLogError(f"a sealed {bound[0]} of {bound[1]} cannot be read: {error}", stream=bound[1]) from error
+
+
+def _seal(sealer: Sealer, key_id: str, plain: bytes, *bound: Any) -> bytes:
+    return f'"{_sealed_text(sealer, key_id, plain, *bound)}"'.encode()
+
+
+def key_of_body(body: bytes | None) -> str | None:
+    """The key that a stored body is sealed under, None if it is plain."""
+    if body is None or not body.startswith(b'"' + _PREFIX.encode()) or not body.endswith(b'"'):
+        return None
+    return _key_of_text(body[1:-1].decode("ascii", "replace"))
+
+
+def _unseal(sealer: Sealer, body: bytes, *bound: Any) -> bytes:
+    """Raises UnreadablePayloadError, CorruptLogError."""
+    return body if key_of_body(body) is None else _unsealed_text(sealer, body[1:-1].decode("ascii", "replace"), *bound)
+
+
+def _hash_of(method: str, args: bytes) -> str:
+    """As `runtime.shard` makes it: of the raw bytes where they are no JSON."""
+    try:
+        return args_hash(method, args)
+    except msgspec.DecodeError:
+        return canonical_hash([method, args.hex()])
 
 
 def sealed_inbox(sealer: Sealer, key_id: str, entry: InboxEntry) -> InboxEntry:
@@ -164,8 +185,8 @@ def sealed_inbox(sealer: Sealer, key_id: str, entry: InboxEntry) -> InboxEntry:
     )  # fmt: skip
 
 
-def unsealed_inbox(sealer: Sealer, entry: InboxEntry, args_hash: Any) -> InboxEntry:
-    """args_hash: `codec.args_hash`, for an entry whose hash is not kept with a reply. Raises UnreadablePayloadError, CorruptLogError."""
+def unsealed_inbox(sealer: Sealer, entry: InboxEntry) -> InboxEntry:
+    """Raises UnreadablePayloadError, CorruptLogError."""
     if key_of_body(entry.args) is None and key_of_body(entry.reply) is None:
         return entry
     where = (entry.stream, entry.command_id, entry.method)
@@ -175,13 +196,20 @@ def unsealed_inbox(sealer: Sealer, entry: InboxEntry, args_hash: Any) -> InboxEn
         known, _, reply = _unseal(sealer, entry.reply, "reply", *where).partition(b"\n")
         hash_ = known.decode()
     if args is not None and entry.args_hash:
-        hash_ = args_hash(entry.method, args)
+        hash_ = _hash_of(entry.method, args)
     return msgspec.structs.replace(entry, args=args, reply=reply, args_hash=hash_)
 
 
 def sealed_send(sealer: Sealer, key_id: str, sender: str, entry: OutboxEntry) -> OutboxEntry:
     args = _seal(sealer, key_id, entry.args, "send", sender, entry.receiver, entry.command_id, entry.method)
     return msgspec.structs.replace(entry, args=args)
+
+
+def delivered_send(sealer: Sealer, key_id: str, entry: OutboxEntry) -> OutboxEntry:
+    """A send whose receiver lives in the same shard, so that its inbox row is sealed under the receiver's key."""
+    where = (entry.receiver, entry.command_id, entry.method)
+    mark = sealer.mark(key_id, args_hash(entry.method, entry.args))
+    return msgspec.structs.replace(entry, args=_seal(sealer, key_id, entry.args, "args", *where), args_hash=mark)
 
 
 def unsealed_send(sealer: Sealer, sender: str, entry: OutboxEntry) -> OutboxEntry:
@@ -226,3 +254,35 @@ def unsealed_snapshot(sealer: Sealer, snapshot: Snapshot | None) -> Snapshot | N
         return msgspec.structs.replace(snapshot, state=_unseal(sealer, snapshot.state, *bound), version=Version(snapshot.version))
     except (UnreadablePayloadError, CorruptLogError):
         return None
+
+
+def sealed_supervision(sealer: Sealer, key_id: str, supervision: Supervision) -> Supervision:
+    """Why something failed quotes what it was told."""
+    letter, stopped = supervision.letter, supervision.stopped
+    if letter is not None:
+        where = (letter.stream, letter.command_id, letter.method)
+        args = None if letter.args is None else _seal(sealer, key_id, letter.args, "letter", *where)
+        reason = _sealed_text(sealer, key_id, f"{letter.args_hash}\n{letter.reason}".encode(), "reason", *where)
+        mark = sealer.mark(key_id, letter.args_hash) if letter.args_hash else ""
+        letter = msgspec.structs.replace(letter, args=args, reason=reason, args_hash=mark)
+    if stopped is not None:
+        message = _sealed_text(sealer, key_id, stopped.message.encode(), "stopped", stopped.stream)
+        stopped = msgspec.structs.replace(stopped, message=message)
+    revived = [sealed_inbox(sealer, key_id, entry) for entry in supervision.revived]
+    return msgspec.structs.replace(supervision, letter=letter, stopped=stopped, revived=revived)
+
+
+def unsealed_letter(sealer: Sealer, letter: Letter) -> Letter:
+    """Raises UnreadablePayloadError, CorruptLogError."""
+    if _key_of_text(letter.reason) is None:
+        return letter
+    where = (letter.stream, letter.command_id, letter.method)
+    hash_, _, reason = _unsealed_text(sealer, letter.reason, "reason", *where).decode().partition("\n")
+    args = None if letter.args is None else _unseal(sealer, letter.args, "letter", *where)
+    return msgspec.structs.replace(letter, args=args, reason=reason, args_hash=hash_)
+
+
+def unsealed_stopped(sealer: Sealer, stopped: StoppedActor) -> StoppedActor:
+    """Raises UnreadablePayloadError, CorruptLogError."""
+    message = _unsealed_text(sealer, stopped.message, "stopped", stopped.stream).decode()
+    return msgspec.structs.replace(stopped, message=message)

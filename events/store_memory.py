@@ -394,10 +394,11 @@ class MemoryShard:
         self._fence()
         return erase_in(self, self._content, stream, requested_by)
 
-    def put(self, group: Append) -> None:
+    def put(self, group: Append) -> Sequence[RecordedEvent]:
         """Append events of ours that close a stream."""
         recorded, time = self._record(group, self._content.streams.get(group.stream, []), group.expected_version)
         self._store(group, recorded, time, None)
+        return recorded
 
     async def erasures(self) -> Sequence[Erasure]:
         return list(self._content.erasures.values())

@@ -43,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Used when the log is created and never after; None = 4 or the number of cores, whichever is greater (S6)."""
     app: str | None = None
     """MODULE:OBJECT of the app that the deployment runs."""
+    keys: Path | None = None
+    """The folder of the keys of sealed actors, outside `data`; None = the user's configuration folder (S29)."""
     durability: Literal["process", "disk"] = "disk"
     """What an acknowledged command survives: `process` kill -9, `disk` power loss."""
     ask_timeout_s: Seconds = 30.0
@@ -50,6 +52,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     passivate_after_s: Seconds = 300.0
     """How long an actor stays in memory without a command."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def keys_folder(self) -> Path:
+        """Where the keys of sealed actors are."""
+        return self.keys or default_keys(os.environ)
 
     @property
     def shard_count(self) -> int:
@@ -74,6 +81,13 @@ def default_data(environment: Mapping[str, str]) -> Path:
     base = environment.get("XDG_DATA_HOME", "")
     # The specification says that a relative path is invalid and must be ignored.
     return (Path(base) if Path(base).is_absolute() else home / ".local" / "share") / "cuebook"
+
+
+def default_keys(environment: Mapping[str, str]) -> Path:
+    """Return the user's folder for keys: among the configuration, so that no copy of a data folder takes them along."""
+    home = Path(environment.get("HOME") or Path.home())
+    base = environment.get("XDG_CONFIG_HOME", "")
+    return (Path(base) if Path(base).is_absolute() else home / ".config") / "cuebook" / "keys"
 
 
 def load_settings(

@@ -13,7 +13,7 @@ from ops.nats_connection import Connection
 from ops.nats_server import NatsServer
 from ops.processes import ProcessTree, Role
 from ops.settings import Settings, name_app
-from ops.worker import load_app
+from ops.worker import check_sealed, load_app
 
 if TYPE_CHECKING:
     from actors.registry import Registry
@@ -50,7 +50,9 @@ async def running(settings: Settings, *, app: str, workers: int, remember: bool 
     from runtime.tasks import Tasks
     from runtime.wire import Subjects
 
-    registry = load_app(app).registry  # a mistake in the app is told here, in one line, and not by every worker in its log
+    loaded = load_app(app)
+    check_sealed(settings, loaded)
+    registry = loaded.registry  # a mistake in the app is told here, in one line, and not by every worker in its log
 
     async def reaped(role: str, pid: int) -> None:
         log.warning("worker_died", role=role, pid=pid)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import structlog
 
+from events.errors import ConfigurationError
 from ops import event_loop, log_setup
 from ops.exits import StartError
 from ops.nats_connection import connection_of
@@ -33,10 +34,26 @@ def load_app(spec: str | None) -> App:
     return found
 
 
+def check_sealed(settings: Settings, app: App) -> None:
+    """What sealed actors need (S29), before anything is started.
+
+    Raises:
+        StartError: the cipher is not installed, or the keys' folder lies inside the data folder.
+    """
+    from runtime.sealed import INSTALL, open_sealer
+
+    try:
+        open_sealer(settings.keys_folder, settings.data / "log", app.registry)
+    except ConfigurationError as error:
+        step = INSTALL if "cipher" in error.message else "name another folder: setting keys, or CUEBOOK_KEYS"
+        raise StartError(error.message, next_step=step) from error
+
+
 def run_worker(settings: Settings, name: str, *, quiet: bool = False) -> int:
     """Run a worker until it is told to stop; returns its exit code."""
     log_setup.configure(name, data=settings.data, level=settings.log_level, console=False if quiet else None)
     app = load_app(settings.app)
+    check_sealed(settings, app)
     return event_loop.run(_main(settings, name, app))
 
 
@@ -66,6 +83,7 @@ async def _main(settings: Settings, name: str, app: App) -> int:
         drain_s=settings.drain_s,
         live=LiveBounds(idle_s=settings.passivate_after_s),
         version=distribution_version("cuebook") or "0",
+        keys=settings.keys_folder,
     )
     log.info(
         "worker_starting", loop=event_loop.loop_name(), codec=f"msgspec {distribution_version('msgspec')}", sqlite=sqlite_version(),

@@ -44,6 +44,7 @@ from runtime.records import append_of, entry_of, remembered_error
 from runtime.recovery import Recovered
 from runtime.reopening import let_holder_go_first, reopen, stored_status
 from runtime.retries import not_yet
+from runtime.stream_ends import refuse_closed
 from runtime.supervision import engine_failed, make_room, recovery_failed
 
 if TYPE_CHECKING:
@@ -59,9 +60,9 @@ class Cell:
     """One live actor of one shard."""
 
     __slots__ = (
-        "_settled", "base_bytes", "committed", "controls", "driver", "failures", "handed_on", "holding", "inflight", "item", "key", "kind",
-        "mailbox", "paused", "pending", "position", "requeued", "rested_at", "resting", "shard", "snapshot_bytes", "snapshot_version",
-        "state", "stream", "task", "time", "turn", "version", "weight",
+        "_settled", "base_bytes", "closed", "committed", "controls", "driver", "failures", "handed_on", "holding", "inflight", "item",
+        "key", "kind", "mailbox", "paused", "pending", "position", "requeued", "rested_at", "resting", "shard", "snapshot_bytes",
+        "snapshot_version", "state", "stream", "task", "time", "turn", "version", "weight",
     )  # fmt: skip
 
     def __init__(self, shard: "Shard", kind: ActorType[Any], key: str, stream: Any) -> None:
@@ -89,6 +90,7 @@ class Cell:
         self.snapshot_version = 0
         self.snapshot_bytes = 0
         self.base_bytes = 0
+        self.closed: str | None = None
         self.failures: list[float] | None = None
         self.holding = False
         """An open turn waits for its next try."""
@@ -191,7 +193,7 @@ class Cell:
         """Nothing is under way or waits, and the state is at hand."""
         return (
             self.task is None and self.state is not None and not self.mailbox.ready and item.stored is None and not item.doubtful
-            and not self.requeued and not self.paused and len(self.pending) < PIPELINE_MAX
+            and self.closed is None and not self.requeued and not self.paused and len(self.pending) < PIPELINE_MAX
         )  # fmt: skip
 
     def _decide_now(self, item: Item) -> None:
@@ -232,6 +234,9 @@ class Cell:
                 if not self.mailbox.ready or self.stream in self.shard.waits.held:
                     continue  # or the shard was lost meanwhile
                 item = self.mailbox.popleft()
+                if self.closed is not None:
+                    await refuse_closed(self, item, self.closed)
+                    continue
                 if item.letter is not None and await not_yet(self, item):
                     continue
                 if item.method.query and not self._expired(item):
@@ -261,7 +266,7 @@ class Cell:
         except Exception as error:  # noqa: BLE001  an apply may raise anything; it becomes this actor's failure and nobody else's
             await recovery_failed(self, error)
             return False
-        self.state = recovered.state
+        self.state, self.closed = recovered.state, recovered.closed
         self.version = self.committed = recovered.version
         let_holder_go_first(self, recovered.journal)
         self.snapshot_version = recovered.snapshot_version

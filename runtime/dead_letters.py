@@ -20,6 +20,7 @@ from events.store import Append, Committed, Conflict, InboxEntry, InboxStatus
 from runtime.commits import commit_held
 from runtime.items import Item, LostError, StaleError
 from runtime.records import conflict_error
+from runtime.saying import said
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -125,4 +126,6 @@ async def undeliverable(shard: "Shard", entry: InboxEntry, error: ActorError) ->
         shard.reconcile()
     finally:
         shard.stored_done()
-    log.warning("tell_refused", stream=entry.stream, method=entry.method, error=error.message)
+    kind = shard.app.registry.types.get(entry.stream.partition("/")[0])
+    sealed = kind is not None and kind.sealed
+    log.warning("tell_refused", stream=entry.stream, method=entry.method, **said(sealed, error.message, None, error.error))

@@ -16,6 +16,7 @@ from runtime.exchange import Reply
 from runtime.items import Item, KnownError
 from runtime.records import conflict_error
 from runtime.retries import attempt_failed
+from runtime.saying import said
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -62,7 +63,7 @@ async def fail(cell: "Cell", item: Item, turn: Turn, error: Exception, began: fl
     """The handler raised: nothing it emitted is kept, and the failure itself is recorded, so that 500 can name it."""
     name = f"{cell.kind.name}.{item.method.name}"
     text = f"{name} raised {type(error).__name__}: {error}"[:2_000]
-    log.warning("turn_failed", stream=cell.stream, method=item.method.name, error=text, exc_info=error)
+    log.warning("turn_failed", stream=cell.stream, method=item.method.name, **said(cell.kind.sealed, text, error))
     fields = {"method": item.method.name, "type": type(error).__name__, "message": str(error)[:2_000]}
     if turn.emitted:
         cell.state = None

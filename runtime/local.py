@@ -71,11 +71,13 @@ class LocalRuntime:
 
 @asynccontextmanager
 async def local_runtime(
-    app: App, directory: Path, *, shards: int = 4, clock: Clock | None = None, entropy: Entropy | None = None
+    app: App, directory: Path, *, shards: int = 4, clock: Clock | None = None, entropy: Entropy | None = None, keys: Path | None = None
 ) -> AsyncIterator[LocalRuntime]:
-    """Own every shard of the log in `directory`, which is created if it is not there; drain and release at the end."""
+    """Own every shard of the log in `directory`, which is created if it is not there; drain and release at the end. keys: folder of the
+    keys of sealed actors (S29)."""
     from events.log_directory import create_log
     from events.store_sqlite import SqliteShard
+    from runtime.sealed import open_sealer, sealed_store
 
     clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
     identity = create_log(directory, shards, clock=clock, entropy=entropy)
@@ -83,11 +85,16 @@ async def local_runtime(
     exchange = MemoryExchange(identity.shards, tasks, clock)
     owned: list[Shard] = []
     async with AsyncExitStack() as stack:
+        sealer = open_sealer(keys, directory, app.registry)
+        if sealer is not None:
+            stack.callback(sealer.close)
         threads = stack.enter_context(ThreadPoolExecutor(4, thread_name_prefix="step"))
         for number in range(identity.shards):
-            store = await SqliteShard.open(directory, number, clock=clock, entropy=entropy)
-            stack.push_async_callback(store.close)
-            owned.append(Shard(store, await store.take("local"), app, exchange, tasks, clock, entropy, threads, lambda _: None))
+            file = await SqliteShard.open(directory, number, clock=clock, entropy=entropy)
+            stack.push_async_callback(file.close)
+            store = sealed_store(file, identity.shards, sealer, app.registry)
+            ownership = await store.take("local")
+            owned.append(Shard(store, ownership, app, exchange, tasks, clock, entropy, threads, lambda _: None, sealer=sealer))
             exchange.serve(owned[-1])
         for shard in owned:
             await shard.load()

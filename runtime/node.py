@@ -19,16 +19,16 @@ from events.crash_points import CrashPoint, reached
 from events.errors import ConfigurationError, CorruptLogError, CuebookError, TransientError
 from events.limits import DRAIN_S, PAUSE_NOTICED_S
 from events.log_directory import create_log
-from events.reader_sqlite import SqliteLogReader
-from events.store_sqlite import SqliteShard
+from events.store import ShardStore
 from runtime.app import App
 from runtime.exchange_nats import NatsExchange
-from runtime.formats import UnknownFormatsError, check_shard
+from runtime.formats import UnknownFormatsError
 from runtime.heartbeat import Heartbeat
 from runtime.leaving import leave
 from runtime.log_service_nats import serve_log
 from runtime.passivation import LiveBounds
 from runtime.placement import Facts, Placement
+from runtime.sealed import Stores
 from runtime.seats import Seat
 from runtime.service_nats import SERVICE_NAME, Service
 from runtime.shard import Shard
@@ -54,6 +54,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: float = DRAIN_S
     live: LiveBounds = LiveBounds()
     version: str = "0"
+    keys: Path | None = None
 
 
 class Node:
@@ -66,6 +67,7 @@ class Node:
         self._entropy = entropy or SystemEntropy()
         self._log = config.data / "log"
         self._identity = create_log(self._log, config.shards, clock=self._clock, entropy=self._entropy)
+        self._stores = Stores(self._log, app.registry, config.keys, self._identity.shards, self._clock, self._entropy, config.durability)
         self._subjects = Subjects(config.namespace, self._identity.shards)
         self._heartbeat = Heartbeat(clock=self._clock)
         self._placement = Placement(config.data, config.worker, self._identity.shards, self._heartbeat, clock=self._clock)
@@ -105,6 +107,7 @@ class Node:
             self._placement.close()
             self._heartbeat.stop()
             self._threads.shutdown(wait=False, cancel_futures=True)
+            self._stores.close()
         log.info("worker_stopped", worker=self._config.worker)
         return 1 if self._failed is not None else 0
 
@@ -252,12 +255,11 @@ class Node:
             return
         seat = self._seats.get(number) or await self._sit(number)
         try:
-            store = SqliteShard.open(self._log, number, clock=self._clock, entropy=self._entropy, durability=self._config.durability)
-            seat.store = await store
-            await self._check_formats(seat.store)
+            seat.store = await self._stores.open(number)
+            await self._stores.check(seat.store)
             ownership = await self._own(seat.store, number)
             if ownership is not None:
-                await self._check_formats(seat.store)  # again: until now a stalled owner may have written something new
+                await self._stores.check(seat.store)  # again: until now a stalled owner may have written something new
         except (CuebookError, OSError) as error:
             await self._refuse(number, error)
             return
@@ -266,17 +268,9 @@ class Node:
             self._placement.release(number)
             return
         shard = Shard(
-            seat.store,
-            ownership,
-            self._app,
-            self._exchange,
-            self._tasks,
-            self._clock,
-            self._entropy,
-            self._threads,
-            self._on_lost,
-            bounds=self._config.live,
-        )
+            seat.store, ownership, self._app, self._exchange, self._tasks, self._clock, self._entropy, self._threads, self._on_lost,
+            bounds=self._config.live, sealer=self._stores.sealer,
+        )  # fmt: skip
         seat.shard = shard
         await shard.load()
         seat.handler = self._exchange.serve(shard)
@@ -295,10 +289,7 @@ class Node:
         intake = TellIntake(self._nc, self._subjects, shard, self._clock)
         seat.tells = self._tasks.spawn(intake.run(), name=f"tells {number}")
 
-    async def _check_formats(self, store: SqliteShard) -> None:
-        await check_shard(store, self._app.registry, lambda: SqliteLogReader.open(self._log))
-
-    async def _own(self, store: SqliteShard, number: int) -> Any:
+    async def _own(self, store: ShardStore, number: int) -> Any:
         """Bump the epoch; where a stalled owner holds the write lock, end it and try again (S2)."""
         for attempt in range(2):
             try:

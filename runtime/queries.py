@@ -8,6 +8,7 @@ from actors.errors import ActorError, HandlerFailed
 from runtime.driver import TurnDriver
 from runtime.exchange import Reply
 from runtime.items import Item
+from runtime.saying import said
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -22,8 +23,8 @@ def query_reply(cell: "Cell", item: Item, state: Any) -> Reply:
         return cell.stand(turn.answer(item.arguments))
     except ActorError as error:
         return Reply(error=error)
-    except Exception as error:
-        log.warning("query_failed", stream=cell.stream, method=item.method.name, exc_info=error)
+    except Exception as error:  # noqa: BLE001  a query may raise anything; it becomes its answer
+        log.warning("query_failed", stream=cell.stream, method=item.method.name, **said(cell.kind.sealed, str(error), error))
         return Reply(error=HandlerFailed(f"{cell.kind.name}.{item.method.name} raised {type(error).__name__}: {error}"))
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from actors.journal import TURN_ENDS, TURN_RETRIED, TURN_STARTED
 from actors.registry import ActorType
+from events.closing import CLOSED_BY
 from events.envelope import Kind, RecordedEvent
 from events.errors import CorruptLogError
 from events.store import Snapshot
@@ -22,6 +23,8 @@ class Recovered(msgspec.Struct, kw_only=True):
     snapshot_version: int
     tail_bytes: int
     snapshot_bytes: int = 0
+    closed: str | None = None
+    """"archived" or "erased": then nothing is folded, since nothing is decided any more."""
 
 
 def recover(kind: ActorType[Any], snapshot: Snapshot | None, events: Sequence[RecordedEvent]) -> Recovered:
@@ -31,6 +34,9 @@ def recover(kind: ActorType[Any], snapshot: Snapshot | None, events: Sequence[Re
         CorruptLogError: versions do not follow each other, or a payload does not fit.
         UnknownEventTypeError: an event type or schema version that this program does not know.
     """
+    if events and (closed := CLOSED_BY.get(events[-1].type)) is not None:
+        version = int(events[-1].version)
+        return Recovered(state=kind.initial(), version=version, journal=[], snapshot_version=version, tail_bytes=0, closed=closed)
     try:
         state, version = (kind.initial(), 0) if snapshot is None else (kind.decode_state(snapshot.state), int(snapshot.version))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

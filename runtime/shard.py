@@ -24,6 +24,7 @@ from events.group_commit import GroupCommit
 from events.ids import CommandId, StreamId, parse_stream_id
 from events.letters import Letter, LetterState, StoppedActor
 from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, CALL_CHAIN_MAX, LIVE_ACTORS_BUSY_MAX
+from events.sealing import Sealer
 from events.store import (
     Accepted,
     Arrival,
@@ -36,6 +37,7 @@ from events.store import (
     TimerEntry,
     WaitEntry,
 )
+from runtime import stream_ends
 from runtime.app import App
 from runtime.cancel import arguments_of, cancel_live, cancelled_before
 from runtime.cell import Cell
@@ -89,6 +91,7 @@ class Shard:
         on_lost: Callable[["Shard"], None],
         *,
         bounds: LiveBounds | None = None,
+        sealer: Sealer | None = None,
     ) -> None:
         self.number = ownership.shard
         self.epoch = ownership.epoch
@@ -100,6 +103,7 @@ class Shard:
         self.code_version = app.code_version
         self.cells: OrderedDict[StreamId, Cell] = OrderedDict()
         self.passivation = Passivation(self.cells, bounds or LiveBounds(), clock.monotonic)
+        self.sealer, self.erasing = sealer, asyncio.Lock()
         self.lost = False
         self.draining = False
         self.commit = GroupCommit(store, self._spawn_commit)
@@ -153,6 +157,7 @@ class Shard:
         self.timers.set(timers)
         for stream in self._restartable:
             self.spawn(record_restart(self, stream, f"the code is {self.code_version} now"), name=f"restart {stream}")
+        self.spawn(stream_ends.finish_left(self), name=f"erasures {self.number}")
 
     # -- arrival ------------------------------------------------------------------------------------------------------------------
 
@@ -173,6 +178,9 @@ class Shard:
             return
         if command.method == ANSWER and reply is not None:
             self.waits.answer(command, reply)
+            return
+        if command.method in stream_ends.METHODS and reply is not None:
+            stream_ends.close(self, command, reply)
             return
         if command.method == RESTART and reply is not None:
             self.spawn(self._restart(command.stream, reply), name=f"restart {command.stream}")
@@ -276,14 +284,14 @@ class Shard:
         now_us = self.clock.wall_us()
         fired = [arrival_of_timer(timer, now_us) for timer in timers]
         try:
-            await self.accept([arrival for arrival, _ in fired])
+            results = await self.accept([arrival for arrival, _ in fired])
         except CuebookError as error:
             if not self.lost:
                 log.warning("timers_late", shard=self.number, error=error.message)
                 self.timers.again(timers)
             return
         reached(CrashPoint.TIMER_ACCEPTED)
-        self.timers.set(following for _, following in fired if following is not None)
+        self.timers.set(due for (_, due), done in zip(fired, results, strict=True) if due is not None and done.result != "closed")
 
     async def accept(self, arrivals: Sequence[Arrival]) -> Sequence[Accepted]:
         """Commit tells into the inbox, then hand the new ones to their actors; waits while too many are queued (S11)."""
@@ -343,6 +351,9 @@ class Shard:
         if not self.lost and self._outbox:
             self.exchange.send(list(self._outbox.values()))
             self._resend = asyncio.get_running_loop().call_later(1.0, self._send_again)
+
+    def drop_sends(self, sender: StreamId) -> None:
+        self._outbox = {key: row for key, row in self._outbox.items() if key[0] != sender}
 
     async def acknowledged(self, keys: Sequence[tuple[StreamId, StreamId, str, int]]) -> None:
         """The receivers have committed these rows: delete them with the next batch."""

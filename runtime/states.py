@@ -13,8 +13,9 @@ from actors.registry import ActorType, Registry
 from actors.traps import pure
 from events.codec import canonical_hash
 from events.envelope import Kind, RecordedEvent
-from events.errors import CorruptLogError, CuebookError
+from events.errors import CorruptLogError, CuebookError, UnreadablePayloadError
 from events.ids import StreamId, parse_stream_id
+from events.sealing import key_of_body
 from events.store import LogReader
 
 FOLD_PAGE: Final = 1_000
@@ -72,6 +73,7 @@ class Fold:
 
         Raises:
             FoldError: `apply` raised. CorruptLogError: not the next version. UnknownEventTypeError: code that lacks the event.
+            UnreadablePayloadError: it is sealed and the key is not here, or it was erased (S29).
         """
         if event.version != self.version + 1:
             raise CorruptLogError(
@@ -82,7 +84,7 @@ class Fold:
             try:
                 with pure():
                     self._kind.apply(self.state, event)
-            except CorruptLogError:
+            except (CorruptLogError, UnreadablePayloadError):
                 raise
             except CuebookError as error:
                 raise FoldError(f"{self._stream} version {event.version}: {error.message}", **self._place(event)) from error
@@ -133,7 +135,10 @@ async def state_at(reader: LogReader, registry: Registry | None, stream: StreamI
     kind = code_of(registry, stream)
     if kind is None:
         return StateView(stream=stream, version=at, head=newest, note=no_code(registry, stream))
-    fold = await folded(reader, kind, stream, at)
+    try:
+        fold = await folded(reader, kind, stream, at)
+    except UnreadablePayloadError as error:
+        return StateView(stream=stream, version=at, head=newest, note=error.message)
     return StateView(
         stream=stream, version=at, head=newest, state=fold.plain(), state_hash=canonical_hash(fold.state), mismatch=fold.mismatch
     )
@@ -143,7 +148,8 @@ async def folded(reader: LogReader, kind: ActorType[Any], stream: StreamId, at: 
     """`stream` folded up to version `at`, from its snapshot where that helps. Raises as `state_at`."""
     fold = Fold(kind, stream)
     snapshot = await reader.snapshot(stream)
-    if snapshot is not None and snapshot.shape == kind.shape and snapshot.version <= at:
+    sealed = snapshot is not None and key_of_body(snapshot.state) is not None
+    if snapshot is not None and not sealed and snapshot.shape == kind.shape and snapshot.version <= at:
         fold.start_at(snapshot.state, int(snapshot.version))
     while fold.version < at:
         page = await reader.read_stream(stream, after=fold.version, limit=min(FOLD_PAGE, at - fold.version))

@@ -15,7 +15,7 @@ from actors.errors import Overloaded, Stopped, Unavailable
 from actors.journal import ACTOR_RESTARTED, ACTOR_STOPPED, end_event
 from actors.turn import Turn
 from events.codec import encode
-from events.errors import AppendError, CuebookError, LogFullError, TransientError
+from events.errors import AppendError, CuebookError, LogFullError, TransientError, UnreadablePayloadError
 from events.ids import StreamId, Version
 from events.letters import StoppedActor, Supervision
 from events.limits import MAILBOX_MAX, RESTART_FIRST_S, RESTART_WINDOW_S, RESTARTS_MAX
@@ -24,6 +24,7 @@ from runtime.commits import commit_held
 from runtime.endings import fail
 from runtime.exchange import Reply
 from runtime.items import Item, LostError, StaleError
+from runtime.saying import said
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -51,15 +52,15 @@ async def recovery_failed(cell: "Cell", error: Exception) -> None:
     known = isinstance(error, CuebookError)
     code, message = (error.code, error.message) if isinstance(error, CuebookError) else ("apply_failed", f"{type(error).__name__}: {error}")
     fields = {name: value for name, value in error.fields.items() if name != "reason"} if isinstance(error, CuebookError) else {}
-    log.warning("recovery_failed", stream=cell.stream, error=message, exc_info=None if known else error)
+    log.warning("recovery_failed", stream=cell.stream, **said(cell.kind.sealed, message, None if known else error, code))
     refusal = Unavailable(f"{cell.stream} cannot be recovered: {message}", reason=code, **fields)
     for control in [control for control in cell.controls if not control.submitted]:
         control.fail(cell, error if isinstance(error, CuebookError) else refusal)
     for item in [item for item in cell.mailbox if item.stored is None]:
         cell.mailbox.remove(item)
         cell.finish(item, Reply(error=refusal))
-    if isinstance(error, TransientError | LogFullError | AppendError):
-        cell.paused = RESTART_FIRST_S  # of the shard, not of this actor
+    if isinstance(error, TransientError | LogFullError | AppendError | UnreadablePayloadError):
+        cell.paused = RESTART_FIRST_S  # of the shard or of the keys, not of this actor
     else:
         await _failed(cell, code, message)
 
@@ -67,7 +68,7 @@ async def recovery_failed(cell: "Cell", error: Exception) -> None:
 async def engine_failed(cell: "Cell", item: Item, turn: Turn, error: Exception, began: float) -> None:
     """The engine itself failed at this command, not its handler: a state that cannot be encoded, for example. The command fails as if its
     handler had raised, and the actor is restarted."""
-    log.error("engine_failed", stream=cell.stream, method=item.method.name, exc_info=error)
+    log.error("engine_failed", stream=cell.stream, method=item.method.name, **said(cell.kind.sealed, str(error), error))
     cell.state = None
     item.closing = False
     await fail(cell, item, turn, error, began)
@@ -93,7 +94,7 @@ async def _stop(cell: "Cell", code: str, message: str) -> None:
     )  # fmt: skip
     shard.stopped[cell.stream] = stopped
     cell.failures, cell.state, cell.paused = None, None, 0.0
-    log.error("actor_stopped", stream=cell.stream, reason=code, error=message)
+    log.error("actor_stopped", stream=cell.stream, reason=code, **said(cell.kind.sealed, message))
     refusal = stopped_error(stopped)
     for item in cell.mailbox.take_all():
         if item.stored is None:

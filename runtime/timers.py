@@ -54,6 +54,11 @@ class Timers:
         for timer_id in timer_ids:
             self._live.pop((stream, timer_id), None)
 
+    def forget(self, stream: str) -> None:
+        """Disarm every timer of `stream`, whose rows are gone."""
+        for key in [key for key in self._live if key[0] == stream]:
+            del self._live[key]
+
     def again(self, timers: Iterable[TimerEntry]) -> None:
         """What was due could not be committed: try once more in a moment."""
         for timer in timers:

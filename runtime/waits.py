@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import structlog
 
-from actors.errors import ActorError, BadPayload, Cancelled, IdReused, Rejected, Unavailable, Unknown, Waiting, error_body
+from actors.errors import ActorError, BadPayload, Cancelled, Gone, IdReused, Rejected, Unavailable, Unknown, Waiting, error_body
 from actors.journal import PARKED_STEP, TURN_CANCELLED, Wait, end_event, wait_event
 from actors.json_schema import check
 from actors.registry import field_of
@@ -136,6 +136,14 @@ class Waits:
         if self.held.get(wait.stream) == wait.wait_id:
             del self.held[wait.stream]
         self._shard.timers.remove(wait.stream, [timer_id_of(wait.wait_id)])
+
+    def forget(self, stream: str) -> None:
+        """The stream was erased: who waited for one of its turns is told so."""
+        for opened in [each for key, each in self._open.items() if key[0] == stream]:
+            self._drop(opened)
+            gone = Gone(f"{stream} is erased", stream=stream)
+            for asker in opened.askers:
+                asker(Reply(error=gone))
 
     def count(self, stream: str) -> int:
         return self._counts[stream]

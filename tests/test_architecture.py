@@ -88,6 +88,7 @@ def _sqlite_file(path: PurePosixPath) -> bool:
 
 CLIENTS: dict[str, Callable[[PurePosixPath], bool]] = {
     "aiosqlite": _sqlite_file,
+    "cryptography": lambda path: path.stem.endswith("_aesgcm"),
     "hnswlib": lambda path: path.stem.endswith("_vector"),
     "langchain_core": lambda path: path.parts[:2] in {("actors", "graph"), ("actors", "models")},
     "langgraph": lambda path: path.parts[:2] == ("actors", "graph"),
@@ -231,6 +232,7 @@ def test_no_test_breaks_the_rule(rule: Rule) -> None:
         (clients, "events/store.py", "import aiosqlite"),
         (clients, "ops/x.py", "import sqlite3"),
         (clients, "runtime/x.py", "import uvloop"),
+        (clients, "runtime/sealed.py", "from cryptography.hazmat.primitives.ciphers.aead import AESGCM"),
         (clients, "actors/x.py", "from langgraph.graph import StateGraph"),
         (clients, "projections/cache.py", "import redis.asyncio"),
         (events_alone, "events/x.py", "import structlog"),
