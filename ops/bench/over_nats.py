@@ -16,11 +16,12 @@ from nats.aio.client import Client
 from ops import child
 from ops.bench.echo_nats import SUBJECT, URL_VARIABLE
 from ops.bench.limits import STREAMS
-from ops.bench.measure import Case, Cases, Sample, Setting, closed_loop, in_turn
+from ops.bench.measure import Case, Cases, Sample, Setting, Unavailable, closed_loop, in_turn
 from ops.bench.table import ECHO_1, ECHO_100
 from ops.exits import CommandError, Exit
 from ops.settings import PREFIX, Settings
 from ops.up import Deployment, running
+from ops.up_state import read_up
 from runtime.client import connect
 
 _APP: Final = "ops.examples.bank:app"
@@ -68,16 +69,33 @@ async def nats_cases(setting: Setting) -> AsyncIterator[Cases]:
 
                 await _wait_for_echo(client)
                 await in_turn(ask, STREAMS)
-                yield {
+                cases: dict[str, Case | Unavailable] = {
                     name: guarded(deployment, partial(closed_loop, operation, in_flight))
                     for name, operation, in_flight in (
                         (ECHO_1, ask_echo, 1), ("nats-1", ask, 1), ("client-1", ask_by_ours, 1),
                         (ECHO_100, ask_echo, 100), ("nats-100", ask, 100), ("client-100", ask_by_ours, 100),
                     )
                 }  # fmt: skip
+                yield cases | {"worker-memory": _resident_of_worker(deployment)}
         finally:
             await client.close()
             await child.stop(echo, 2.0)
+
+
+def _resident_of_worker(deployment: Deployment) -> Case | Unavailable:
+    """What the worker keeps of physical memory: interpreter and libraries, 1,000 live actors, SQLite's caches."""
+    state = read_up(Path(deployment.settings.data))
+    pids = [process.pid for process in state.processes if process.role.startswith("worker")] if state is not None else []
+    if sys.platform != "linux" or not pids:
+        return Unavailable("only Linux tells it in /proc")
+
+    def resident() -> float:
+        return float(Path(f"/proc/{pids[0]}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    async def run(_: float) -> Sample:
+        return Sample(count=1, per_s=0.0, size_bytes=resident())
+
+    return run
 
 
 def guarded(deployment: Deployment, case: Case) -> Case:

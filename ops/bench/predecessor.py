@@ -185,6 +185,8 @@ async def predecessor_cases(setting: Setting) -> AsyncIterator[Cases]:
 
         return run
 
+    now = _stored(folder / "now.sqlite", BlockingStore, by_msgspec)
+    planned = _stored(folder / "planned.sqlite", AwaitedStore, by_msgspec)
     group = _stored(folder / "group.sqlite", GroupStore, by_json)
     awaited = _stored(folder / "awaited.sqlite", AwaitedStore, by_json)
     everything = _stored(folder / "all.sqlite", GroupStore, by_msgspec)
@@ -192,7 +194,9 @@ async def predecessor_cases(setting: Setting) -> AsyncIterator[Cases]:
         "predecessor-job": variant(blocking("job")(by_json), None),
         "predecessor-uvloop": variant(blocking("uvloop")(by_json), uvloop),
         "predecessor-msgspec": variant(blocking("msgspec")(by_msgspec), None),
+        "predecessor-now": variant(now, uvloop),
         "predecessor-aiosqlite": variant(awaited, None),
+        "predecessor-planned": variant(planned, uvloop),
         "predecessor-group-commit": variant(group, None),
         "predecessor-all": variant(everything, uvloop),
         "predecessor-cuebook": variant(_ours(folder / "cuebook"), uvloop),

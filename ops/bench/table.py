@@ -42,6 +42,7 @@ MEASURES: Final = (
     ),
     Measure(name="client-1", theme="nats", title="the same by our client, 1 in flight", limit=ECHO_1, limit_title=_ECHO_ONE),
     Measure(name="client-100", theme="nats", title="the same by our client, 100 in flight", limit=ECHO_100, limit_title=_ECHO_HUNDRED),
+    Measure(name="worker-memory", theme="nats", title="resident memory of that worker", figure="bytes"),
     Measure(
         name="replay", theme="replay", title="full replay to state", limit=SQLITE_REPLAY, limit_title="bare fetch, decode, apply",
         target=0.4, good=0.8,
@@ -92,7 +93,14 @@ MEASURES: Final = (
     Measure(name="predecessor-uvloop", theme="predecessor", title="its way, on uvloop", limit=_OLD, limit_title=_OLD_JOB),
     Measure(name="predecessor-msgspec", theme="predecessor", title="its way, with msgspec", limit=_OLD, limit_title=_OLD_JOB),
     Measure(
+        name="predecessor-now", theme="predecessor", title="its way, uvloop and msgspec: its state then", limit=_OLD, limit_title=_OLD_JOB
+    ),
+    Measure(
         name="predecessor-aiosqlite", theme="predecessor", title="its way, with aiosqlite, a commit each", limit=_OLD, limit_title=_OLD_JOB
+    ),
+    Measure(
+        name="predecessor-planned", theme="predecessor", title="its way, with uvloop, msgspec and aiosqlite: its plan", limit=_OLD,
+        limit_title=_OLD_JOB,
     ),
     Measure(
         name="predecessor-group-commit", theme="predecessor", title="its way, with WAL and group commit", limit=_OLD, limit_title=_OLD_JOB

@@ -135,7 +135,7 @@ async def test_a_loop_that_is_held_up_shows_it() -> None:
 async def test_the_predecessors_way_and_each_change_alone(tmp_path: Path) -> None:
     found = await measured(tmp_path, ["predecessor"])
     assert [each.removeprefix("predecessor-") for each in found] == [
-        "predecessor", "uvloop", "msgspec", "aiosqlite", "group-commit", "all", "lag",
+        "predecessor", "uvloop", "msgspec", "now", "aiosqlite", "planned", "group-commit", "all", "lag",
     ]  # fmt: skip
     for each in found.values():
         check(each)
@@ -162,8 +162,10 @@ async def test_every_way_of_the_predecessors_job_answers_and_keeps(tmp_path: Pat
 
 @pytest.mark.usefixtures("_nats_program")
 async def test_asks_over_nats_beside_an_echo(tmp_path: Path) -> None:
-    found = await measured(tmp_path, ["nats", "client"])
-    assert list(found) == ["nats-1", "nats-100", "nats-tail", "client-1", "client-100"]
+    found = await measured(tmp_path, ["nats", "client", "worker-memory"])
+    assert list(found) == ["nats-1", "nats-100", "nats-tail", "client-1", "client-100", "worker-memory"]
+    memory = found.pop("worker-memory")
+    assert memory.unavailable is not None or (memory.figure is not None and memory.figure > 10_000_000)
     for name, each in found.items():
         check(each)
         assert each.count >= (1 if name.endswith("-1") else 100)
