@@ -1,6 +1,6 @@
 """A reader that shows what sealed actors said where their keys are here, and leaves it sealed where they are not (S29, S31)."""
 
-from collections.abc import AsyncIterator, Container, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -11,7 +11,7 @@ from events.ids import CommandId, EventId, Position, StreamId
 from events.letters import Letter, StoppedActor
 from events.sealing import Sealer
 from events.selection import Selected, Selection
-from events.store import Fact, Format, Head, InboxEntry, LogReader, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
+from events.store import Format, Head, InboxEntry, LogReader, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
 
 
 class SealedReader:
@@ -99,9 +99,6 @@ class SealedReader:
             return sealing.unsealed_wait(self._sealer, wait)
         except UnreadablePayloadError:
             return wait
-
-    def scan(self, shard: int, plain: Container[str]) -> AsyncIterator[Sequence[Fact]]:
-        return self._reader.scan(shard, plain)
 
     async def stopped(self, shard: int) -> Sequence[StoppedActor]:
         return [self._stopped(stopped) for stopped in await self._reader.stopped(shard)]
