@@ -144,6 +144,8 @@ class Cell:
             self._decide_now(item)
             return
         self.mailbox.append(item)
+        if command.sender is not None and self.driver is not None and self.driver.asks and item.stored is None:
+            self.shard.probes.blocked(self)
         self.wake()
 
     def stir(self) -> None:

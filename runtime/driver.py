@@ -17,6 +17,7 @@ from events.limits import WAITS_PER_ACTOR_MAX
 from events.store import Append, Committed, Conflict, Duplicate, InboxStatus, Outcome
 from runtime.items import Item, KnownError, StaleError
 from runtime.opening import wait_group
+from runtime.probes import Edge
 from runtime.records import conflict_error
 
 _CONFLICTS_MAX = 3
@@ -68,13 +69,15 @@ def _no_effects(turn: Turn) -> InvariantError:
 class TurnDriver:
     """Adapter of `actors.turn.Driver`. One per turn."""
 
-    __slots__ = ("_asking", "_asking_since", "_busy", "_cell", "_item", "_opening", "committed_state")
+    __slots__ = ("_asking", "_asking_since", "_busy", "_cell", "_item", "_opening", "asks", "committed_state")
 
     def __init__(self, cell: "Cell", item: Item) -> None:
         self._cell = cell
         self._item = item
         self._opening: asyncio.Future[None] | None = None
         self._asking = self._busy = 0
+        self.asks: dict[str, Edge] = {}
+        """The asks that the turn waits for, by command id (S23)."""
         self._asking_since = 0.0
         self.committed_state: Any = None
         """What queries see once this turn has changed the working state; None while both are the same."""
@@ -193,10 +196,14 @@ class TurnDriver:
         shard = self._cell.shard
         self._asking += 1
         self._asking_since = shard.clock.monotonic()
+        self.asks[call.command_id] = Edge(call.command_id, self._cell.stream, call.receiver, turn.time)
+        if self._cell.mailbox.ready:
+            shard.probes.blocked(self._cell)
         try:
             reply = await shard.exchange.ask(call, turn, shard.call_deadline_ms(turn.command, call.timeout_s))
         finally:
             self._asking -= 1
+            del self.asks[call.command_id]
         self._item.received_time = max(self._item.received_time, reply.time)
         if reply.error is not None:
             raise reply.error

@@ -1,7 +1,7 @@
 """The port between actors and everybody else: what a shard needs of the world outside its own file."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -10,6 +10,9 @@ from actors.turn import Call, Command, Turn
 from events.envelope import RecordedEvent
 from events.ids import StreamId
 from events.store import PendingSend
+
+if TYPE_CHECKING:
+    from runtime.probes import Probe
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -42,6 +45,10 @@ class Exchange(Protocol):
 
     def send(self, rows: Sequence[PendingSend]) -> None:
         """Carry outbox rows to the shards of their receivers, in order; lost ones are sent again by the outbox."""
+        ...
+
+    def probe(self, probe: "Probe") -> None:
+        """Carry a probe to the shard of its receiver; may be lost (S23)."""
         ...
 
     def forward(self, command: Command, reply: ReplyTo) -> None:

@@ -13,6 +13,7 @@ from events.ids import StreamId, parse_stream_id, shard_of
 from events.store import Arrival, PendingSend
 from runtime.deadlines import Deadlines
 from runtime.exchange import Reply, ReplyTo
+from runtime.probes import Probe
 from runtime.records import arrival_of
 from runtime.shard import Shard
 from runtime.tasks import Tasks
@@ -118,6 +119,11 @@ class MemoryExchange:
         ]
         for key in done:
             await self._shards[self.shard_of(key[0])].acknowledged([key])
+
+    def probe(self, probe: Probe) -> None:
+        shard = self._shards.get(self.shard_of(probe.receiver))
+        if shard is not None:
+            asyncio.get_running_loop().call_soon(shard.probes.receive, probe)
 
     def forward(self, command: Command, reply: ReplyTo) -> None:
         reply(Reply(error=Unavailable("this process is draining", retry_after_ms=100)))

@@ -38,6 +38,7 @@ from events.limits import ASK_DEADLINE_S, PUBLISH_RESERVE_BYTES
 from events.store import Arrival, PendingSend
 from runtime.asks import NO_ROOM, Asks
 from runtime.exchange import Reply, ReplyTo
+from runtime.probes import Probe, decode_probe, encode_probe
 from runtime.records import arrival_of
 from runtime.shard import Shard
 from runtime.tasks import Tasks
@@ -51,6 +52,7 @@ from runtime.wire import (
     Answer,
     Envelope,
     Subjects,
+    ask_envelope,
     client_of,
     cloud_event,
     decode_answer,
@@ -59,6 +61,7 @@ from runtime.wire import (
     encode_envelopes,
     parse_address,
     parse_headers,
+    send_envelope,
 )
 
 log = structlog.get_logger("cuebook.exchange")
@@ -181,6 +184,7 @@ class NatsExchange:
                 received_at_us=now_us, correlation_id=headers.correlation_id, causation_id=headers.causation_id,
                 traceparent=headers.traceparent, deadline_ms=deadline_ms,
                 copied_since_us=now_us if self._copies and explicit is None else 0, client=client_of(reply_to),
+                patient=headers.deadline_ms is not None,
             )  # fmt: skip
         except ActorError as error:
             self._reply(reply_to, None, meta, Reply(error=error))
@@ -217,6 +221,8 @@ class NatsExchange:
                 sends.append(envelope)
             elif envelope.kind == "ack":
                 done.append((StreamId(envelope.sender or ""), StreamId(envelope.stream), envelope.incarnation, envelope.n))
+            elif envelope.kind == "probe":
+                shard.probes.receive(decode_probe(envelope.args))
             elif envelope.kind == "gap":
                 shard.missing(StreamId(envelope.sender or ""), StreamId(envelope.stream), envelope.incarnation, envelope.n)
         if done:
@@ -299,11 +305,7 @@ class NatsExchange:
 
     async def ask(self, call: Call, turn: Turn, deadline_ms: int) -> Reply:
         command = turn.command
-        envelope = Envelope(
-            kind="ask", stream=call.receiver, method=call.method, args=call.args, command_id=call.command_id,
-            sender=command.stream, causation_id=command.command_id, correlation_id=command.correlation_id or command.command_id,
-            traceparent=command.traceparent, deadline_ms=deadline_ms, chain=(*command.chain, command.stream), time=turn.time,
-        )  # fmt: skip
+        envelope = ask_envelope(call, command, turn.time, deadline_ms)
         return await self._ours.ask(envelope, deadline_ms, repeated=call.repeated)
 
     def forward(self, command: Command, reply: ReplyTo) -> None:
@@ -320,7 +322,7 @@ class NatsExchange:
             kind="ask", stream=command.stream, method=command.method, args=command.args, command_id=command.command_id,
             explicit=True, sender=command.sender, causation_id=command.causation_id, correlation_id=command.correlation_id,
             traceparent=command.traceparent, deadline_ms=deadline_ms, chain=command.chain, time=command.time,
-            copied_since_us=copied_since_us, client=command.client,
+            copied_since_us=copied_since_us, client=command.client, patient=command.patient,
         )  # fmt: skip
 
         async def relay() -> None:
@@ -368,15 +370,10 @@ class NatsExchange:
 
     def send(self, rows: Sequence[PendingSend]) -> None:
         for row in rows:
-            entry = row.entry
-            self._call(
-                self.shard_of(entry.receiver),
-                Envelope(
-                    kind="send", stream=entry.receiver, method=entry.method, args=entry.args, command_id=entry.command_id,
-                    sender=row.sender, causation_id=entry.causation_id, correlation_id=entry.correlation_id,
-                    traceparent=entry.traceparent, deadline_ms=entry.deadline_ms, time=row.time, n=row.n, incarnation=row.incarnation,
-                ),
-            )  # fmt: skip
+            self._call(self.shard_of(row.entry.receiver), send_envelope(row))
+
+    def probe(self, probe: Probe) -> None:
+        self._call(self.shard_of(probe.receiver), Envelope(kind="probe", stream=probe.receiver, args=encode_probe(probe)))
 
     def announce(self, body: dict[str, Any]) -> None:
         """Tell the other processes that ownership may have changed; only a hint."""

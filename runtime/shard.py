@@ -48,6 +48,7 @@ from runtime.handing_on import hand_on_turn
 from runtime.items import Item
 from runtime.opening import EXPIRE
 from runtime.passivation import LiveBounds, Passivation
+from runtime.probes import Probes
 from runtime.recovery import Recovered, recover
 from runtime.retries import Tries
 from runtime.supervision import RESTART, record_restart, restart, stopped_error
@@ -119,6 +120,7 @@ class Shard:
         self._unsure = False
         self._letters: dict[tuple[StreamId, CommandId], Letter] = {}
         self.tries = Tries()
+        self.probes = Probes(self)
         self.once: set[Cell] = set()
         """Actors in the middle of a ``once`` step: the shard is not given away by choice (S5)."""
         self.stopped: dict[StreamId, StoppedActor] = {}
@@ -193,7 +195,8 @@ class Shard:
             raise TooLarge(f"the arguments have {len(command.args):,} bytes, allowed are {ARGUMENTS_BYTES_MAX:,}")
         if stored is None and command.deadline_ms is not None and self.now_ms() > command.deadline_ms:
             raise self.deadline_passed()
-        if command.stream in command.chain:
+        # A query is answered beside the turn that holds its actor, so it waits for nobody.
+        if command.stream in command.chain and not method.query:
             path = [*command.chain[command.chain.index(command.stream) :], command.stream]
             raise CallCycle(f"{' -> '.join(path)} would wait for itself", path=path)
         if len(command.chain) > CALL_CHAIN_MAX:
@@ -410,6 +413,7 @@ class Shard:
         self.timers.stop()
         self.passivation.stop()
         self.tries.stop()
+        self.probes.stop()
         self.waits.hand_on()
         log.warning("superseded", shard=self.number, epoch=self.epoch)
         for cell in self.cells.values():
@@ -454,6 +458,7 @@ class Shard:
         self.timers.stop()
         self.passivation.stop()
         self.tries.stop()
+        self.probes.stop()
         ended = True
         try:
             async with asyncio.timeout(timeout_s):
@@ -480,6 +485,7 @@ class Shard:
         self.timers.stop()
         self.passivation.stop()
         self.tries.stop()
+        self.probes.stop()
         self.waits.stop()
         for cell in self.cells.values():
             if cell.task is not None:

@@ -15,10 +15,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from actors.errors import BadPayload
-from actors.turn import Command
+from actors.turn import Call, Command
 from events.envelope import RecordedEvent
 from events.ids import CommandId, StreamId, is_token, parse_stream_id
 from events.limits import HEADERS_BYTES_MAX
+from events.store import PendingSend
 
 DEADLINE: Final = "Cue-Deadline"
 CORRELATION: Final = "Cue-Correlation-Id"
@@ -47,8 +48,8 @@ class Envelope(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     """One message between workers; compact, because headers cost nats-py more than half of its throughput (limits.md 3).
 
     kind: ask = a command with `reply` as its reply subject; send = an outbox row; ack, gap = answers to a send, for the sender's shard;
-    in an ack or gap `n` is the number that was committed, or that is missing. copied_since_us, client: as in
-    `Command`.
+    in an ack or gap `n` is the number that was committed, or that is missing; probe = along an ask (S23). copied_since_us, client and
+    patient: as in `Command`.
     """
 
     kind: str
@@ -69,14 +70,34 @@ class Envelope(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     incarnation: str = ""
     copied_since_us: int = 0
     client: str = ""
+    patient: bool = True
 
     def command(self, now_us: int) -> Command:
         return Command(
             stream=StreamId(self.stream), method=self.method, args=self.args, command_id=CommandId(self.command_id),
             explicit=self.explicit, received_at_us=now_us, sender=self.sender, causation_id=self.causation_id,
             correlation_id=self.correlation_id, traceparent=self.traceparent, deadline_ms=self.deadline_ms, chain=self.chain,
-            time=self.time, copied_since_us=self.copied_since_us, client=self.client,
+            time=self.time, copied_since_us=self.copied_since_us, client=self.client, patient=self.patient,
         )  # fmt: skip
+
+
+def ask_envelope(call: Call, command: Command, time: int, deadline_ms: int) -> Envelope:
+    """An ask of the turn of `command`, made at the logical `time`."""
+    return Envelope(
+        kind="ask", stream=call.receiver, method=call.method, args=call.args, command_id=call.command_id, sender=command.stream,
+        causation_id=command.command_id, correlation_id=command.correlation_id or command.command_id, traceparent=command.traceparent,
+        deadline_ms=deadline_ms, chain=(*command.chain, command.stream), time=time,
+    )  # fmt: skip
+
+
+def send_envelope(row: PendingSend) -> Envelope:
+    """An outbox row on its way."""
+    entry = row.entry
+    return Envelope(
+        kind="send", stream=entry.receiver, method=entry.method, args=entry.args, command_id=entry.command_id, sender=row.sender,
+        causation_id=entry.causation_id, correlation_id=entry.correlation_id, traceparent=entry.traceparent, deadline_ms=entry.deadline_ms,
+        time=row.time, n=row.n, incarnation=row.incarnation,
+    )  # fmt: skip
 
 
 class Answer(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
