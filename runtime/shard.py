@@ -25,18 +25,7 @@ from events.ids import CommandId, StreamId, parse_stream_id
 from events.letters import Letter, LetterState, StoppedActor
 from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, CALL_CHAIN_MAX, LIVE_ACTORS_BUSY_MAX
 from events.sealing import Sealer
-from events.store import (
-    Accepted,
-    Arrival,
-    Committed,
-    InboxEntry,
-    InboxStatus,
-    Ownership,
-    PendingSend,
-    ShardStore,
-    TimerEntry,
-    WaitEntry,
-)
+from events.store import Accepted, Arrival, Committed, InboxEntry, InboxStatus, Ownership, PendingSend, ShardStore, TimerEntry, WaitEntry
 from runtime import stream_ends
 from runtime.app import App
 from runtime.cancel import arguments_of, cancel_live, cancelled_before
