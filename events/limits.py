@@ -28,6 +28,9 @@ SUMMARY_BYTES_MAX: Final = 200
 # Actors.
 MAILBOX_MAX: Final = 1_024
 BYPASS_MAX: Final = 64
+STORED_LOADED_MAX: Final = 256
+STORED_LOADED_LOW: Final = 64
+STORED_PER_SHARD_MAX: Final = 10_000
 # Per shard: about 1.2 KB each beside their states, so that 100,000 actors of four shards stay live (`cuebook bench actors-many`).
 LIVE_ACTORS_MAX: Final = 30_000
 LIVE_ACTORS_BUSY_MAX: Final = 100_000
@@ -75,6 +78,7 @@ _RELATIONS = (
     (ARGUMENTS_BYTES_MAX + HEADERS_BYTES_MAX + PUBLISH_RESERVE_BYTES <= SERVER_PAYLOAD_BYTES_MAX, "arguments fit the server"),
     (EVENT_BYTES_MAX <= TURN_BYTES_MAX <= COMMIT_BYTES_MAX, "an event fits a turn, a turn fits a commit"),
     (MAILBOX_MAX >= COMMIT_TURNS_MAX, "one commit can be filled from one mailbox"),
+    (STORED_LOADED_LOW < STORED_LOADED_MAX <= STORED_PER_SHARD_MAX, "a mailbox is filled again before it is empty"),
     (LIVE_ACTORS_MAX <= LIVE_ACTORS_BUSY_MAX, "idle actors go before busy ones are refused"),
     (STALL_AFTER_S < LOOP_BLOCKED_S, "a stall is seen before a blocked loop gives up its shards"),
 )

@@ -126,7 +126,7 @@ class Cell:
             same.replies.extend(item.replies)
             same.stored = same.stored or item.stored
             if item.from_inbox and same.from_inbox:
-                self.shard.stored_done()
+                self.shard.stored_done(self.stream)
             same.from_inbox = same.from_inbox or item.from_inbox
             return
         if item.method.query and (self.holding or (self.turn is not None and self.turn.journaled)):
@@ -173,7 +173,7 @@ class Cell:
             del self.inflight[item.command.command_id]
         if item.from_inbox:
             item.from_inbox = False
-            self.shard.stored_done()
+            self.shard.stored_done(self.stream)
 
     @property
     def _has_work(self) -> bool:

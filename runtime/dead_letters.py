@@ -125,7 +125,7 @@ async def undeliverable(shard: "Shard", entry: InboxEntry, error: ActorError) ->
     except (StaleError, AppendOutcomeUnknownError):
         shard.reconcile()
     finally:
-        shard.stored_done()
+        shard.stored_done(entry.stream)
     kind = shard.app.registry.types.get(entry.stream.partition("/")[0])
     sealed = kind is not None and kind.sealed
     log.warning("tell_refused", stream=entry.stream, method=entry.method, **said(sealed, error.message, None, error.error))

@@ -218,6 +218,11 @@ class Mailbox:
     # -- bounds -------------------------------------------------------------------------------------------------------------------
 
     @property
+    def stored(self) -> int:
+        """How many stand in the inbox too."""
+        return len(self) - self._asks
+
+    @property
     def full(self) -> bool:
         return self._asks >= MAILBOX_MAX
 

@@ -28,6 +28,7 @@ from events.sealing import Sealer
 from events.store import Accepted, Arrival, Committed, InboxEntry, InboxStatus, Ownership, PendingSend, ShardStore, TimerEntry, WaitEntry
 from runtime import stream_ends
 from runtime.app import App
+from runtime.backlog import Backlog
 from runtime.cancel import arguments_of, cancel_live, cancelled_before
 from runtime.cell import Cell
 from runtime.dead_letters import METHODS as LETTER_METHODS
@@ -46,7 +47,6 @@ from runtime.timers import Timers, arrival_of_timer
 from runtime.waits import ANSWER, CANCEL, Asker, Waits
 
 log = structlog.get_logger("cuebook.shard")
-_TELLS_QUEUED: Final = 10_000
 _GAP_AGAIN_S: Final = 0.05
 _HAND_ON_AFTER_S: Final = 0.2
 """An ask that has an owner is answered long before."""
@@ -115,9 +115,8 @@ class Shard:
         self.stopped: dict[StreamId, StoppedActor] = {}
         self._restartable: list[StreamId] = []
         self._reconciling: asyncio.Task[Any] | None = None
-        self._tells = 0
-        self._tells_room = asyncio.Event()
-        self._tells_room.set()
+        self.tells = 0
+        self.backlog = Backlog(self)
         self._outbox: dict[tuple[StreamId, StreamId, str, int], PendingSend] = {}
         self._resend: asyncio.TimerHandle | None = None
 
@@ -217,7 +216,7 @@ class Shard:
     def _to_stopped(self, command: Command, reply: ReplyTo | None) -> None:
         """What stands in the inbox of a stopped actor stays there; who asks is told."""
         if reply is None:
-            self.stored_done()
+            self.stored_done(command.stream)
         else:
             raise stopped_error(self.stopped[command.stream])
 
@@ -238,11 +237,13 @@ class Shard:
 
     def deliver(self, entry: InboxEntry, askers: Sequence[Asker] = ()) -> None:
         """Hand a stored command to its actor: a tell (QUEUED), or an open turn that runs again (RUNNING), with those who wait for it."""
-        if self.lost:
-            return  # it stands in the inbox: the new owner finds it there
-        self._tells += 1
-        if self._tells >= _TELLS_QUEUED:
-            self._tells_room.clear()
+        if self.lost or (entry.status is InboxStatus.QUEUED and not askers and self.backlog.leaves(entry.stream)):
+            return  # it stands in the inbox, and is found there: by the new owner, or by us when there is room
+        self.hand_over(entry, askers)
+
+    def hand_over(self, entry: InboxEntry, askers: Sequence[Asker] = ()) -> None:
+        """`deliver`, whether there is room or not."""
+        self.tells += 1
         command = Command(
             stream=entry.stream, method=entry.method, args=entry.args or b"", command_id=entry.command_id, explicit=True,
             received_at_us=entry.received_at_us, sender=entry.sender, causation_id=entry.causation_id,
@@ -261,10 +262,10 @@ class Shard:
         except msgspec.DecodeError:
             return canonical_hash([command.method, command.args.hex()])
 
-    def stored_done(self) -> None:
-        self._tells -= 1
-        if self._tells < _TELLS_QUEUED // 2:
-            self._tells_room.set()
+    def stored_done(self, stream: StreamId) -> None:
+        """A stored command of `stream` is under way no more."""
+        self.tells -= 1
+        self.backlog.less(stream)
 
     def _timers_due(self, timers: list[TimerEntry]) -> None:
         self.waits.expire(timer for timer in timers if timer.method == EXPIRE)
@@ -286,8 +287,7 @@ class Shard:
         self.timers.set(due for (_, due), done in zip(fired, results, strict=True) if due is not None and done.result != "closed")
 
     async def accept(self, arrivals: Sequence[Arrival]) -> Sequence[Accepted]:
-        """Commit tells into the inbox, then hand the new ones to their actors; waits while too many are queued (S11)."""
-        await self._tells_room.wait()
+        """Commit tells into the inbox, then hand the new ones to their actors (S11)."""
         try:
             results = await self.commit.accept(arrivals)
         except AppendOutcomeUnknownError:
@@ -489,6 +489,6 @@ class Shard:
         done = self.commit.statistics()
         return ShardStatistics(
             shard=self.number, epoch=self.epoch, live_actors=len(self.cells),
-            waiting=sum(len(cell.mailbox) for cell in self.cells.values()), tells_queued=self._tells, commits=done.commits,
+            waiting=sum(len(cell.mailbox) for cell in self.cells.values()), tells_queued=self.tells, commits=done.commits,
             turns=done.groups, events=done.events,
         )  # fmt: skip

@@ -93,6 +93,7 @@ async def _stop(cell: "Cell", code: str, message: str) -> None:
         code_version=shard.code_version,
     )  # fmt: skip
     shard.stopped[cell.stream] = stopped
+    shard.backlog.forget(cell.stream)
     cell.failures, cell.state, cell.paused = None, None, 0.0
     log.error("actor_stopped", stream=cell.stream, reason=code, **said(cell.kind.sealed, message))
     refusal = stopped_error(stopped)
