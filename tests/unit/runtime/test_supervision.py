@@ -213,7 +213,7 @@ async def test_what_is_wrong_with_the_shard_stops_nobody(tmp_path: Path, monkeyp
 
 async def test_a_state_that_cannot_be_encoded_fails_its_command_and_not_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine around a handler fails: at the snapshot, which is the first time that the state is encoded."""
-    monkeypatch.setattr("runtime.cell.SNAPSHOT_EVENTS", 1)
+    monkeypatch.setattr("runtime.closing.SNAPSHOT_EVENTS", 1)
     BROKEN["state"] = True
     async with local_runtime(APP, tmp_path) as runtime:
         with pytest.raises(HandlerFailed):
