@@ -97,7 +97,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
 
 
 FULL: Final = Scale(actors=100_000, idle=8_000, log_events=1_000_000, log_streams=20_000, cold_actors=50)
-QUICK: Final = Scale(actors=10_000, idle=2_000, log_events=50_000, log_streams=5_000, cold_actors=10, replay_events_per_s=20_000)
+QUICK: Final = Scale(actors=5_000, idle=1_000, log_events=50_000, log_streams=5_000, cold_actors=10, replay_events_per_s=20_000)
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):

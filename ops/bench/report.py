@@ -146,6 +146,22 @@ def print_results(results: Sequence[Result], *, json: bool) -> None:
             print_rows([{"not measured": f"{each.measure}: {each.unavailable}"}], json=json)
 
 
+def markdown(facts: dict[str, object], results: Sequence[Result]) -> str:
+    """The machine and the rows as PERFORMANCE.md shows them."""
+    lines = ["; ".join(f"{name} {value}" for name, value in facts.items()), ""]
+    lines += ["| row | figure | target | good | | ours | limit | spread |", "|---|---:|---:|---:|---|---:|---|---:|"]
+    for each in results:
+        if each.unavailable:
+            lines.append(f"| `{each.measure}` | | | | not measured | | {each.limit} | |")
+            continue
+        shown = {name: "" if value is None else str(value) for name, value in _shown(each).items()}
+        limit = f"{each.limit}: {shown['limit_per_s']}" if each.limit else ""
+        ours = shown["per_s"] and f"{shown['per_s']}/s"
+        cells = [shown["figure"], shown["target"], shown["good"], shown["mark"], ours, limit, shown["spread"]]
+        lines.append(f"| `{each.measure}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _shown(each: Result) -> dict[str, object]:
     lag = each.unit == "ms"
     return {

@@ -28,7 +28,7 @@ from ops.bench.measure import (
 )
 from ops.bench.predecessor import CONNECTIONS, by_json, by_msgspec, request_line
 from ops.bench.predecessor_sqlite import BlockingStore, GroupStore, create
-from ops.bench.report import below_half, bench, bench_folder, machine_facts, print_results
+from ops.bench.report import below_half, bench, bench_folder, machine_facts, markdown, print_results
 from ops.bench.table import MEASURES, preparation, selected
 from ops.commands.bench import bench as bench_verb
 from ops.commands.common import Common
@@ -379,6 +379,14 @@ def test_a_terminal_gets_a_table_and_a_pipe_every_field(monkeypatch: pytest.Monk
     shown = capsys.readouterr().out
     expected = ("nats-100", "12,346", "30,000", "0.41 x", "0.5", "meets", "900 us", "3.6 ms", "25%", "3.25 ms", "1.1 ms", "pip install it")
     assert [text for text in expected if text not in shown] == []
+
+
+def test_the_table_of_the_document_has_the_machine_and_every_row() -> None:
+    shown = markdown({"cpus": 2, "load": 0.5}, [row(OURS, 0.5), unmeasured(LAG, "it is not installed")]).splitlines()
+    assert shown[0] == "cpus 2; load 0.5"
+    assert shown[4].startswith("| `ours` | 0.50")
+    assert "not measured" in shown[5]
+    assert len({line.count("|") for line in shown[2:]}) == 1
 
 
 def cuebook(*arguments: str) -> "subprocess.CompletedProcess[str]":
