@@ -1,19 +1,18 @@
 """The log of a deployment whose files are elsewhere: `LogReader` over ``cue.log`` (S31). What reads files reads this alike."""
 
-from collections.abc import AsyncIterator, Awaitable, Container, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
 from actors.errors import Unknown
 from events.appending import TIME_DIGITS
-from events.envelope import Kind, RecordedEvent
+from events.envelope import RecordedEvent
 from events.ids import CommandId, EventId, Position, StreamId
 from events.letters import Letter, StoppedActor
 from events.limits import PAGE_EVENTS_MAX
-from events.reader_memory import fact_of
 from events.selection import EVERYTHING, Selected, Selection
-from events.store import Fact, Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
+from events.store import Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
 from runtime.filters import filter_text
 from runtime.log_service import Page
 
@@ -59,12 +58,6 @@ class RemoteLogReader:
                 break
             after = page.upto
         return found
-
-    async def scan(self, shard: int, plain: Container[str]) -> AsyncIterator[Sequence[Fact]]:
-        position = 0
-        while events := await self.read(shard, after=position):
-            position = events[-1].position
-            yield [fact_of(event, plain) for event in events if event.kind is Kind.STATE]
 
     async def read_stream(self, stream: StreamId, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         found: list[RecordedEvent] = []

@@ -29,7 +29,7 @@ def compare(
     """Show where two runs first diverge, how their states differ, and what each took.
 
     Compares what was said, not ids and times. A fork stands for its parent.
-    Example: cuebook compare account/ada account/ada-fork --html two.html
+    Example: cuebook compare errand-1 errand-2 --html two.html
     """
     from ops.comparison_html import render, summary, sums
     from runtime import comparison

@@ -31,7 +31,7 @@ def diff(stream: Stream, v1: Place, v2: Place, *, as_: Form = None, app: AppOpti
     """Show what changed in a state between two versions, as JSON Patch (RFC 6902).
 
     On a terminal a tree, or with --as side both states beside each other. Without the actor's code it shows the events in between.
-    Example: cuebook diff account/42 3 17
+    Example: cuebook diff buyer/bob 6 14
     """
     settings = common.load().settings
     registry = registry_of(settings, app)
@@ -82,7 +82,7 @@ def blame(
 ) -> None:
     """Show which event set a value: the event, its command, its causes, and when.
 
-    Example: cuebook blame account/42 /cents
+    Example: cuebook blame buyer/bob /prices/tea
     """
     settings = common.load().settings
     registry = registry_of(settings, app)

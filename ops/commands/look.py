@@ -39,7 +39,7 @@ def log(
 ) -> None:
     """Show recorded events, the newest 50 unless told otherwise.
 
-    Example: cuebook log actor:account/42 -type:step.* after:1h -n 0
+    Example: cuebook log actor:buyer/bob -type:step.* after:2000-01-01 -n 0
     """
     from runtime.merging import last, merged
 
@@ -79,7 +79,7 @@ def tail(
 ) -> None:
     """Follow events as they happen; survives restarts of server and workers.
 
-    Example: cuebook tail type:account.* --from 5m
+    Example: cuebook tail type:errand.* --from start
     """
     from runtime.filters import filter_text
 
@@ -148,7 +148,10 @@ async def _start(ask: Any, from_: str | None) -> tuple[dict[int, int], int | Non
 
 
 def streams(*, common: Common = DEFAULTS) -> None:
-    """List the streams: one per actor that has recorded anything."""
+    """List the streams: one per actor that has recorded anything.
+
+    Example: cuebook streams
+    """
     from runtime.inspection import streams as all_streams
 
     settings = common.load().settings
@@ -172,7 +175,7 @@ def show(
 ) -> None:
     """Show one event, with its state, its patch, its causes and effects if asked.
 
-    Example: cuebook show 0:17 --patch --causes
+    Example: cuebook show 3:6 --patch --effects
     """
     from runtime.causes import relatives
     from runtime.inspection import find_event
@@ -215,7 +218,7 @@ def state(
 
     Without the actor's code it shows the events instead, and says so. Where the code is not the one that recorded the events, it says
     from which version on.
-    Example: cuebook state account/42 --at 3
+    Example: cuebook state buyer/bob --at 6
     """
     from events.ids import StreamId
     from runtime.history import version_at

@@ -27,7 +27,7 @@ def trace(
     """Show which turn caused which, for one conversation.
 
     Its events are in: cuebook log corr:ID -n 0
-    Example: cuebook trace review-1 --svg review.svg
+    Example: cuebook trace errand-1 --svg errand.svg
     """
     from runtime import causes, sequence
 

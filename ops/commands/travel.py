@@ -41,8 +41,8 @@ def replay(
     With --app the code of another version folds the same events. With
     --verify that is the gate of an upgrade: it names the first difference of
     each actor, and each open turn, which the new code will have to finish.
-    Example: cuebook replay --verify --app NEW:app
-    Example: cuebook replay account/42 --break-on '/cents changed'
+    Example: cuebook replay --verify --app ops.examples.errands:app
+    Example: cuebook replay buyer/bob --break-on '/total changed'
     """
     if (step or break_on is not None) and (stream is None or verify):
         raise CommandError(

@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from events import selection_sqlite
 from events.envelope import Kind, NewEvent, RecordedEvent
 from events.ids import CommandId, StreamId
+from events.rows import verified_event
 from events.selection import EVERYTHING, OUTSIDE, Field, Selection, Term, correlated, literal, matches
 from events.store import InboxStatus, LogReader, OutboxEntry, ShardStore
 from tests.support.logs import LogUnderTest, append_one, command, group, log_under_test, stream_in, timer, wait
@@ -153,3 +156,27 @@ async def test_what_is_under_way_is_listed(log: LogUnderTest) -> None:
 
 def test_a_stream_name_is_a_literal_glob() -> None:
     assert literal("account/42") == StreamId("account/42")
+
+
+async def test_only_what_is_wanted_is_read_and_verified(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason for all this: one event out of many costs one event in Python, whatever the log holds."""
+    log = log_under_test("sqlite", 2, tmp_path_factory.mktemp("log") / "log")
+    built: list[int] = []
+
+    def counting(shard: int, row: Any, previous: bytes) -> RecordedEvent:
+        built.append(row[0])
+        return verified_event(shard, row, previous)
+
+    try:
+        await filled(log)
+        reader = await log.reader()
+        monkeypatch.setattr(selection_sqlite, "verified_event", counting)
+        for field, pattern in (("correlation_id", "c?1"), ("command_id", "c3"), ("text", "back"), ("text", '"word":"it')):
+            built.clear()
+            found = await reader.select(0, Selection(included=((Term(field=field, pattern=literal(pattern)),),)))  # type: ignore[arg-type]
+            assert (len(found.events), len(built), found.end) == (1, 1, True), (field, pattern)
+        built.clear()
+        both = await reader.select(0, correlated("50%", "5_0", "nobody"))
+        assert (len(both.events), len(built)) == (2, 2)
+    finally:
+        await log.close()

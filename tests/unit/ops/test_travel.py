@@ -150,7 +150,7 @@ def test_log_error_says_why_it_failed_and_what_led_to_it(cuebook: Any, errands: 
     assert [(row["stream"], row["type"]) for row in rows] == [
         ("shop/corner", "step.failed"), ("shop/corner", "turn.failed"), (BOB, "ask.failed"), (BOB, "turn.refused"),
     ]  # fmt: skip
-    assert rows[0]["reason"] == 'RuntimeError: it burns </svg> & "smokes"'
+    assert rows[0]["reason"] == 'RuntimeError: acid </svg> & "smoke" burns'
     assert [each["type"] for each in rows[3]["because"]] == ["ask.failed", "turn.failed", "step.failed"]
     assert [(turn["stream"], turn["method"]) for turn in rows[0]["turns"]] == [("shop/corner", "price"), (BOB, "buy")]
     assert [row["command_id"] for row in cuebook("log", "--error", "-n", "1")[1]] == ["errand-4"]
