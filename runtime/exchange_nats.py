@@ -6,7 +6,6 @@ their deadline, outbox rows until acknowledged.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -33,11 +32,12 @@ from events.codec import canonical_hash, encode
 from events.crash_points import CrashPoint, reached
 from events.envelope import RecordedEvent
 from events.errors import CuebookError
-from events.ids import CommandId, StreamId, is_token, parse_stream_id, shard_of, stream_id
+from events.ids import CommandId, StreamId, is_token, parse_stream_id, shard_of
 from events.limits import ASK_DEADLINE_S, PUBLISH_RESERVE_BYTES
 from events.store import Arrival, PendingSend
 from runtime.asks import NO_ROOM, Asks
 from runtime.exchange import Reply, ReplyTo
+from runtime.outgoing_nats import Outgoing
 from runtime.probes import Probe, decode_probe, encode_probe
 from runtime.records import arrival_of
 from runtime.shard import Shard
@@ -59,7 +59,7 @@ from runtime.wire import (
     decode_envelopes,
     encode_answer,
     encode_envelopes,
-    parse_address,
+    parse_ask,
     parse_headers,
     send_envelope,
 )
@@ -88,18 +88,18 @@ class NatsExchange:
         self._clock = clock
         self._worker = worker
         self._inbox = f"_INBOX.{worker}"
+        self._ask_prefix = len(f"{subjects.namespace}.ask.")
         self._shards: dict[int, Shard] = {}
         self._subscriptions: dict[int, Subscription] = {}
         self._ours = Asks(self._inbox, clock, self.shard_of, self._call)
-        self._out: deque[tuple[str, bytes, dict[str, str] | None, str]] = deque()
-        self._writer: asyncio.Task[None] | None = None
+        self._out = Outgoing(client, tasks)
         self._calls: dict[int, list[Envelope]] = {}
         self._hints: dict[int, int] = {}
         self.paused = False
         """Set while messages that waited in our socket during a pause of this process are read: headerless asks are expired (S10)."""
         self._copies = False
         self._shared: set[int] = set()
-        self._asks = self._replies = self._published = self._dropped = self._forwarded = 0
+        self._asks = self._replies = self._forwarded = 0
 
     async def start(self) -> None:
         await self._nc.subscribe(f"{self._inbox}.>", cb=self._on_reply)
@@ -154,32 +154,32 @@ class NatsExchange:
     # -- what comes in ------------------------------------------------------------------------------------------------------------
 
     def _on_shard(self, shard: Shard, prefix: int, message: Msg) -> None:
-        tokens = message.subject[prefix:].split(".")
-        if tokens[0] == "ask":
-            self._on_ask(message, tokens[1:])
-        elif tokens[0] == "call" and not shard.lost:
+        verb, _, address = message.subject[prefix:].partition(".")
+        if verb == "ask":
+            self._on_ask(message, address)
+        elif verb == "call" and not shard.lost:
             self._on_call(shard, message)
 
     async def _on_unmapped(self, message: Msg) -> None:
-        self._on_ask(message, message.subject.split(".")[2:], alone=True)
+        self._on_ask(message, message.subject[self._ask_prefix :], alone=True)
 
-    def _on_ask(self, message: Msg, tokens: list[str], *, alone: bool = False) -> None:
+    def _on_ask(self, message: Msg, address: str, *, alone: bool = False) -> None:
         """alone: nobody else has got this message (a queue group)."""
         self._asks += 1
         reply_to = message.reply
         meta = False
         try:
-            address = parse_address(tokens)
+            stream, method, command_id = parse_ask(address)
             headers = parse_headers(message.headers)
             meta = headers.meta
-            explicit = address.command_id or headers.command_id
+            explicit = command_id or headers.command_id
             now_us = self._clock.wall_us()
             deadline_ms = headers.deadline_ms
             if deadline_ms is None:
                 # A pause of this process may have made the caller give up long ago (S10).
                 deadline_ms = 0 if self.paused else now_us // 1_000 + int(ASK_DEADLINE_S * 1_000)
             command = Command(
-                stream=stream_id(address.type, address.id), method=address.method, args=message.data,
+                stream=stream, method=method, args=message.data,
                 command_id=CommandId(explicit or self._made_up_id(reply_to, now_us)), explicit=explicit is not None,
                 received_at_us=now_us, correlation_id=headers.correlation_id, causation_id=headers.causation_id,
                 traceparent=headers.traceparent, deadline_ms=deadline_ms,
@@ -405,33 +405,11 @@ class NatsExchange:
             # An oversize publish makes nats-server close this worker's connection (S12).
             error = TooLarge(f"the answer has {len(body):,} bytes; this NATS server allows {self._nc.max_payload:,}")
             body, headers = encode(error_body(error)), {ERROR_CODE: "413", ERROR: "too_large"}
-        self._out.append((subject, body, headers, reply))
-        if self._writer is None:
-            self._writer = self._tasks.spawn(self._write(), name="publish")
-
-    async def _write(self) -> None:
-        publish = self._nc.publish
-        try:
-            while self._out:
-                subject, body, headers, reply = self._out.popleft()
-                try:
-                    await publish(subject, body, reply=reply, headers=headers)
-                    self._published += 1
-                except (nats.errors.Error, OSError) as error:
-                    # Replies are asked for again by id, sends are sent again, the rest are hints.
-                    self._dropped += 1
-                    if self._dropped % 1_000 == 1:
-                        log.warning("publish_dropped", subject=subject, error=repr(error), dropped=self._dropped)
-            reached(CrashPoint.PUBLISHED)
-        finally:
-            self._writer = None
+        self._out.publish(subject, body, headers, reply)
 
     async def flush(self) -> None:
         """Write out what is queued: before this process ends."""
-        while self._writer is not None:
-            await asyncio.wait([self._writer])
-        if self._nc.is_connected:
-            await self._nc.flush()
+        await self._out.flush()
 
     def shard_of(self, stream: StreamId) -> int:
         type_name, key = parse_stream_id(stream)
@@ -439,5 +417,5 @@ class NatsExchange:
 
     def statistics(self) -> ExchangeStatistics:
         return ExchangeStatistics(
-            asks=self._asks, replies=self._replies, published=self._published, dropped=self._dropped, forwarded=self._forwarded
+            asks=self._asks, replies=self._replies, published=self._out.published, dropped=self._out.dropped, forwarded=self._forwarded
         )

@@ -10,14 +10,15 @@
 """
 
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 import msgspec
 
 from actors.errors import BadPayload
 from actors.turn import Call, Command
 from events.envelope import RecordedEvent
-from events.ids import CommandId, StreamId, is_token, parse_stream_id
+from events.ids import CommandId, StreamId, is_token, parse_stream_id, stream_id
 from events.limits import HEADERS_BYTES_MAX
 from events.store import PendingSend
 
@@ -204,6 +205,24 @@ def parse_address(tokens: list[str]) -> Address:
     return Address(tokens[0], tokens[1], tokens[2], tokens[3] if len(tokens) == 4 else None)
 
 
+def parse_ask(address: str) -> tuple[StreamId, str, str | None]:
+    """Stream, method and command id (None without one) of ``type.id.method[.command id]``. Raises as `parse_address`."""
+    command_id: str | None = None
+    if address.count(".") == 3:
+        address, _, command_id = address.rpartition(".")
+        if not is_token(command_id):
+            parse_address([*address.split("."), command_id])
+    stream, method = _known_address(address)
+    return stream, method, command_id
+
+
+@lru_cache(16_384)
+def _known_address(address: str) -> tuple[StreamId, str]:
+    """Checked once: the same actors are asked for the same things again and again."""
+    found = parse_address(address.split("."))
+    return stream_id(found.type, found.id), found.method
+
+
 class Headers(NamedTuple):
     """The optional headers of a command, checked."""
 
@@ -244,35 +263,48 @@ _encoder = msgspec.json.Encoder()
 
 def iso_time(at_us: int) -> str:
     """RFC 3339 in UTC with microseconds."""
-    return datetime.fromtimestamp(at_us / 1_000_000, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    seconds, us = divmod(at_us, 1_000_000)
+    return f"{_iso_second(seconds)}.{us:06d}Z"
+
+
+@lru_cache(64)
+def _iso_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
+
+
+class _CloudEvent(msgspec.Struct, omit_defaults=True, gc=False):
+    """Attributes in the order in which they are written; None is left out."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    time: str
+    subject: str
+    sequence: str
+    schemaversion: int
+    kind: str
+    shard: int
+    position: str
+    logicaltime: str
+    branch: str
+    correlationid: str | None = None
+    causationid: str | None = None
+    commandid: str | None = None
+    traceparent: str | None = None
+    sender: str | None = None
+    datacontenttype: str | None = None
+    data: msgspec.Raw | None = None
 
 
 def cloud_event(event: RecordedEvent, namespace: str, *, data: bool) -> bytes:
     """`event` as a structured CloudEvents 1.0 body; extension names are lower-case letters and digits, as that specification demands;
     without `data` where it is sealed or too large to publish (S12, S29)."""
-    body: dict[str, Any] = {
-        "specversion": "1.0",
-        "id": event.event_id,
-        "source": f"/{namespace}/{event.stream}",
-        "type": event.type,
-        "time": iso_time(event.recorded_at_us),
-        "subject": event.stream,
+    stream = event.stream
+    return _encoder.encode(_CloudEvent(
         # Attributes of CloudEvents are 32-bit integers at most: what outgrows them travels as text.
-        "sequence": str(event.version),
-        "schemaversion": event.schema_version,
-        "kind": event.kind,
-        "shard": event.shard,
-        "position": str(event.position),
-        "logicaltime": str(event.time),
-        "branch": event.branch,
-    }
-    for name, value in (
-        ("correlationid", event.correlation_id), ("causationid", event.causation_id), ("commandid", event.command_id),
-        ("traceparent", event.traceparent), ("sender", event.sender),
-    ):  # fmt: skip
-        if value is not None:
-            body[name] = value
-    if data:
-        body["datacontenttype"] = "application/json"
-        body["data"] = event.payload
-    return _encoder.encode(body)
+        "1.0", event.event_id, f"/{namespace}/{stream}", event.type, iso_time(event.recorded_at_us), stream, str(event.version),
+        event.schema_version, event.kind._value_, event.shard, str(event.position), str(event.time), event.branch,
+        event.correlation_id, event.causation_id, event.command_id, event.traceparent, event.sender,
+        "application/json" if data else None, event.payload if data else None,
+    ))  # fmt: skip
