@@ -258,6 +258,15 @@ class Client:
         body = _arguments(arguments, f"the arguments of {stream}.{method}")
         return await self.call(subject, body, timeout_s, headers=headers, command_id=command_id)
 
+    async def answer(self, stream: str, wait_id: str, value: Any, timeout_s: float = ASK_DEADLINE_S) -> Any:
+        """Answer an open wait (S22): ``{"status": "answered", "command_id": ...}``. The same answer again is told the same.
+
+        Raises:
+            BadPayload: not what the wait asks for; it stays open. Rejected: somebody was first; `winner` says what. Unknown: no such wait.
+        """
+        body = await self.ask(stream_id(*parse_stream_id(stream)), "_answer", {"wait_id": wait_id, "value": value}, timeout_s, None)
+        return msgspec.json.decode(body)
+
     async def tell(
         self, stream: StreamId, method: str, arguments: dict[str, Any], command_id: str | None, timeout_s: float = ASK_DEADLINE_S
     ) -> str:

@@ -43,6 +43,13 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "cancel", "Talk", "ops.commands.talk:cancel", "Cancel a command that waits or runs; says whether it was cancelled or done before."
     ),
+    Verb(
+        "waits ls",
+        "Talk",
+        "ops.commands.waits:ls",
+        "List the open waits: turns that wait for an answer, and actors held by a step that nobody knows the outcome of.",
+    ),
+    Verb("waits answer", "Talk", "ops.commands.waits:answer", "Answer an open wait; the first answer counts."),
     Verb("dead ls", "Talk", "ops.commands.dead:ls", "List the dead letters: stored commands that were given up after their retries."),
     Verb("dead show", "Talk", "ops.commands.dead:show", "Show one dead letter: reason, arguments, attempts and events of its failures."),
     Verb("dead retry", "Talk", "ops.commands.dead:retry", "Try dead letters again, each under its own id, in chunks."),
@@ -104,5 +111,9 @@ VERBS: tuple[Verb, ...] = (
 )
 """Rows stand in the order in which `--help` lists them."""
 
-GROUP_SUMMARIES = {"config": "Settings of the deployment.", "dead": "Commands that were given up after their retries."}
+GROUP_SUMMARIES = {
+    "config": "Settings of the deployment.",
+    "dead": "Commands that were given up after their retries.",
+    "waits": "Turns that wait for an answer.",
+}
 """What `--help` says of a first word that has verbs below it."""
