@@ -28,10 +28,11 @@ DEAD_RETRIED: Final = "dead.retried"
 DEAD_DROPPED: Final = "dead.dropped"
 ACTOR_STOPPED: Final = "actor.stopped"
 ACTOR_RESTARTED: Final = "actor.restarted"
+FORKED: Final = "stream.forked"
 TURN_ENDS: Final = frozenset({TURN_COMPLETED, TURN_REFUSED, TURN_FAILED, TURN_PARKED, TURN_CANCELLED})
 _EFFECTS: Final = ("step", "ask", "view")
 RESERVED_TAGS: Final = frozenset({
-    TURN_STARTED, TURN_COMPLETED, TURN_REFUSED, TURN_FAILED, TURN_PARKED, "turn.cancelled", "stream.forked", "stream.archived",
+    TURN_STARTED, TURN_COMPLETED, TURN_REFUSED, TURN_FAILED, TURN_PARKED, "turn.cancelled", FORKED, "stream.archived",
     "stream.erased", TURN_RETRIED, DEAD_LETTER, DEAD_RETRIED, DEAD_DROPPED, ACTOR_STOPPED, ACTOR_RESTARTED, "wait.opened",
     "wait.answered", "wait.expired", "timer.set", "timer.fired", "timer.cancelled", "message.sent",
     *(f"{kind}.{outcome}" for kind in _EFFECTS for outcome in ("started", "completed", "failed")),
@@ -98,6 +99,25 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     now_us: int
     state_version: int
     code_version: str | None
+
+
+class Forked(msgspec.Struct, frozen=True, kw_only=True):
+    """Payload of ``stream.forked``, the first event of a fork (S33): all that it needs to go on without its parent.
+
+    parent, version, hash: the event of the parent after which it branches off. state: the whole state there, with `edit` applied (a JSON
+    Patch, RFC 6902). live: what it sends leaves the fork. siblings: which fork stands for which stream among those that were forked
+    together; what is sent to one of these streams goes to its fork. correlation_id: the conversation that was forked.
+    """
+
+    parent: str
+    version: int
+    hash: str
+    state: msgspec.Raw
+    edit: list[dict[str, Any]] | None = None
+    branch: str
+    live: bool = False
+    siblings: dict[str, str] = {}
+    correlation_id: str | None = None
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
@@ -314,13 +334,14 @@ def _note(entries: dict[Use, Entry], event: RecordedEvent) -> None:
         entry.failure = msgspec.json.decode(event.payload)
 
 
-def sent_event(receiver: str, method: str, args: bytes, command_id: str) -> NewEvent:
-    """The record of a tell: the edge between two actors is written down where it leaves, never inferred."""
+def sent_event(receiver: str, method: str, args: bytes, command_id: str, *, held: bool = False) -> NewEvent:
+    """The record of a tell: the edge between two actors is written down where it leaves, never inferred. held: it leaves no fork (S33)."""
+    fields = {"receiver": receiver, "method": method, "command_id": command_id, "arguments": msgspec.Raw(args)}
     return NewEvent(
         type=MESSAGE_SENT,
         kind=Kind.MESSAGE,
-        payload=encode({"receiver": receiver, "method": method, "command_id": command_id, "arguments": msgspec.Raw(args)}),
-        summary=f"told {receiver} to {method}"[:200],
+        payload=encode({**fields, "held": True} if held else fields),
+        summary=f"{'held: ' if held else ''}told {receiver} to {method}"[:200],
     )
 
 

@@ -18,7 +18,7 @@ from actors.errors import (
     IdReused,
     NondeterminismError,
 )
-from actors.journal import TURN_COMPLETED, Opened
+from actors.journal import TURN_COMPLETED, Forked, Opened
 from actors.registry import ActorType
 from actors.short import decide_now
 from actors.turn import Suspended, Turn
@@ -35,6 +35,7 @@ from runtime.doubt import was_done
 from runtime.driver import NoEffects, TurnDriver
 from runtime.endings import end_cancelled, end_expired, end_journaled, fail, park, refuse
 from runtime.exchange import Reply
+from runtime.forks import group_of_fork
 from runtime.handing_on import hand_on
 from runtime.items import Item, KnownError, LostError, StaleError, first_of
 from runtime.mailboxes import Mailbox
@@ -60,8 +61,8 @@ class Cell:
     """One live actor of one shard."""
 
     __slots__ = (
-        "_settled", "base_bytes", "closed", "committed", "controls", "driver", "failures", "handed_on", "holding", "inflight", "item",
-        "key", "kind", "mailbox", "paused", "pending", "position", "requeued", "rested_at", "resting", "shard", "snapshot_bytes",
+        "_settled", "base_bytes", "closed", "committed", "controls", "driver", "failures", "fork", "handed_on", "holding", "inflight",
+        "item", "key", "kind", "mailbox", "paused", "pending", "position", "requeued", "rested_at", "resting", "shard", "snapshot_bytes",
         "snapshot_version", "state", "stream", "task", "time", "turn", "version", "weight",
     )  # fmt: skip
 
@@ -83,6 +84,7 @@ class Cell:
         self.item: Item | None = None
         self.turn: Turn | None = None
         self.driver: TurnDriver | None = None
+        self.fork: Forked | None = None
         self._settled: asyncio.Future[None] | None = None
         self.requeued: list[Item] = []
         self.paused = 0.0
@@ -271,6 +273,7 @@ class Cell:
         self.state, self.closed = recovered.state, recovered.closed
         self.version = self.committed = recovered.version
         let_holder_go_first(self, recovered.journal)
+        self.fork = recovered.fork
         self.snapshot_version = recovered.snapshot_version
         self.snapshot_bytes = recovered.tail_bytes
         self.base_bytes = recovered.snapshot_bytes
@@ -399,7 +402,11 @@ class Cell:
 
     def group(self, item: Item, events: list[NewEvent], inbox: InboxEntry | None) -> Append:
         """An append group of `item` on top of everything submitted so far."""
-        return append_of(self.shard.code_version, self.stream, self.version, item, events, inbox)
+        return self.of_fork(append_of(self.shard.code_version, self.stream, self.version, item, events, inbox))
+
+    def of_fork(self, group: Append) -> Append:
+        """`group` as it may leave this actor: a fork holds back what would leave it (S33)."""
+        return group if self.fork is None else group_of_fork(self.fork, group)
 
     def entry(self, item: Item, status: InboxStatus, reply: bytes | None, code: int | None) -> InboxEntry:
         return entry_of(self.stream, item, status, reply, code, self.shard.clock)

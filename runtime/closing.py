@@ -21,14 +21,15 @@ def closing_group(
 ) -> Append:
     """The group that ends a turn; a snapshot that is due comes with it (S17)."""
     if turn.sends or turn.timers or turn.timers_gone or item.command.source is not None:
-        events = with_records(item, turn, events)
+        events = with_records(item, turn, events, cell.fork)
         item.timers, item.timers_gone = turn.timers, turn.timers_gone
     version = cell.version + len(events)
     cell.snapshot_bytes += turn.payload_bytes
     snapshot = None
     if status is InboxStatus.DONE and turn.emitted:
         due = version - cell.snapshot_version >= SNAPSHOT_EVENTS or cell.snapshot_bytes >= SNAPSHOT_BYTES
-        if due:
+        # Never of a fork: its first event says how it is bound to others.
+        if due := due and cell.fork is None:
             body = cell.kind.encode_state(cell.state)
             snapshot = Snapshot(stream=cell.stream, version=version, state=body, shape=cell.kind.shape)  # type: ignore[arg-type]
             cell.snapshot_version, cell.snapshot_bytes, cell.base_bytes = version, 0, len(body)
@@ -37,6 +38,7 @@ def closing_group(
     # S24: nobody can repeat a command whose id we made up, so only one that the log knows already has to be ended there.
     remembered = turn.journaled or item.command.explicit or item.stored is not None
     inbox = cell.entry(item, status, reply, code) if remembered else None
-    return append_of(
+    group = append_of(
         cell.shard.code_version, cell.stream, cell.version, item, events, inbox, turn.sends, snapshot, turn.timers, turn.timers_gone
     )
+    return cell.of_fork(group)

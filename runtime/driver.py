@@ -15,6 +15,7 @@ from events.errors import InvariantError
 from events.ids import StreamId
 from events.limits import WAITS_PER_ACTOR_MAX
 from events.store import Append, Committed, Conflict, Duplicate, InboxStatus, Outcome
+from runtime.forks import call_of_fork
 from runtime.items import Item, KnownError, StaleError
 from runtime.opening import wait_group
 from runtime.probes import Edge
@@ -194,6 +195,8 @@ class TurnDriver:
 
     async def ask(self, turn: Turn, call: Call) -> bytes:
         shard = self._cell.shard
+        if self._cell.fork is not None:
+            call = call_of_fork(self._cell.fork, call)
         self._asking += 1
         self._asking_since = shard.clock.monotonic()
         self.asks[call.command_id] = Edge(call.command_id, self._cell.stream, call.receiver, turn.time)

@@ -46,9 +46,9 @@ def wait_group(cell: "Cell", item: Item, turn: Turn, wait: Wait) -> tuple[Append
             )
         )  # fmt: skip
     first = [] if turn.journaled else [started_event(turn.started(shard.code_version))]
-    events = [*with_records(item, turn, [*first, *turn.emitted]), opened]
+    events = [*with_records(item, turn, [*first, *turn.emitted], cell.fork), opened]
     inbox = None if turn.journaled else cell.entry(item, InboxStatus.RUNNING, None, None)
     group = append_of(
         shard.code_version, stream, cell.version, item, events, inbox, turn.sends, timers=timers, timers_gone=turn.timers_gone
     )
-    return msgspec.structs.replace(group, waits=(row,)), row
+    return msgspec.structs.replace(cell.of_fork(group), waits=(row,)), row

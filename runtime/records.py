@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import cast
 
 from actors.errors import ActorError, Gone, HandlerFailed, IdReused, error_from_body
-from actors.journal import fired_events, sent_event, timer_events
+from actors.journal import Forked, fired_events, sent_event, timer_events
 from actors.turn import Command, Turn
 from events.clock import Clock
 from events.envelope import NewEvent
 from events.ids import StreamId, Version
 from events.letters import Supervision
 from events.store import Append, Conflict, InboxEntry, InboxStatus, OutboxEntry, Snapshot, TimerEntry
+from runtime.forks import receiver_in
 from runtime.items import Item
 
 
@@ -55,11 +56,14 @@ def _without_letter(item: Item, inbox: InboxEntry | None) -> Supervision | None:
     return Supervision(letters_gone=(item.letter.command_id,))
 
 
-def with_records(item: Item, turn: Turn, events: list[NewEvent]) -> list[NewEvent]:
+def with_records(item: Item, turn: Turn, events: list[NewEvent], fork: Forked | None) -> list[NewEvent]:
     """`events` with the records of what else the turn does: the timer that called it, what it sends, the timers it sets. The journal of a
     turn has begun with the timer already."""
     fired = [] if turn.journaled else fired_events(item.command.source)
-    told = [sent_event(send.receiver, send.method, send.args, send.command_id) for send in turn.sends]
+    told = [
+        sent_event(receiver or send.receiver, send.method, send.args, send.command_id, held=receiver is None)
+        for send, receiver in ((send, receiver_in(fork, send.receiver)) for send in turn.sends)
+    ]
     return [*fired, *events, *told, *timer_events(turn.timers, turn.timers_gone)]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from actors.journal import TURN_ENDS, TURN_RETRIED, TURN_STARTED
+from actors.journal import FORKED, TURN_ENDS, TURN_RETRIED, TURN_STARTED, Forked
 from actors.registry import ActorType
 from events.closing import CLOSED_BY
 from events.envelope import Kind, RecordedEvent
@@ -15,7 +15,7 @@ from events.store import Snapshot
 
 class Recovered(msgspec.Struct, kw_only=True):
     """An actor as its log says. `journal` holds what open turns have recorded, nothing of ended ones; tail_bytes is what was folded
-    after the snapshot, snapshot_bytes the snapshot itself."""
+    after the snapshot, snapshot_bytes the snapshot itself. fork: where it branched off, if it did (S33)."""
 
     state: Any
     version: int
@@ -25,6 +25,7 @@ class Recovered(msgspec.Struct, kw_only=True):
     snapshot_bytes: int = 0
     closed: str | None = None
     """"archived" or "erased": then nothing is folded, since nothing is decided any more."""
+    fork: Forked | None = None
 
 
 def recover(kind: ActorType[Any], snapshot: Snapshot | None, events: Sequence[RecordedEvent]) -> Recovered:
@@ -44,6 +45,10 @@ def recover(kind: ActorType[Any], snapshot: Snapshot | None, events: Sequence[Re
     found = Recovered(state=state, version=version, journal=[], snapshot_version=version, tail_bytes=0)
     found.snapshot_bytes = 0 if snapshot is None else len(snapshot.state)
     for event in events:
+        if event.type == FORKED and found.version == 0:
+            found.fork, found.state = forked_state(kind, event)
+            found.version = event.version
+            continue
         if event.version != found.version + 1:
             raise CorruptLogError(
                 f"{event.stream}: version {found.version} is followed by {event.version}",
@@ -76,4 +81,22 @@ def fold(
         version = event.version
         if event.kind is Kind.STATE:
             kind.apply(state, event)
+        elif event.type == FORKED:
+            state = forked_state(kind, event)[1]
     return state, version
+
+
+def forked_state(kind: ActorType[Any], event: RecordedEvent) -> tuple[Forked, Any]:
+    """What ``stream.forked`` says, and the state that it begins with.
+
+    Raises:
+        CorruptLogError: it, or the state in it, is not of the shape that this code has.
+    """
+    try:
+        fork = msgspec.json.decode(event.payload, type=Forked)
+        return fork, kind.decode_state(bytes(fork.state))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CorruptLogError(
+            f"the state that {event.stream} was forked with cannot be read: {error}",
+            stream=event.stream, version=event.version, position=f"{event.shard}:{event.position}",
+        ) from error  # fmt: skip

@@ -34,6 +34,7 @@ from runtime.cell import Cell
 from runtime.dead_letters import METHODS as LETTER_METHODS
 from runtime.dead_letters import undeliverable
 from runtime.exchange import Exchange, Reply, ReplyTo
+from runtime.forking import FORK, RERUN, begin_fork, begin_rerun
 from runtime.handing_on import hand_on_turn
 from runtime.items import Item
 from runtime.opening import EXPIRE
@@ -174,6 +175,10 @@ class Shard:
             return
         if command.method == RESTART and reply is not None:
             self.spawn(self._restart(command.stream, reply), name=f"restart {command.stream}")
+            return
+        if command.method in (FORK, RERUN) and reply is not None:
+            begin = begin_fork if command.method == FORK else begin_rerun
+            self.spawn(begin(self, kind, command, reply), name=f"fork {command.stream}")
             return
         if self.stopped and command.stream in self.stopped:
             self._to_stopped(command, reply)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import BadPayload, Unknown
+from actors.journal import FORKED
 from actors.registry import ActorType, Registry
 from actors.traps import pure
 from events.codec import canonical_hash
@@ -17,6 +18,7 @@ from events.errors import CorruptLogError, CuebookError, UnreadablePayloadError
 from events.ids import StreamId, parse_stream_id
 from events.sealing import key_of_body
 from events.store import LogReader
+from runtime.recovery import forked_state
 
 FOLD_PAGE: Final = 1_000
 
@@ -75,6 +77,10 @@ class Fold:
             FoldError: `apply` raised. CorruptLogError: not the next version. UnknownEventTypeError: code that lacks the event.
             UnreadablePayloadError: it is sealed and the key is not here, or it was erased (S29).
         """
+        if event.type == FORKED and self.version == 0:
+            self.state = forked_state(self._kind, event)[1]
+            self.version = event.version
+            return
         if event.version != self.version + 1:
             raise CorruptLogError(
                 f"{self._stream}: version {self.version} is followed by {event.version}", stream=self._stream,
@@ -145,7 +151,11 @@ async def state_at(reader: LogReader, registry: Registry | None, stream: StreamI
 
 
 async def folded(reader: LogReader, kind: ActorType[Any], stream: StreamId, at: int) -> Fold:
-    """`stream` folded up to version `at`, from its snapshot where that helps. Raises as `state_at`."""
+    """`stream` folded up to version `at`, from its snapshot where that helps; up to where a fork branched off it is its parent (S33).
+    Raises as `state_at`."""
+    first = await reader.read_stream(stream, after=0, limit=1)
+    if first and first[0].version > max(1, at):
+        return await folded(reader, kind, StreamId(forked_state(kind, first[0])[0].parent), at)
     fold = Fold(kind, stream)
     snapshot = await reader.snapshot(stream)
     sealed = snapshot is not None and key_of_body(snapshot.state) is not None

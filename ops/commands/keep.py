@@ -148,7 +148,7 @@ def restore(directory: Path, /, *, common: Common = DEFAULTS) -> int:
     data = Path(common.load().settings.data)
     shards = shards_to_lock(directory, data / "log")
     (data / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _nothing_runs(data, range(shards)):
+    with nothing_runs(data, range(shards)):
         done = restore_log(directory, data / "log", progress)
     print_rows([msgspec.structs.asdict(done)], json=common.json)
     return int(Exit.OK)
@@ -172,7 +172,7 @@ def archive(stream: str, /, *, common: Common = DEFAULTS) -> int:
     except ValueError as error:
         raise CommandError(f"{stream} is no stream", why=str(error), next_step="cuebook streams", code=Exit.USAGE) from error
     try:
-        with _nothing_runs(Path(settings.data), [shard]):
+        with nothing_runs(Path(settings.data), [shard]):
             done = archive_stream(folder, StreamId(stream))
     except UnknownStreamError as error:
         raise CommandError(error.message, next_step="cuebook streams", code=Exit.NOT_FOUND) from error
@@ -183,7 +183,7 @@ def archive(stream: str, /, *, common: Common = DEFAULTS) -> int:
 
 
 @contextmanager
-def _nothing_runs(data: Path, shards: "range | list[int]") -> Iterator[None]:
+def nothing_runs(data: Path, shards: "range | list[int]") -> Iterator[None]:
     """Hold both locks of each shard, as an owner that works: a worker that starts meanwhile stands by.
 
     Raises:
