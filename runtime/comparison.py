@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import Unknown
-from actors.journal import TURN_STARTED
+from actors.journal import FORKED, TURN_STARTED, Forked
 from actors.registry import Registry
 from events.envelope import Kind, RecordedEvent
 from events.ids import StreamId, parse_stream_id
@@ -124,11 +124,29 @@ async def _events(reader: LogReader, name: str) -> list[RecordedEvent]:
         found = [event async for event in merged(reader, correlated(name))]
         if not found:
             raise Unknown(f"there is neither a stream nor a conversation {name}", name=name)
-        return found
+        return await _with_parents(reader, found)
     events: list[RecordedEvent] = []
     while page := await reader.read_stream(stream, after=int(events[-1].version) if events else 0, limit=_PAGE):
         events.extend(page)
-    return events
+    return await _with_parents(reader, events)
+
+
+async def _with_parents(reader: LogReader, events: list[RecordedEvent]) -> list[RecordedEvent]:
+    """`events` with what their forks share with their parents instead of the beginning of each fork (S33): of a conversation only its own
+    events, of a stream all. What is shared stands under the name of the fork."""
+    found: list[RecordedEvent] = []
+    for event in events:
+        if event.type != FORKED:
+            found.append(event)
+            continue
+        fork = msgspec.json.decode(event.payload, type=Forked)
+        page: Sequence[RecordedEvent] = await _events(reader, fork.parent) if fork.version else []
+        found.extend(
+            msgspec.structs.replace(shared, stream=event.stream)
+            for shared in page
+            if shared.version <= fork.version and fork.correlation_id in (None, shared.correlation_id)
+        )
+    return found
 
 
 async def _stream(reader: LogReader, name: str) -> StreamId | None:

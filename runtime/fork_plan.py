@@ -198,8 +198,8 @@ async def plan_conversation(
         )  # fmt: skip
         if cut.started is not None:
             reruns.append(_open(cut, journal, siblings, name))
-    reruns.extend(await _on_their_way(reader, events, cuts, siblings, name, event.time))
-    later, notes = _later(events, siblings, name, event.time)
+    reruns.extend(_on_their_way(events, cuts, siblings, name))
+    later, notes = _later(events, cuts, siblings, name)
     return ForkPlan(name=name, forks=forks, reruns=reruns, later=later, notes=notes)
 
 
@@ -268,15 +268,19 @@ def _open(cut: _Cut, journal: Sequence[CopiedEvent], siblings: dict[str, str], n
     )  # fmt: skip
 
 
-async def _on_their_way(
-    reader: LogReader, events: Sequence[RecordedEvent], cuts: Sequence[_Cut], siblings: dict[str, str], name: str, time: int
-) -> list[Rerun]:
+def _inside(events: Sequence[RecordedEvent], cuts: Sequence[_Cut]) -> list[RecordedEvent]:
+    """What of the conversation the forks have: before their boundaries, and in the journals that they take along."""
+    versions = {cut.stream: cut.journal[-1].version if cut.journal else cut.version for cut in cuts}
+    return [event for event in events if event.version <= versions.get(event.stream, 0)]
+
+
+def _on_their_way(events: Sequence[RecordedEvent], cuts: Sequence[_Cut], siblings: dict[str, str], name: str) -> list[Rerun]:
     """Tells that were sent before the cut and whose turns began behind it."""
-    taken = {(event.stream, event.command_id) for event in events if event.time <= time}
-    versions = {cut.stream: cut.version for cut in cuts}
+    inside = _inside(events, cuts)
+    taken = {(event.stream, event.command_id) for event in inside}
     found = []
-    for event in events:
-        if event.time > time or event.type != "message.sent" or event.version > versions[event.stream]:
+    for event in inside:
+        if event.type != "message.sent":
             continue
         sent = msgspec.json.decode(event.payload)
         receiver = str(sent["receiver"])
@@ -290,13 +294,13 @@ async def _on_their_way(
     return found
 
 
-def _later(events: Sequence[RecordedEvent], siblings: dict[str, str], name: str, time: int) -> tuple[list[Rerun], list[str]]:
+def _later(events: Sequence[RecordedEvent], cuts: Sequence[_Cut], siblings: dict[str, str], name: str) -> tuple[list[Rerun], list[str]]:
     """Commands from outside that came after the cut, as far as the log holds their arguments."""
-    before = {(event.stream, event.command_id) for event in events if event.time <= time}
+    before = {(event.stream, event.command_id) for event in _inside(events, cuts)}
     found: dict[tuple[str, str | None], Rerun | None] = {}
     for event in events:
         key = (event.stream, event.command_id)
-        if event.time <= time or key in before or event.sender is not None:
+        if key in before or event.sender is not None:
             continue
         found.setdefault(key, None)
         if event.type == TURN_STARTED:

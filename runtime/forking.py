@@ -3,6 +3,7 @@
 Two steps, because forks that are made together know each other: none may run before all are there.
 """
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -12,7 +13,7 @@ from actors.journal import FORKED, Forked
 from actors.registry import ActorType, field_of
 from actors.turn import Command
 from events.codec import args_hash, decode_strict, encode
-from events.envelope import Kind, NewEvent
+from events.envelope import GENESIS_HASH, Kind, NewEvent
 from events.errors import CuebookError
 from events.ids import CommandId, StreamId, Version, parse_stream_id
 from events.limits import EVENT_BYTES_MAX
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 FORK: Final = "_fork"
 RERUN: Final = "_rerun"
+_HASH: Final = re.compile("[0-9a-f]{64}")
 
 
 class CopiedEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -130,8 +132,8 @@ def _check(kind: ActorType[Any], fork: Forked) -> None:
         raise BadPayload(str(error), field="parent") from error
     if parent_type != kind.name:
         raise BadPayload(f"{fork.parent} is no {kind.name}: a fork has the type of its parent", field="parent")
-    if fork.version < 1 or len(fork.hash) != 64:
-        raise BadPayload("a fork begins after an event of its parent", field="version")
+    if fork.version < 0 or _HASH.fullmatch(fork.hash) is None or (fork.version == 0 and fork.hash != GENESIS_HASH.hex()):
+        raise BadPayload("a fork begins after an event of its parent, or with nothing", field="version")
     try:
         kind.decode_state(bytes(fork.state))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -45,7 +45,7 @@ def recover(kind: ActorType[Any], snapshot: Snapshot | None, events: Sequence[Re
     found = Recovered(state=state, version=version, journal=[], snapshot_version=version, tail_bytes=0)
     found.snapshot_bytes = 0 if snapshot is None else len(snapshot.state)
     for event in events:
-        if event.type == FORKED and found.version == 0:
+        if found.version == 0 and event.type == FORKED:
             found.fork, found.state = forked_state(kind, event)
             found.version = event.version
             continue

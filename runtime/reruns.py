@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from actors.errors import BadPayload, Unknown
-from actors.journal import TURN_STARTED, Started, derived_id
+from actors.journal import FORKED, TURN_STARTED, Started, derived_id
 from actors.registry import Registry
 from events.codec import encode
 from events.envelope import RecordedEvent
@@ -29,7 +29,7 @@ async def plan_rerun(
     *,
     live: bool = False,
 ) -> tuple[StreamFork, Rerun]:
-    """The fork before the turn of event `version`, and the command to run in it.
+    """The fork before the turn of event `version`, and the command to run in it: the recorded one, or `method` with `arguments`.
 
     Raises:
         Unknown: there is no such version. BadPayload: the log does not hold the command and `method` is not given; else as `plan_stream`.
@@ -46,7 +46,8 @@ async def plan_rerun(
         )
     name = method or (recorded[0] if recorded is not None else "")
     body = recorded[1] if recorded is not None and arguments is None and name == recorded[0] else encode(arguments or {})
-    before = await _beginning(reader, event)
+    # The first event of a fork is no turn: what is given runs upon it.
+    before = int(event.version) if event.type == FORKED else await _beginning(reader, event)
     branch = parse_stream_id(child)[1]
     fork = await plan_before(reader, registry, stream, before, child, branch=branch, live=live)
     command = RerunArguments(

@@ -74,6 +74,14 @@ VERBS: tuple[Verb, ...] = (
         "ops.commands.differences:blame",
         "Show which event set a value: the event, its command, its causes, and when.",
     ),
+    Verb(
+        "fork",
+        "Travel",
+        "ops.commands.fork:fork",
+        "Branch a stream off at a version, or a whole conversation at an event, edited if you like, and run it on.",
+    ),
+    Verb("rerun", "Travel", "ops.commands.fork:rerun", "Run a recorded turn again, effects included, in a fork that begins before it."),
+    Verb("branches", "Travel", "ops.commands.fork:branches", "List the forks of a stream, and theirs, and where each branched off."),
     Verb("replay", "Travel", "ops.commands.travel:replay", "Fold recorded events again and show the states, or verify them."),
     Verb(
         "compare",

@@ -1,9 +1,10 @@
 """`cuebook fork` and `cuebook rerun`: what if. The parent is only read; what runs, runs in streams of its own, and effects happen there."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import msgspec
 from cyclopts import Parameter
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from events.store import LogReader
     from runtime.fork_plan import ForkPlan, Rerun, StreamFork
 
+_LOOK_EVERY_S: Final = 0.05
 Edit = Annotated[str | None, Parameter(help="A JSON Patch (RFC 6902) as text, or @FILE.")]
 Live = Annotated[bool, Parameter(help="Let what the fork sends and asks leave it, to actors that are real.")]
 
@@ -78,7 +80,7 @@ def rerun(
     app: AppOption = None,
     common: Common = DEFAULTS,
 ) -> int:
-    """Run a recorded turn again, effects included, in a fork that branches off before it.
+    """Run a recorded turn again, effects included, in a fork that begins before it.
 
     Steps run again; what it sends and asks stays in the fork unless --live.
     A short turn of a client leaves no arguments in the log: give METHOD and
@@ -94,7 +96,7 @@ def rerun(
 
 
 def branches(stream: Annotated[str, Parameter(help="The stream as TYPE/ID.")], *, common: Common = DEFAULTS) -> int:
-    """List the forks of a stream, and theirs, with the version at which each branched off.
+    """List the forks of a stream, and theirs, and where each branched off.
 
     Example: cuebook branches account/ada
     """
@@ -114,7 +116,7 @@ def branches(stream: Annotated[str, Parameter(help="The stream as TYPE/ID.")], *
     return int(Exit.OK)
 
 
-# -- what is read from the command line -----------------------------------------------------------------------------------------------------
+# -- what is read from the command line ---------------------------------------------------------------------------------------------------
 
 
 def _code(settings: Settings, app: str | None) -> "Registry":
@@ -160,7 +162,7 @@ def _json(text: str, what: str) -> Any:
         raise CommandError(f"{what} cannot be read", why=error.message, code=Exit.USAGE) from error
 
 
-# -- where it runs --------------------------------------------------------------------------------------------------------------------------
+# -- where it runs ------------------------------------------------------------------------------------------------------------------------
 
 
 class _Actors(Protocol):
@@ -237,7 +239,7 @@ async def _result(actors: _Actors, found: "Rerun", timeout_s: float) -> tuple[st
     return "done", msgspec.json.decode(reply)
 
 
-# -- one stream -----------------------------------------------------------------------------------------------------------------------------
+# -- one stream ---------------------------------------------------------------------------------------------------------------------------
 
 
 async def _stream(
@@ -278,13 +280,14 @@ async def _rerun(
         await _make(actors, found)
         await _begin(actors, command)
         status, reply = await _result(actors, command, timeout_s)
-    row = {"stream": found.stream, "method": command.arguments.method, "status": status, "reply": reply, "command_id": command.arguments.command_id}
+    asked = command.arguments
+    row = {"stream": found.stream, "method": asked.method, "status": status, "reply": reply, "command_id": asked.command_id}
     print_rows([row], json=json)
     progress(f"beside what was recorded: cuebook compare {stream} {found.stream}")
     return int(Exit.OK if status == "done" else Exit.FAILURE)
 
 
-# -- a conversation -------------------------------------------------------------------------------------------------------------------------
+# -- a conversation -----------------------------------------------------------------------------------------------------------------------
 
 
 async def _conversation(
@@ -299,6 +302,7 @@ async def _conversation(
         progress(f"note: {note}")
     async with _actors(settings, app) as actors:
         ended = await _run_on(actors, plan, timeout_s, progress)
+        await _settled(settings, plan, timeout_s)
     async with open_log(settings) as reader:
         rows = [await _summary(reader, found, ended) for found in plan.forks]
     print_rows(rows, json=json)
@@ -325,6 +329,22 @@ async def _run_on(actors: _Actors, plan: "ForkPlan", timeout_s: float, say: Call
         ended[f"{command.stream} {command.arguments.method}"] = status
         say(f"{command.stream} {command.arguments.method}: {status}")
     return ended
+
+
+async def _settled(settings: Settings, plan: "ForkPlan", timeout_s: float) -> None:
+    """Wait until no fork has a command or a send under way: what they told each other has no reply to wait for."""
+    forks = {found.stream for found in plan.forks}
+    try:
+        async with asyncio.timeout(timeout_s), open_log(settings) as reader:
+            while True:
+                pages = [await reader.under_way(shard) for shard in range(reader.shards)]
+                commands = [entry for page in pages for entry in page.commands if entry.stream in forks]
+                sends = [send for page in pages for send in page.sends if send.sender in forks]
+                if not commands and not sends:
+                    return
+                await asyncio.sleep(_LOOK_EVERY_S)
+    except TimeoutError:
+        progress("note: some forks still have commands under way: cuebook log, cuebook trace")
 
 
 async def _summary(reader: "LogReader", found: "StreamFork", ended: dict[str, str]) -> dict[str, Any]:
