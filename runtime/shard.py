@@ -29,23 +29,23 @@ from events.store import Accepted, Arrival, Committed, InboxEntry, InboxStatus, 
 from runtime import stream_ends
 from runtime.app import App
 from runtime.backlog import Backlog
-from runtime.cancel import arguments_of, cancel_live, cancelled_before
+from runtime.cancel import cancel_live, cancelled_before
 from runtime.cell import Cell
 from runtime.dead_letters import METHODS as LETTER_METHODS
 from runtime.dead_letters import undeliverable
 from runtime.exchange import Exchange, Reply, ReplyTo
-from runtime.forking import FORK, RERUN, begin_fork, begin_rerun
 from runtime.handing_on import hand_on_turn
 from runtime.items import Item
 from runtime.opening import EXPIRE
+from runtime.own_methods import take_own
 from runtime.passivation import LiveBounds, Passivation
 from runtime.probes import Probes
 from runtime.recovery import Recovered, recover
 from runtime.retries import Tries
-from runtime.supervision import RESTART, record_restart, restart, stopped_error
+from runtime.supervision import record_restart, restart, stopped_error
 from runtime.tasks import Tasks
 from runtime.timers import Timers, arrival_of_timer
-from runtime.waits import ANSWER, CANCEL, Asker, Waits
+from runtime.waits import Asker, Waits
 
 log = structlog.get_logger("cuebook.shard")
 _GAP_AGAIN_S: Final = 0.05
@@ -164,21 +164,7 @@ class Shard:
 
     def _take(self, command: Command, reply: ReplyTo | None, stored: InboxStatus | None, askers: Sequence[ReplyTo] = ()) -> None:
         kind = self.app.registry.type(command.stream.partition("/")[0])
-        if command.method == CANCEL and reply is not None:
-            self.cancel(command.stream, arguments_of(command.args).command_id, reply)
-            return
-        if command.method == ANSWER and reply is not None:
-            self.waits.answer(command, reply)
-            return
-        if command.method in stream_ends.METHODS and reply is not None:
-            stream_ends.close(self, command, reply)
-            return
-        if command.method == RESTART and reply is not None:
-            self.spawn(self._restart(command.stream, reply), name=f"restart {command.stream}")
-            return
-        if command.method in (FORK, RERUN) and reply is not None:
-            begin = begin_fork if command.method == FORK else begin_rerun
-            self.spawn(begin(self, kind, command, reply), name=f"fork {command.stream}")
+        if reply is not None and command.method.startswith("_") and take_own(self, kind, command, reply):
             return
         if self.stopped and command.stream in self.stopped:
             self._to_stopped(command, reply)
@@ -225,7 +211,7 @@ class Shard:
         else:
             raise stopped_error(self.stopped[command.stream])
 
-    async def _restart(self, stream: StreamId, reply: ReplyTo) -> None:
+    async def restart(self, stream: StreamId, reply: ReplyTo) -> None:
         reply(await restart(self, stream, "asked for"))
 
     def cell_of(self, stream: StreamId) -> Cell:

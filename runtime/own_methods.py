@@ -1,0 +1,39 @@
+"""The methods of every actor that are ours (S22): the owner of its shard handles them, ahead of the mailbox, without the actor's code."""
+
+from typing import TYPE_CHECKING, Any
+
+from actors.registry import ActorType
+from actors.turn import Command
+from runtime import stream_ends
+from runtime.cancel import arguments_of
+from runtime.exchange import ReplyTo
+from runtime.forking import FORK, RERUN, begin_fork, begin_rerun
+from runtime.supervision import RESTART
+from runtime.waits import ANSWER, CANCEL
+
+if TYPE_CHECKING:
+    from runtime.shard import Shard
+
+
+def take_own(shard: "Shard", kind: ActorType[Any], command: Command, reply: ReplyTo) -> bool:
+    """Handle `command` if its method is one of ours; False if an actor has to answer it.
+
+    Raises:
+        ActorError: its arguments do not fit.
+    """
+    method = command.method
+    if method == CANCEL:
+        shard.cancel(command.stream, arguments_of(command.args).command_id, reply)
+    elif method == ANSWER:
+        shard.waits.answer(command, reply)
+    elif method in stream_ends.METHODS:
+        stream_ends.close(shard, command, reply)
+    elif method == RESTART:
+        shard.spawn(shard.restart(command.stream, reply), name=f"restart {command.stream}")
+    elif method == FORK:
+        shard.spawn(begin_fork(shard, kind, command, reply), name=f"fork {command.stream}")
+    elif method == RERUN:
+        shard.spawn(begin_rerun(shard, kind, command, reply), name=f"rerun {command.stream}")
+    else:
+        return False
+    return True
