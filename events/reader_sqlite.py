@@ -19,7 +19,7 @@ from events.letters import Letter, StoppedActor
 from events.limits import READERS_PER_SHARD
 from events.log_directory import LogIdentity, check_identity, read_identity, shard_path
 from events.scan_sqlite import ShardScan
-from events.schema import file_version
+from events.schema import file_version, has_sealed_streams
 from events.selection import Selected, Selection
 from events.selection_sqlite import read_selected
 from events.sqlite_library import SqliteConnection, SqliteError, close_connection, connect, on_thread, open_reader, translated
@@ -173,6 +173,13 @@ class SqliteLogReader:
 
     async def info(self, shard: int) -> ShardInfo:
         return await self._shard(shard).run(reads.read_info, shard)
+
+    async def has_sealed_streams(self) -> bool:
+        """Whether any stream of the log was ever sealed (S29)."""
+        for shard in range(self.shards):
+            if await self._shard(shard).run(has_sealed_streams):
+                return True
+        return False
 
     async def formats(self, shard: int) -> Sequence[Format]:
         return await self._shard(shard).run(reads.read_formats)

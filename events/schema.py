@@ -165,6 +165,11 @@ def has_keys(connection: SqliteConnection) -> bool:
     return version >= 3
 
 
+def has_sealed_streams(connection: SqliteConnection) -> bool:
+    """Whether the file has ever had a sealed stream."""
+    return has_keys(connection) and bool(connection.execute("SELECT 1 FROM stream_keys LIMIT 1").fetchall())
+
+
 def migrate(connection: SqliteConnection, path: Path, now_us: int) -> int:
     """Bring the file to `SCHEMA_VERSION`, one transaction per step; returns how many steps ran. Safe when several
     processes do it at once.

@@ -47,13 +47,24 @@ class EventPrinter:
         print(f"    in {chain} < {failure.turns[-1].sender or 'client'}", flush=True)
 
 
+def _payload(event: "RecordedEvent") -> str:
+    from events.errors import UnreadablePayloadError
+    from events.sealing import require_readable
+
+    try:
+        require_readable(event)
+    except UnreadablePayloadError:
+        return "erased" if event.key_id is None else "sealed (key not here)"
+    return bytes(event.payload).decode(errors="replace")
+
+
 def line(event: "RecordedEvent") -> str:
     """Time of day, place, stream, version, type, then what it says; an error is red where colour is wanted."""
     import sys
 
     at = datetime.fromtimestamp(event.recorded_at_us / 1_000_000, UTC).strftime("%H:%M:%S.%f")
     place = f"{event.shard}:{event.position}"
-    said = event.error or event.summary or bytes(event.payload).decode(errors="replace")
+    said = event.error or event.summary or _payload(event)
     text = cell(said if len(said) <= _TEXT_CHARACTERS_MAX else said[: _TEXT_CHARACTERS_MAX - 1] + "…").replace("\n", " ")
     found = f"{at:<15} {place:>10}  {event.stream:<28} {event.version:>7}  {event.type:<26} {text}"
     return f"\x1b[31m{found}\x1b[0m" if event.error is not None and colour_wanted(sys.stdout) else found

@@ -31,6 +31,7 @@ from events.limits import RETRY_ATTEMPTS_MAX, RETRY_FACTOR, RETRY_FIRST_S, RETRY
 from events.store import Committed, Duplicate, InboxStatus
 from runtime.handing_on import hand_on
 from runtime.items import Item, KnownError, StaleError
+from runtime.saying import said
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -146,7 +147,8 @@ async def _give_up(cell: "Cell", item: Item, turn: Turn, letter: Letter, fields:
     await _commit(cell, item, events, InboxStatus.FAILED, Supervision(letter=letter), reply=item.reply, code=failure.number)
     if turn.chunks_sent:
         cell.shard.exchange.chunk(item.command, item.attempt(cell.shard.epoch), turn.chunks_sent, None, end=True)
-    log.warning("dead_letter", stream=cell.stream, method=letter.method, command_id=letter.command_id, reason=letter.reason)
+    told = said(cell.kind.sealed, letter.reason)
+    log.warning("dead_letter", stream=cell.stream, method=letter.method, command_id=letter.command_id, **told)
     cell.finish(item, cell.stand(error=failure))
 
 

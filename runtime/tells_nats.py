@@ -66,6 +66,7 @@ class TellIntake:
         self._name = f"shard-{shard.number}"
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.stream_name}.{self._name}"
         self._last = 0
+        self._sealed = shard.app.registry.sealed
         self._stopping = False
 
     async def run(self) -> None:
@@ -164,7 +165,10 @@ class TellIntake:
         if arrivals:
             await self._shard.accept(arrivals)
         reached(CrashPoint.TELL_ACCEPTED)
-        for message in taken:
+        for message, arrival in zip(taken, arrivals, strict=True):
+            if arrival.entry.stream.partition("/")[0] in self._sealed:
+                # An acknowledged message stays in the server's files until its block is full; a deleted one is written over (S29).
+                await self._js.delete_msg(self._subjects.stream_name, message.metadata.sequence.stream)
             await message.ack()
         reached(CrashPoint.TELL_ACKNOWLEDGED)
         return whole

@@ -114,7 +114,18 @@ VERBS: tuple[Verb, ...] = (
         "Make a new log from an export, in a data folder that has none; every hash is checked.",
     ),
     Verb("restore", "Keep", "ops.commands.keep:restore", "Put a backup in the place of the log; the replaced files are kept beside it."),
-    Verb("archive", "Keep", "ops.commands.keep:archive", "Close a stream for good: it stays readable, and no command changes it any more."),
+    Verb(
+        "archive",
+        "Keep",
+        "ops.commands.ending:archive",
+        "Close a stream for good: it stays readable, and no command changes it any more.",
+    ),
+    Verb(
+        "erase",
+        "Keep",
+        "ops.commands.ending:erase",
+        "Remove what a stream said, for good: a sealed one by destroying its key, another by removing its payloads.",
+    ),
     Verb("version", "Keep", "ops.commands.version:version", "Show the versions of Cuebook and of the parts it runs on."),
 )
 """Rows stand in the order in which `--help` lists them."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from actors.errors import ActorError
     from actors.registry import Registry
     from events.ids import StreamId
+    from events.reader_sqlite import SqliteLogReader
     from events.store import LogReader
     from runtime.client import Client
     from runtime.states import StateView
@@ -61,13 +62,24 @@ async def open_log(settings: Settings) -> AsyncIterator["LogReader"]:
         return
     reader = await SqliteLogReader.open(log_folder(settings))
     try:
-        yield reader
+        yield await _unsealing(settings, reader)
     except ActorError as error:
         raise as_command_error(error) from error
     except FoldError as error:
         raise CommandError(error.message, why="the code at hand does not fit the log", next_step=_RECORDED, code=Exit.FAILURE) from error
     finally:
         await reader.close()
+
+
+async def _unsealing(settings: Settings, reader: "SqliteLogReader") -> "LogReader":
+    """`reader`, through the keys of sealed streams where it has some and the keys are here (S29)."""
+    from events.sealed_reader import SealedReader
+    from runtime.sealed import open_sealer
+
+    if not await reader.has_sealed_streams() or not settings.keys_folder.is_dir():
+        return reader
+    sealer = open_sealer(settings.keys_folder, log_folder(settings), None)
+    return reader if sealer is None else SealedReader(reader, sealer)
 
 
 async def state_view(reader: "LogReader", registry: "Registry | None", stream: "StreamId", version: int | None = None) -> "StateView":

@@ -154,34 +154,6 @@ def restore(directory: Path, /, *, common: Common = DEFAULTS) -> int:
     return int(Exit.OK)
 
 
-def archive(stream: str, /, *, common: Common = DEFAULTS) -> int:
-    """Close a stream for good: it stays readable, and no command changes it any more.
-
-    Nothing may run on the data folder. Its highest version stays, so its id
-    never starts anew; a repeat of a remembered command still gets its reply.
-    """
-    from events.archive import archive as archive_stream
-    from events.errors import StreamBusyError, UnknownStreamError
-    from events.ids import StreamId, parse_stream_id, shard_of
-    from events.log_directory import read_identity
-
-    settings = common.load().settings
-    folder = log_folder(settings)
-    try:
-        shard = shard_of(*parse_stream_id(StreamId(stream)), read_identity(folder).shards)
-    except ValueError as error:
-        raise CommandError(f"{stream} is no stream", why=str(error), next_step="cuebook streams", code=Exit.USAGE) from error
-    try:
-        with nothing_runs(Path(settings.data), [shard]):
-            done = archive_stream(folder, StreamId(stream))
-    except UnknownStreamError as error:
-        raise CommandError(error.message, next_step="cuebook streams", code=Exit.NOT_FOUND) from error
-    except StreamBusyError as error:
-        raise CommandError(error.message, why="let it finish, or cancel it, first", code=Exit.CONFLICT) from error
-    print_rows([msgspec.structs.asdict(done)], json=common.json)
-    return int(Exit.OK)
-
-
 @contextmanager
 def nothing_runs(data: Path, shards: "range | list[int]") -> Iterator[None]:
     """Hold both locks of each shard, as an owner that works: a worker that starts meanwhile stands by.

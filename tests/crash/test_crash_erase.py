@@ -9,15 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from actors.errors import Gone
 from events.crash_points import CrashPoint
 from events.envelope import NewEvent
 from events.erasure import finish_erasures
+from events.ids import shard_of
 from events.log_directory import create_log
 from events.store import Snapshot
 from events.store_sqlite import SqliteShard
 from events.verify import verify
+from runtime.local import local_runtime
 from tests.support.crashing import environment
 from tests.support.logs import append_one, command, deposited, stream_in
+from tests.support.sealed_app import app
 
 pytestmark = pytest.mark.crash
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,4 +99,36 @@ def test_s29_an_erasure_killed_at_any_step_is_completed_by_the_next_owner(log: P
         assert (status, hits(log)) == ("erased", [])
     subprocess.run([sys.executable, "-c", ERASE, str(log), A], cwd=ROOT, check=True, timeout=50)
     assert hits(log) == []
+    assert verify(log) == []
+
+
+SEALED_ERASE = """
+import asyncio, sys
+from pathlib import Path
+from tests.support.crashing import arm
+arm()
+from events.erasure import erase
+from runtime.sealer_aesgcm import AesGcmSealer
+asyncio.run(erase(Path(sys.argv[1]), sys.argv[2], "test", AesGcmSealer(Path(sys.argv[3]))))
+"""
+
+
+@pytest.mark.parametrize("point", [CrashPoint.ERASE_COMMITTED, CrashPoint.ERASE_KEY_OVERWRITTEN, CrashPoint.ERASE_KEYS_GONE])
+async def test_s29_keys_whose_destruction_was_killed_are_destroyed_by_the_next_owner(tmp_path: Path, point: CrashPoint) -> None:
+    log, keys, stream = tmp_path / "data" / "log", tmp_path / "keys", "patient/p1"
+    async with local_runtime(app, log, shards=SHARDS, keys=keys) as runtime:
+        await runtime.ask(stream, "note", text=CANARY.decode())
+    assert hits(log) == []
+    done = subprocess.run(
+        [sys.executable, "-c", SEALED_ERASE, str(log), stream, str(keys)], cwd=ROOT,
+        env={**os.environ, **environment(point, tmp_path / "mark")}, capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    async with local_runtime(app, log, keys=keys) as runtime:
+        with pytest.raises(Gone):
+            await runtime.ask(stream, "all")
+        shard = runtime.shards[shard_of("patient", "p1", SHARDS)]
+        while await shard.store.erasures():
+            await asyncio.sleep(0)
+    assert [path for path in keys.rglob("*") if path.is_file()] == []
     assert verify(log) == []
