@@ -1,7 +1,7 @@
 """What may answer a wait, as JSON Schema: kept beside the wait, so that an answer is checked before anything of its turn is loaded.
 
-Only the part of JSON Schema (2020-12) that `msgspec.json.schema` writes is read; a test compares the verdicts with msgspec's own. They differ
-where the schema says less than the type: of a `datetime` without ``tz=True`` it says "string".
+Only the part of JSON Schema (2020-12) that `msgspec.json.schema` writes is read; a test compares the verdicts with msgspec's own. They
+differ where the schema says less than the type: of a `datetime` without ``tz=True`` it says "string".
 """
 
 import operator

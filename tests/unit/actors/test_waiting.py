@@ -84,8 +84,8 @@ class Numbered(msgspec.Struct, tag=True):
 
 TYPES: list[Any] = [
     int, float, str, bool, None, int | None, list[int], tuple[int, str], dict[str, int], Literal["a", "b", 3], Point, Point | None,
-    Decision,     Named | Numbered, list[Named | Numbered], Annotated[list[int], msgspec.Meta(min_length=1, max_length=2)], Annotated[datetime, msgspec.Meta(tz=True)],
-    UUID, bytes,    dict[str, Point], set[int], Any,
+    Decision, Named | Numbered, list[Named | Numbered], Annotated[list[int], msgspec.Meta(min_length=1, max_length=2)],
+    Annotated[datetime, msgspec.Meta(tz=True)], UUID, bytes, dict[str, Point], set[int], Any,
 ]  # fmt: skip
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 10, 1.5, 2.0, "", "a", "abc", "ABC", "abcdef", 3, [], [1], [1, 2], [1, 2, 3], [1, "a"], ["a"], [1.5], {},
