@@ -37,8 +37,9 @@ from runtime.endings import end_cancelled, end_expired, end_journaled, fail, par
 from runtime.exchange import Reply
 from runtime.forks import group_of_fork
 from runtime.handing_on import hand_on
-from runtime.items import Item, KnownError, LostError, StaleError, first_of
+from runtime.items import Item, KnownError, LostError, NoRoomError, StaleError, first_of
 from runtime.mailboxes import Mailbox
+from runtime.outbox_room import has_room, refuse_full, tight
 from runtime.outcomes import short_outcome
 from runtime.queries import answer_beside, query_reply
 from runtime.records import append_of, entry_of, remembered_error
@@ -198,6 +199,7 @@ class Cell:
         return (
             self.task is None and self.state is not None and not self.mailbox.ready and item.stored is None and not item.doubtful
             and self.closed is None and not self.requeued and not self.paused and len(self.pending) < PIPELINE_MAX
+            and not tight(self.shard)
         )  # fmt: skip
 
     def _decide_now(self, item: Item) -> None:
@@ -247,6 +249,8 @@ class Cell:
                     self._answer(item)
                 elif item.command.method[0] == "_":
                     await dead_letters.decide(self, item)
+                elif tight(self.shard) and not has_room(self, item):
+                    continue
                 elif item.cancelled or not item.doubtful or not await was_done(self, item):
                     await self._handle(item)
         finally:
@@ -335,6 +339,9 @@ class Cell:
                 self.mailbox.appendleft(item)
             else:
                 self.finish(item, self.remembered(item, known.entry))
+        except NoRoomError:
+            self.state = None if turn.emitted else self.state
+            refuse_full(self, item)
         except LostError:
             self.shard.superseded()
             self.shard.forward(item)
@@ -350,7 +357,7 @@ class Cell:
             item.reply = await turn.decide(item.arguments)
         except Suspended:
             return
-        except (StaleError, LostError, KnownError):
+        except (StaleError, LostError, KnownError, NoRoomError):
             raise
         except asyncio.CancelledError:
             if not item.cancelled or self.task is None:

@@ -20,6 +20,8 @@ def closing_group(
     cell: "Cell", item: Item, turn: Turn, events: list[NewEvent], status: InboxStatus, reply: bytes, *, code: int | None = None
 ) -> Append:
     """The group that ends a turn; a snapshot that is due comes with it (S17)."""
+    if turn.sends:
+        cell.shard.senders.add((cell.kind.name, turn.method.name))
     if turn.sends or turn.timers or turn.timers_gone or item.command.source is not None:
         events = with_records(item, turn, events, cell.fork)
         item.timers, item.timers_gone = turn.timers, turn.timers_gone

@@ -18,6 +18,7 @@ from events.store import Append, Committed, Conflict, Duplicate, InboxStatus, Ou
 from runtime.forks import call_of_fork
 from runtime.items import Item, KnownError, StaleError
 from runtime.opening import wait_group
+from runtime.outbox_room import check_send
 from runtime.probes import Edge
 from runtime.records import conflict_error
 
@@ -183,7 +184,7 @@ class TurnDriver:
             self._cell.shard.once.discard(self._cell)
 
     def check_send(self, turn: Turn, receiver: StreamId) -> None:
-        pass
+        check_send(self._cell, turn, receiver)
 
     def _recorded(self, turn: Turn, outcome: Outcome) -> int:
         if not isinstance(outcome, Committed):

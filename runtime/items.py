@@ -75,6 +75,10 @@ class StaleError(BaseException):
     """The state is no longer what the log says: decide again. No `except Exception` of a handler may swallow it."""
 
 
+class NoRoomError(BaseException):
+    """The outbox takes nothing more: the command is refused, or waits (S25)."""
+
+
 class LostError(BaseException):
     """The shard has another owner: tell nobody anything (I-5)."""
 

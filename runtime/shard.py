@@ -111,6 +111,8 @@ class Shard:
         self._letters: dict[tuple[StreamId, CommandId], Letter] = {}
         self.tries = Tries()
         self.probes = Probes(self)
+        self.senders: set[tuple[str, str]] = set()
+        """(type, method) of commands that have sent to another shard (S25)."""
         self.once: set[Cell] = set()
         """Actors in the middle of a ``once`` step: the shard is not given away by choice (S5)."""
         self.stopped: dict[StreamId, StoppedActor] = {}
@@ -118,7 +120,7 @@ class Shard:
         self._reconciling: asyncio.Task[Any] | None = None
         self.tells = 0
         self.backlog = Backlog(self)
-        self._outbox: dict[tuple[StreamId, StreamId, str, int], PendingSend] = {}
+        self.outbox: dict[tuple[StreamId, StreamId, str, int], PendingSend] = {}
         self._resend: asyncio.TimerHandle | None = None
 
     async def load(self) -> None:
@@ -313,7 +315,7 @@ class Shard:
             cell = self.cells.get(entry.stream)
             if cell is None or cell.under_way(entry.command_id) is None:
                 self.deliver(entry)
-        self._carry([row for row in rows if (row.sender, row.entry.receiver, row.incarnation, row.n) not in self._outbox])
+        self._carry([row for row in rows if (row.sender, row.entry.receiver, row.incarnation, row.n) not in self.outbox])
         self.timers.set(timer for timer in timers if not self.timers.knows(timer))
 
     # -- sends to other shards (S25) ----------------------------------------------------------------------------------------------
@@ -322,7 +324,7 @@ class Shard:
         if not rows:
             return
         for row in rows:
-            self._outbox[(row.sender, row.entry.receiver, row.incarnation, row.n)] = row
+            self.outbox[(row.sender, row.entry.receiver, row.incarnation, row.n)] = row
         self.exchange.send(rows)
         reached(CrashPoint.OUTBOX_SENT)
         if self._resend is None:
@@ -331,20 +333,20 @@ class Shard:
     def _send_again(self) -> None:
         """What nobody has acknowledged goes out again; there is a timer only while something is outstanding."""
         self._resend = None
-        if not self.lost and self._outbox:
-            self.exchange.send(list(self._outbox.values()))
+        if not self.lost and self.outbox:
+            self.exchange.send(list(self.outbox.values()))
             self._resend = asyncio.get_running_loop().call_later(1.0, self._send_again)
 
     def drop_sends(self, sender: StreamId) -> None:
-        self._outbox = {key: row for key, row in self._outbox.items() if key[0] != sender}
+        self.outbox = {key: row for key, row in self.outbox.items() if key[0] != sender}
 
     async def acknowledged(self, keys: Sequence[tuple[StreamId, StreamId, str, int]]) -> None:
         """The receivers have committed these rows: delete them with the next batch."""
-        known = [key for key in keys if key in self._outbox]
+        known = [key for key in keys if key in self.outbox]
         if known:
             await self.commit.acknowledge(known)
         for key in known:  # only now: if that commit fails they are sent, and acknowledged, again
-            self._outbox.pop(key, None)
+            self.outbox.pop(key, None)
 
     def missing(self, sender: StreamId, receiver: StreamId, incarnation: str, expected: int) -> None:
         """The receiver has a gap: send that pair again from number `expected`, once for all the gaps that it reports together."""
@@ -358,7 +360,7 @@ class Shard:
     def _fill_gap(self, pair: tuple[StreamId, StreamId, str]) -> None:
         expected = self._gaps.pop(pair)
         if not self.lost:
-            self.exchange.send([row for key, row in self._outbox.items() if key[:3] == pair and key[3] >= expected])
+            self.exchange.send([row for key, row in self.outbox.items() if key[:3] == pair and key[3] >= expected])
 
     # -- what cells need ----------------------------------------------------------------------------------------------------------
 
