@@ -38,6 +38,7 @@ from events.rows import (
     flush_check,
     inbox_row,
     stream_check,
+    update_rows,
 )
 from events.sqlite_library import SqliteConnection
 from events.store import (
@@ -391,15 +392,14 @@ class Draft:
         """Write all changed heads, and one row that says as of where (kept: this one and the one before). Not twice at
         one position."""
         changed = {**self._memory.heads.dirty, **self._heads}
-        self._connection.executemany(
-            "UPDATE streams SET head_version = ?, head_position = ?, head_hash = ?, row_check = ? WHERE id = ?",
+        update_rows(
+            self._connection, "streams", ("head_version", "head_position", "head_hash", "row_check"),
             [
                 (
-                    head.version, head.position, head.hash,
+                    head.stream_id, head.version, head.position, bytearray(head.hash),
                     stream_check(
                         head.stream_id, name, head.status, head.version, head.position, head.hash, head.base_version, head.base_hash
                     ),
-                    head.stream_id,
                 )
                 for name, head in changed.items()
                 if head.position

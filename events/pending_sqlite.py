@@ -8,10 +8,10 @@ from events.letters import Letter, StoppedActor
 from events.letters_sqlite import UPSERT_LETTER, UPSERT_STOPPED, letter_values, stopped_values
 from events.rows import (
     EVENT_COLUMNS,
+    INBOX_CHANGES,
     INBOX_COLUMNS,
     OUTBOX_COLUMNS,
     PAIR_COLUMNS,
-    UPDATE_INBOX,
     UPSERT_SNAPSHOT,
     UPSERT_TIMER,
     UPSERT_WAIT,
@@ -24,6 +24,7 @@ from events.rows import (
     pair_check,
     snapshot_values,
     timer_values,
+    update_rows,
     wait_values,
 )
 from events.sqlite_library import SqliteConnection
@@ -76,14 +77,29 @@ class PendingRows:
         insert_rows(connection, "events", EVENT_COLUMNS, self.events)
         reached(CrashPoint.APPEND_EVENTS)
         # New rows before updates: a command that arrives and runs in one batch is one row, already as it ends.
-        insert_rows(connection, "inbox", INBOX_COLUMNS, [inbox_values(row) for row in self.inbox.values() if row.is_new])
+        if self.inbox:
+            insert_rows(connection, "inbox", INBOX_COLUMNS, [inbox_values(row) for row in self.inbox.values() if row.is_new])
         reached(CrashPoint.APPEND_INBOX)
+        if not self._only_events():
+            self._write_others(connection)
+        if self.snapshots:
+            reached(CrashPoint.APPEND_SNAPSHOT)
+        reached(CrashPoint.APPEND_ROWS)
+
+    def _only_events(self) -> bool:
+        """The usual commit: nothing beside events and new inbox rows."""
+        return not (
+            self.streams or self.formats or self.pages or self.inbox or self.outbox or self.sent or self.received or self.timers
+            or self.waits or self.snapshots or self.letters or self.stopped
+        )  # fmt: skip
+
+    def _write_others(self, connection: SqliteConnection) -> None:
         insert_rows(connection, "outbox", OUTBOX_COLUMNS, map(outbox_values, self.outbox))
+        update_rows(connection, "inbox", INBOX_CHANGES, [inbox_update_values(row) for row in self.inbox.values() if not row.is_new])
         for sql, values in (
             (_INSERT_STREAM, self.streams),
             ("INSERT INTO formats VALUES (?, ?, ?, ?)", self.formats),
             ("INSERT INTO stream_pages VALUES (?, ?, ?)", self.pages),
-            (UPDATE_INBOX, [inbox_update_values(row) for row in self.inbox.values() if not row.is_new]),
             (_UPSERT_SENT, [(*key, n, pair_check(*key, n)) for key, n in self.sent.items()]),
             (_UPSERT_RECEIVED, [(*key, n, pair_check(*key, n)) for key, n in self.received.items()]),
             (UPSERT_TIMER, [timer_values(timer) for timer in self.timers.values() if timer is not None]),
@@ -98,6 +114,3 @@ class PendingRows:
         ):
             if values:
                 connection.executemany(sql, values)
-        if self.snapshots:
-            reached(CrashPoint.APPEND_SNAPSHOT)
-        reached(CrashPoint.APPEND_ROWS)
