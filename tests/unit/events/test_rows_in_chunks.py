@@ -15,7 +15,7 @@ class Counting(sqlite3.Connection):
 
     statements = 0
 
-    def execute(self, sql: str, *values: object) -> sqlite3.Cursor:  # type: ignore[override]
+    def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
         self.statements += sql.startswith(("INSERT", "UPDATE"))
         return super().execute(sql, *values)  # type: ignore[arg-type]
 
