@@ -107,7 +107,7 @@ def load_memory(connection: SqliteConnection, shard: int, path: str, anchor: Anc
     _scan_tail(connection, shard, path, memory, newest, anchor)
     memory.eventless = connection.execute("SELECT eventless FROM owner").fetchall()[0][0]
     if anchor is not None:
-        _check_anchor(connection, path, memory, anchor)
+        check_anchor(connection, path, memory.position, memory.eventless, anchor)
     if memory.position:
         memory.event_hash = _event_hash(connection, memory.position) or GENESIS_HASH
     _load_rest(connection, shard, memory)
@@ -170,13 +170,18 @@ def _compare_rolling(path: str, memory: ShardMemory, anchor: Anchor | None) -> N
         )  # fmt: skip
 
 
-def _check_anchor(connection: SqliteConnection, path: str, memory: ShardMemory, anchor: Anchor) -> None:
-    if memory.position < anchor.position or memory.eventless < anchor.eventless:
+def check_anchor(connection: SqliteConnection, path: str, position: int, eventless: int, anchor: Anchor) -> None:
+    """Compare where the file ends with its anchor, which was read before (S28).
+
+    Raises:
+        CorruptLogError: it ends earlier, or with another event.
+    """
+    if position < anchor.position or eventless < anchor.eventless:
         raise CorruptLogError(
-            f"{path} ends at position {memory.position} (and {memory.eventless} commits without events), but position {anchor.position} "
+            f"{path} ends at position {position} (and {eventless} commits without events), but position {anchor.position} "
             f"(and {anchor.eventless}) had been committed: the tail of the log is lost, or an older copy was put here. "
             "Put the newest copy back, or restore a backup",
-            path=path, expected=anchor.position, found=memory.position,
+            path=path, expected=anchor.position, found=position,
         )  # fmt: skip
     if anchor.position and _event_hash(connection, anchor.position) != anchor.event_hash:
         raise CorruptLogError(

@@ -11,13 +11,15 @@ from typing import Concatenate, ParamSpec, TypeVar
 import aiosqlite
 
 from events import reads_sqlite as reads
+from events.anchor import read_anchor
 from events.appending import TIME_DIGITS
 from events.envelope import RecordedEvent
 from events.errors import ConfigurationError, CorruptLogError, InvariantError
+from events.heads import check_anchor
 from events.ids import CommandId, EventId, Position, StreamId, parse_stream_id, shard_of
 from events.letters import Letter, StoppedActor
 from events.limits import READERS_PER_SHARD
-from events.log_directory import LogIdentity, check_identity, read_identity, shard_path
+from events.log_directory import LogIdentity, anchor_path, check_identity, read_identity, shard_path
 from events.scan_sqlite import ShardScan
 from events.schema import file_version, has_sealed_streams
 from events.selection import Selected, Selection
@@ -77,11 +79,18 @@ class _ShardReaders:
             return connection
 
     def _open(self) -> SqliteConnection:
+        # First, so that a file that grows meanwhile can only be ahead of it.
+        anchor = read_anchor(anchor_path(self._path.parent, self._shard))
         connection = open_reader(self._path)
         try:
             if file_version(connection, self._path) == 0:
                 raise ConfigurationError(f"{self._path} holds no log yet", path=str(self._path))
             check_identity(connection, self._path, self._identity, self._shard)
+            if anchor is not None and anchor.incarnation == self._identity.incarnation:
+                # Without it a reader would show a log that lost its tail as if it were whole.
+                end = "SELECT (SELECT coalesce(max(position), 0) FROM events), eventless FROM owner"
+                position, eventless = connection.execute(end).fetchall()[0]
+                check_anchor(connection, str(self._path), position, eventless, anchor)
         except BaseException:
             connection.close()
             raise

@@ -104,6 +104,9 @@ def open_writer(path: Path, durability: Durability, *, create: bool = False) -> 
             "foreign_keys=ON",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
+    except UnicodeDecodeError as error:
+        connection.close()
+        raise undecodable(error) from error
     except BaseException:
         connection.close()
         raise
@@ -128,6 +131,9 @@ def open_reader(path: Path) -> SqliteConnection:
     try:
         for pragma in ("query_only=ON", "trusted_schema=OFF", f"cache_size=-{CACHE_KIB // 8}"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
+    except UnicodeDecodeError as error:
+        connection.close()
+        raise undecodable(error) from error
     except BaseException:
         connection.close()
         raise
@@ -138,7 +144,13 @@ async def connect(opener: Callable[[], SqliteConnection]) -> aiosqlite.Connectio
     """A connection made by `opener` with a thread of its own. The caller must `close_connection` it: the thread is not
     a daemon, so a forgotten one keeps the interpreter from ending."""
     # Given as `connector`, so aiosqlite runs on the library chosen above without a swap in sys.modules.
-    return await aiosqlite.Connection(connector=opener, iter_chunk_size=64)
+    connection = aiosqlite.Connection(connector=opener, iter_chunk_size=64)
+    try:
+        return await connection
+    except BaseException:
+        # Its thread is told to stop, but not waited for: it reports to this loop, which may be gone by then.
+        await asyncio.get_running_loop().run_in_executor(None, connection._thread.join)
+        raise
 
 
 async def on_thread(
@@ -158,8 +170,16 @@ async def on_thread(
     """
     if db._connection is None:
         raise ValueError("the connection is closed")
-    result: T = await db._execute(fn, db._connection, *args, **kwargs)  # type: ignore[no-untyped-call]
+    try:
+        result: T = await db._execute(fn, db._connection, *args, **kwargs)  # type: ignore[no-untyped-call]
+    except UnicodeDecodeError as error:
+        raise undecodable(error) from error
     return result
+
+
+def undecodable(error: UnicodeDecodeError) -> SqliteError:
+    """Python fails to put SQLite's complaint into words where the complaint quotes damaged text, such as a statement of the schema."""
+    return sqlite.DatabaseError(f"Could not decode to UTF-8: {error.object!r}"[:300])
 
 
 async def close_connection(db: aiosqlite.Connection) -> None:

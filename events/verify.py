@@ -83,7 +83,7 @@ def verify(directory: Path, progress: Progress | None = None, shards: Sequence[i
                 file_version(connection, path)
                 check_identity(connection, path, identity, shard)
                 damages += _ShardWalk(connection, path, shard, anchor, progress).run()
-        except SqliteError as error:
+        except (SqliteError, UnicodeDecodeError) as error:
             damages.append(Damage(shard=shard, table="", message=f"{path} cannot be read: {error}"))
         except CuebookError as error:
             damages.append(Damage(shard=shard, table="", message=error.message))
@@ -155,7 +155,7 @@ class _ShardWalk:
     def _guarded(self, table: str, check: Callable[[], None]) -> None:
         try:
             check()
-        except (SqliteError, IndexError) as error:
+        except (SqliteError, UnicodeDecodeError, IndexError) as error:
             self._found(table, f"{self._path}: table {table} cannot be read: {error}")
 
     def _check_structure(self) -> None:
@@ -251,7 +251,7 @@ class _ShardWalk:
         try:
             rows: Sequence[Row] = self._connection.execute(sql, (after, upper)).fetchall()
             return rows
-        except SqliteError as error:
+        except (SqliteError, UnicodeDecodeError) as error:
             if upper - after == 1:
                 self._found("events", f"{self._path}: the page that holds it cannot be read: {error}", position=upper)
                 return []

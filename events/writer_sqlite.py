@@ -26,6 +26,7 @@ from events.errors import (
 )
 from events.heads import ShardMemory, load_memory
 from events.ids import StreamId
+from events.indexes_sqlite import check_indexes
 from events.limits import INBOX_KEPT_S
 from events.log_directory import LogIdentity, check_identity
 from events.schema import migrate
@@ -71,6 +72,7 @@ class ShardWriter:
         check_identity(connection, self._path, self._identity, self.shard)
         connection.execute("BEGIN")
         try:
+            check_indexes(connection, self._path)
             self._load(connection)
         finally:
             connection.execute("ROLLBACK")
