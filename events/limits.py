@@ -62,6 +62,7 @@ RESTARTS_MAX: Final = 5
 RESTART_WINDOW_S: Final = 60.0
 RESTART_FIRST_S: Final = 0.1
 FULL_RETRY_S: Final = 1.0
+QUARANTINE_LOOK_S: Final = 2.0
 TELL_KEPT_S: Final = 3 * 24 * 3600
 INBOX_KEPT_S: Final = 7 * 24 * 3600
 

@@ -23,6 +23,7 @@ from events.clock import Clock, Entropy, SystemClock, SystemEntropy
 from events.crash_points import CrashPoint, reached
 from events.errors import ConfigurationError, CorruptLogError, CuebookError
 from events.log_directory import LOG_FILE, LogIdentity, anchor_path, read_identity, shard_path
+from events.quarantine import Quarantine
 from events.sqlite_library import SqliteConnection, SqliteError, open_reader
 
 EPOCHS_AHEAD: Final = 1_000
@@ -204,6 +205,7 @@ def _switch(directory: Path, plan: Restored) -> Restored:
         kept = any(replaced.iterdir())
         if not kept:
             replaced.rmdir()
+        Quarantine(directory).clear()  # the files that it was about lie in `replaced` now
         (directory / _INTENT).unlink()
         sync_folder(directory)
     finally:

@@ -24,6 +24,7 @@ from events.ids import CommandId, Position, StreamId, Version
 from events.letters import Letter, StoppedActor
 from events.limits import OUTBOX_PER_PAIR_MAX, OUTBOX_PER_SHARD_MAX
 from events.log_directory import LogIdentity, anchor_path, read_identity, shard_path
+from events.quarantine import Quarantine, quarantined
 from events.sqlite_library import (
     Durability,
     SqliteConnection,
@@ -65,6 +66,7 @@ class SqliteShard:
         self._path = shard_path(directory, shard)
         self._durability = durability
         self._clock = clock
+        self._quarantine = Quarantine(directory)
         self._writer = ShardWriter(self._path, anchor_path(directory, shard), identity, shard, clock, entropy)
         self._writing: aiosqlite.Connection | None = None
         self._reading: aiosqlite.Connection | None = None
@@ -208,7 +210,14 @@ class SqliteShard:
         )
 
     async def load(self, stream: StreamId, shape: str) -> tuple[Snapshot | None, Sequence[RecordedEvent]]:
-        return await self._read(reads.load_stream, self.shard, stream, shape, self._writer.held_memory().heads.get(stream))
+        if (known := self._quarantine.find(stream)) is not None:
+            raise known.error()
+        try:
+            return await self._read(reads.load_stream, self.shard, stream, shape, self._writer.held_memory().heads.get(stream))
+        except CorruptLogError as error:
+            found = quarantined(error, stream, self.shard, self._clock.wall_us())
+            self._quarantine.put(found)
+            raise found.error() from error
 
     async def inbox(self, stream: StreamId, command_id: CommandId) -> InboxEntry | None:
         return await self._read(reads.read_inbox, self.shard, stream, command_id)

@@ -164,6 +164,7 @@ async def _log(settings: Settings) -> AsyncIterator[Finding]:
     """Every shard file opens, its newest event is not of the future, and its owner is not stalled."""
     from events.clock import SystemClock
     from events.errors import CuebookError
+    from events.quarantine import Quarantine
     from events.reader_sqlite import SqliteLogReader
     from runtime.placement import survey
 
@@ -187,6 +188,9 @@ async def _log(settings: Settings) -> AsyncIterator[Finding]:
                 yield finding
         finally:
             await reader.close()
+        for aside in Quarantine(data / "log").all():
+            remedy = f"restore a backup, or cuebook erase {aside.stream}; if it was mended: cuebook quarantine lift {aside.stream}"
+            yield Finding(check=f"stream {aside.stream}", ok=False, found=f"in quarantine: {aside.reason}", remedy=remedy)
         for finding in _stalled(survey(data, reader.shards).shards):
             yield finding
     except CuebookError as error:

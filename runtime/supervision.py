@@ -18,7 +18,8 @@ from events.codec import encode
 from events.errors import AppendError, CuebookError, LogFullError, TransientError, UnreadablePayloadError
 from events.ids import StreamId, Version
 from events.letters import StoppedActor, Supervision
-from events.limits import MAILBOX_MAX, RESTART_FIRST_S, RESTART_WINDOW_S, RESTARTS_MAX
+from events.limits import MAILBOX_MAX, QUARANTINE_LOOK_S, RESTART_FIRST_S, RESTART_WINDOW_S, RESTARTS_MAX
+from events.quarantine import QuarantinedError
 from events.store import Append, Committed, Outcome
 from runtime.commits import commit_held
 from runtime.endings import fail
@@ -59,7 +60,9 @@ async def recovery_failed(cell: "Cell", error: Exception) -> None:
     for item in [item for item in cell.mailbox if item.stored is None]:
         cell.mailbox.remove(item)
         cell.finish(item, Reply(error=refusal))
-    if isinstance(error, TransientError | LogFullError | AppendError | UnreadablePayloadError):
+    if isinstance(error, QuarantinedError):
+        cell.paused = QUARANTINE_LOOK_S  # a person mends it; until then nothing is written to a stream that is damaged
+    elif isinstance(error, TransientError | LogFullError | AppendError | UnreadablePayloadError):
         cell.paused = RESTART_FIRST_S  # of the shard or of the keys, not of this actor
     else:
         await _failed(cell, code, message)

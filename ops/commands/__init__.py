@@ -120,6 +120,8 @@ VERBS: tuple[Verb, ...] = (
         "ops.commands.ending:archive",
         "Close a stream for good: it stays readable, and no command changes it any more.",
     ),
+    Verb("quarantine ls", "Keep", "ops.commands.quarantine:ls", "List the streams that are put aside because they are damaged."),
+    Verb("quarantine lift", "Keep", "ops.commands.quarantine:lift", "Let a stream work again that was put aside, once it is mended."),
     Verb(
         "erase",
         "Keep",
@@ -132,6 +134,7 @@ VERBS: tuple[Verb, ...] = (
 
 GROUP_SUMMARIES = {
     "config": "Settings of the deployment.",
+    "quarantine": "Streams that are put aside because they are damaged.",
     "dead": "Commands that were given up after their retries.",
     "waits": "Turns that wait for an answer.",
 }

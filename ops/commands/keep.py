@@ -35,11 +35,36 @@ def verify(*, common: Common = DEFAULTS) -> int:
     damages = verify_log(folder, _tell if sys.stderr.isatty() else None)
     print_rows([_row(damage) for damage in damages], json=common.json)
     shards = read_identity(folder).shards
+    _put_aside(folder, damages)
     if damages:
         progress(f"{len(damages)} findings in {shards} shards of {folder}; restore a backup of what is damaged")
         return int(Exit.VERIFICATION_FAILED)
     progress(f"{shards} shards of {folder}: every event, hash and checksum is as it was written")
     return int(Exit.OK)
+
+
+def _put_aside(folder: Path, damages: "list[Damage]") -> None:
+    """A stream with a damaged event or head is refused from now on, also by an owner that runs: it might answer from a snapshot (I-20)."""
+    from events.clock import SystemClock
+    from events.ids import StreamId
+    from events.quarantine import Quarantine, Quarantined
+
+    quarantine = Quarantine(folder)
+    first: dict[str, Damage] = {}
+    for damage in damages:
+        if damage.stream is not None and damage.table in ("events", "streams"):
+            first.setdefault(damage.stream, damage)
+    for stream, damage in first.items():
+        try:
+            quarantine.put(
+                Quarantined(
+                    stream=StreamId(stream), shard=damage.shard, position=damage.position, version=damage.version,
+                    reason=damage.message, noticed_at_us=SystemClock().wall_us(),
+                )
+            )  # fmt: skip
+        except ValueError:
+            continue  # damage to the name itself: no actor has it
+        progress(f"{stream} is put aside: cuebook quarantine ls")
 
 
 def _row(damage: "Damage") -> dict[str, object]:

@@ -358,5 +358,5 @@ async def test_a_changed_ciphertext_stops_its_actor_only(log: Path, keys: Path) 
     async with running(log, keys) as runtime:
         with pytest.raises(Unavailable) as refused:
             await runtime.ask(P, "all")
-        assert refused.value.fields["reason"] == "corrupt"
+        assert refused.value.fields["reason"] == "quarantined"
         assert await runtime.ask(PLAIN, "all") == ["two"]
