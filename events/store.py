@@ -342,11 +342,7 @@ class ShardStore(ShardClosing, Protocol):
         ...
 
     async def load(self, stream: StreamId, shape: str) -> tuple[Snapshot | None, Sequence[RecordedEvent]]:
-        """For recovery: the newest snapshot of that shape, and the events after it.
-
-        Raises:
-            QuarantinedError: the stream does not verify, now or when it was last read (I-20).
-        """
+        """For recovery: the newest snapshot of that shape, and the events after it. Raises QuarantinedError (I-20)."""
         ...
 
     async def inbox(self, stream: StreamId, command_id: CommandId) -> InboxEntry | None:

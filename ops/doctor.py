@@ -189,8 +189,12 @@ async def _log(settings: Settings) -> AsyncIterator[Finding]:
         finally:
             await reader.close()
         for aside in Quarantine(data / "log").all():
-            remedy = f"restore a backup, or cuebook erase {aside.stream}; if it was mended: cuebook quarantine lift {aside.stream}"
-            yield Finding(check=f"stream {aside.stream}", ok=False, found=f"in quarantine: {aside.reason}", remedy=remedy)
+            yield Finding(
+                check=f"stream {aside.stream}",
+                ok=False,
+                found=f"in quarantine: {aside.reason}",
+                remedy=f"restore a backup, or cuebook erase {aside.stream}; if it was mended: cuebook quarantine lift {aside.stream}",
+            )
         for finding in _stalled(survey(data, reader.shards).shards):
             yield finding
     except CuebookError as error:

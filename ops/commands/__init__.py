@@ -120,8 +120,8 @@ VERBS: tuple[Verb, ...] = (
         "ops.commands.ending:archive",
         "Close a stream for good: it stays readable, and no command changes it any more.",
     ),
-    Verb("quarantine ls", "Keep", "ops.commands.quarantine:ls", "List the streams that are put aside because they are damaged."),
-    Verb("quarantine lift", "Keep", "ops.commands.quarantine:lift", "Let a stream work again that was put aside, once it is mended."),
+    Verb("quarantine ls", "Talk", "ops.commands.quarantine:ls", "List the streams that are put aside because they are damaged."),
+    Verb("quarantine lift", "Talk", "ops.commands.quarantine:lift", "Let a stream work again that was put aside, once it is mended."),
     Verb(
         "erase",
         "Keep",

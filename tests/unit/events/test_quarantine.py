@@ -68,9 +68,8 @@ async def test_a_quarantined_actor_refuses_and_nothing_is_written_to_its_stream(
         for stream in (bad, good):
             await runtime.ask(stream, "note", text="one")
     path = shard_path(log, shard_of("board", "bad", 2))
-    without_guards(
-        path, "UPDATE events SET payload = replace(payload, 'one', 'two') WHERE stream_id IN (SELECT id FROM streams WHERE key = 'bad')"
-    )
+    bad_rows = "stream_id IN (SELECT id FROM streams WHERE key = 'bad')"
+    without_guards(path, f"UPDATE events SET payload = replace(payload, 'one', 'two') WHERE {bad_rows}")
     async with local_runtime(app, log, shards=2, keys=tmp_path / "keys") as runtime:
         for _ in range(8):  # more often than an actor may fail before it is stopped
             with pytest.raises(Unavailable, match="quarantine") as refused:
@@ -93,5 +92,5 @@ def test_the_first_reason_stays_and_an_unreadable_entry_still_holds(tmp_path: Pa
     assert found.reason == "first"
     (tmp_path / "quarantine" / f"{B.replace('/', '.')}.json").write_text("{")
     assert [each.stream for each in quarantine.all()] == [A, B]
-    with pytest.raises(ValueError, match="not a name"):
+    with pytest.raises(ValueError, match="not an actor"):
         quarantine.find("../x")
