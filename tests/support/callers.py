@@ -24,10 +24,11 @@ class CallerActor(Actor[Nothing], name="caller"):
     async def call(self, path: list[str]) -> list[str]:
         """Ask the first of `path` to ask the rest; returns who was reached, or the cycle that stood in the way."""
         await self.step("gate", gate, self.id)
-        if not path:
-            return [self.id]
+        return await self._ask(path[0], path[1:]) if path else [self.id]
+
+    async def _ask(self, to: str, path: list[str]) -> list[str]:
         try:
-            reached: list[str] = await self.ref(CallerActor, path[0]).call(path=path[1:])
+            reached: list[str] = await self.ref(CallerActor, to).call(path=path)
         except CallCycle as cycle:
             return [self.id, "cycle", *cycle.fields["path"]]
         return [self.id, *reached]
@@ -36,7 +37,7 @@ class CallerActor(Actor[Nothing], name="caller"):
     async def call_slowly(self, to: str) -> list[str]:
         """Holds its actor for a while first, so that two of these surely meet: for deployments, where no test holds a gate."""
         await self.step("wait", asyncio.sleep, 0.5)
-        return await self.call(path=[to])
+        return await self._ask(to, [])
 
     @command
     async def look_back(self, to: str) -> str:
