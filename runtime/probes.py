@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runtime.cell import Cell
     from runtime.shard import Shard
 
-_AFTER_S: Final = 0.02
+_AFTER_S: Final = 0.01
 """Most asks that queue are answered before: no probe for them."""
 _AGAIN_S: Final = 1.0
 _EDGES_MAX: Final = 64
