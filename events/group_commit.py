@@ -42,9 +42,17 @@ class GroupCommit:
     Args:
         store: the shard, taken.
         spawn: makes the worker's task; the caller owns it, so it is the caller that sees it end.
+        on_unknown: called before anybody hears that the outcome of a batch is unknown: what it wrote into inbox and outbox, if it did, no
+            outcome will tell.
     """
 
-    def __init__(self, store: ShardStore, spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]) -> None:
+    def __init__(
+        self,
+        store: ShardStore,
+        spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
+        on_unknown: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._on_unknown = on_unknown
         self._store = store
         self._spawn = spawn
         self._groups: deque[tuple[Append, OnOutcome, int]] = deque()
@@ -191,6 +199,8 @@ class GroupCommit:
             self._tell(on_outcome, outcome)
 
     def _fail(self, batch: "_Batch", error: CuebookError) -> None:
+        if isinstance(error, AppendOutcomeUnknownError):
+            self._on_unknown()
         for _, future in batch.arrivals:
             if not future.done():
                 future.set_exception(error)

@@ -28,7 +28,7 @@ from events.limits import PIPELINE_MAX
 from events.store import Append, Committed, InboxEntry, InboxStatus, Outcome
 from runtime import dead_letters
 from runtime.closing import closing_group
-from runtime.commits import commit_held
+from runtime.commits import HeldCommits
 from runtime.context import current_turn
 from runtime.control import NO_CONTROLS, Control, Look, add_control, submit_controls
 from runtime.doubt import was_done
@@ -62,9 +62,9 @@ class Cell:
     """One live actor of one shard."""
 
     __slots__ = (
-        "_settled", "base_bytes", "closed", "committed", "controls", "driver", "failures", "fork", "handed_on", "holding", "inflight",
-        "item", "key", "kind", "mailbox", "paused", "pending", "position", "requeued", "rested_at", "resting", "shard", "snapshot_bytes",
-        "snapshot_version", "state", "stream", "task", "time", "turn", "version", "weight",
+        "_held", "_settled", "base_bytes", "closed", "committed", "controls", "driver", "failures", "fork", "handed_on", "holding",
+        "inflight", "item", "key", "kind", "mailbox", "paused", "pending", "position", "requeued", "rested_at", "resting", "shard",
+        "snapshot_bytes", "snapshot_version", "state", "stream", "task", "time", "turn", "version", "weight",
     )  # fmt: skip
 
     def __init__(self, shard: "Shard", kind: ActorType[Any], key: str, stream: Any) -> None:
@@ -86,6 +86,7 @@ class Cell:
         self.turn: Turn | None = None
         self.driver: TurnDriver | None = None
         self.fork: Forked | None = None
+        self._held: HeldCommits | None = None
         self._settled: asyncio.Future[None] | None = None
         self.requeued: list[Item] = []
         self.paused = 0.0
@@ -105,7 +106,8 @@ class Cell:
 
     @property
     def idle(self) -> bool:
-        return self.task is None and not self.pending and not self.requeued and not self.controls and not len(self.mailbox)
+        waits = self.pending or self.requeued or self.controls or len(self.mailbox) or self._holds_open
+        return self.task is None and not waits
 
     @property
     def state_bytes(self) -> int:
@@ -187,7 +189,7 @@ class Cell:
 
     def _rest(self) -> None:
         """Nothing to do: give back what a busy time needed, and wait for passivation."""
-        self.pending = _NONE
+        self.pending, self._held = _NONE, None
         self.controls = NO_CONTROLS
         self.mailbox.trim()
         self.shard.passivation.rested(self)
@@ -437,7 +439,9 @@ class Cell:
     async def commit_held(self, group: Append) -> Outcome:
         """Commit a group of the turn that holds this actor. Its versions count from here on: a control may be submitted upon them."""
         self.version += len(group.events)
-        return await commit_held(self.shard.commit, group)
+        if self._held is None:
+            self._held = HeldCommits(self.shard.commit, self.settle_if_done)
+        return await self._held.commit(group)
 
     def settle_if_done(self) -> None:
         if self._unsettled:
@@ -451,7 +455,11 @@ class Cell:
 
     @property
     def _unsettled(self) -> bool:
-        return bool(self.pending) or any(control.submitted for control in self.controls)
+        return bool(self.pending) or self._holds_open or any(control.submitted for control in self.controls)
+
+    @property
+    def _holds_open(self) -> bool:
+        return self._held is not None and self._held.open > 0
 
     async def settle(self) -> None:
         """Wait until every group submitted so far has an outcome."""

@@ -19,7 +19,7 @@ from actors.turn import Command
 from events.clock import Clock, Entropy
 from events.codec import args_hash, canonical_hash
 from events.crash_points import CrashPoint, reached
-from events.errors import AppendOutcomeUnknownError, CuebookError
+from events.errors import CuebookError
 from events.group_commit import GroupCommit
 from events.ids import CommandId, StreamId, parse_stream_id
 from events.letters import Letter, LetterState, StoppedActor
@@ -43,6 +43,7 @@ from runtime.probes import Probes
 from runtime.recovery import Recovered, recover
 from runtime.retries import Tries
 from runtime.supervision import record_restart, restart, stopped_error
+from runtime.taking_up import TakingUp
 from runtime.tasks import Tasks
 from runtime.timers import Timers, arrival_of_timer
 from runtime.waits import Asker, Waits
@@ -97,7 +98,7 @@ class Shard:
         self.sealer, self.erasing = sealer, asyncio.Lock()
         self.lost = False
         self.draining = False
-        self.commit = GroupCommit(store, self._spawn_commit)
+        self.commit = GroupCommit(store, self._spawn_commit, self.reconcile)
         self._entropy = entropy
         self._seeds: list[str] = []
         self._tasks = tasks
@@ -107,7 +108,7 @@ class Shard:
         self.waits = Waits(self)
         self.timers = Timers(clock, self._timers_due)
         self._gaps: dict[tuple[StreamId, StreamId, str], int] = {}
-        self._unsure = False
+        self._taking_up = TakingUp(self)
         self._letters: dict[tuple[StreamId, CommandId], Letter] = {}
         self.tries = Tries()
         self.probes = Probes(self)
@@ -117,7 +118,6 @@ class Shard:
         """Actors in the middle of a ``once`` step: the shard is not given away by choice (S5)."""
         self.stopped: dict[StreamId, StoppedActor] = {}
         self._restartable: list[StreamId] = []
-        self._reconciling: asyncio.Task[Any] | None = None
         self.tells = 0
         self.backlog = Backlog(self)
         self.outbox: dict[tuple[StreamId, StreamId, str, int], PendingSend] = {}
@@ -281,42 +281,40 @@ class Shard:
 
     async def accept(self, arrivals: Sequence[Arrival]) -> Sequence[Accepted]:
         """Commit tells into the inbox, then hand the new ones to their actors (S11)."""
-        try:
-            results = await self.commit.accept(arrivals)
-        except AppendOutcomeUnknownError:
-            self._unsure = True
-            raise
-        if self._unsure:
-            # An earlier one may have been written: everything is delivered in the order in which it stands in the inbox.
-            self._unsure = False
-            await self._reconcile()
-            return results
-        for arrival, result in zip(arrivals, results, strict=True):
-            if result.result == "taken":
-                self.deliver(arrival.entry)
-            elif result.result == "known":
-                self.reconcile()  # perhaps from a commit whose outcome was unknown: then nobody has taken it up
+        results = await self.commit.accept(arrivals)
+        taken = [arrival.entry for arrival, result in zip(arrivals, results, strict=True) if result.result == "taken"]
+        self._hand_out(taken)
         return results
+
+    def _hand_out(self, entries: Sequence[InboxEntry]) -> None:
+        """Rows that a commit has just put into the inbox."""
+        if self._taking_up.in_doubt and entries:
+            self._taking_up.begin()
+            return
+        for entry in entries:
+            self.deliver(entry)
 
     def reconcile(self) -> None:
         """Take up what stands in the log and is not under way: after a commit that was written although its outcome was unknown."""
-        if self._reconciling is None:
-            self._reconciling = self.spawn(self._reconcile(), name=f"reconcile {self.number}")
+        self._taking_up.begin()
 
-    async def _reconcile(self) -> None:
-        try:
-            entries, rows, timers, waits = await self._read_left()
-        except CuebookError as error:
-            log.info("reconcile_failed", shard=self.number, error=error.message)
-            return
-        finally:
-            self._reconciling = None
-        for entry in self.waits.load(waits, entries):
-            cell = self.cells.get(entry.stream)
-            if cell is None or cell.under_way(entry.command_id) is None:
-                self.deliver(entry)
-        self._carry([row for row in rows if (row.sender, row.entry.receiver, row.incarnation, row.n) not in self.outbox])
-        self.timers.set(timer for timer in timers if not self.timers.knows(timer))
+    @property
+    def decides(self) -> bool:
+        return not self.lost and not self.draining
+
+    async def take_up(self) -> Callable[[], None]:
+        """For `runtime.taking_up`."""
+        entries, rows, timers, waits = await self._read_left()
+
+        def hand_out() -> None:
+            for entry in self.waits.load(waits, entries):
+                cell = self.cells.get(entry.stream)
+                if cell is None or cell.under_way(entry.command_id) is None:
+                    self.deliver(entry)
+            self._carry([row for row in rows if (row.sender, row.entry.receiver, row.incarnation, row.n) not in self.outbox])
+            self.timers.set(timer for timer in timers if not self.timers.knows(timer))
+
+        return hand_out
 
     # -- sends to other shards (S25) ----------------------------------------------------------------------------------------------
 
@@ -371,8 +369,7 @@ class Shard:
     def committed(self, outcome: Committed) -> None:
         """Everything that leaves with a commit: events, hint, sends."""
         self.exchange.committed(self.number, outcome.position, outcome.events)
-        for entry in outcome.delivered:
-            self.deliver(entry)
+        self._hand_out(outcome.delivered)
         self._carry(outcome.pending)
 
     def forward(self, item: Item) -> None:
