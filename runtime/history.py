@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import BadPayload, Unknown
+from actors.journal import FORKED
 from actors.registry import ActorType, Registry
 from events.clock import Clock, SystemClock
 from events.envelope import Kind, RecordedEvent
@@ -14,6 +15,7 @@ from events.store import LogReader
 from runtime.conditions import MISSING, Moment, at_pointer, parse_pointer
 from runtime.filters import moment_us
 from runtime.inspection import find_event
+from runtime.lineage import read_lineage
 from runtime.states import Fold, code_of, head_version, json_patch, no_code
 
 _PAGE: Final = 500
@@ -43,7 +45,7 @@ async def version_at(reader: LogReader, stream: StreamId, text: str, clock: Cloc
     # Logical time grows with the version, since it grows with the position (S30).
     while low < high:
         middle = (low + high + 1) // 2
-        page = await reader.read_stream(stream, after=middle - 1, limit=1)
+        page = await read_lineage(reader, stream, after=middle - 1, limit=1)
         if page and page[0].time <= at_us:
             low = middle
         else:
@@ -90,7 +92,7 @@ async def walk(reader: LogReader, kind: ActorType[Any] | None, stream: StreamId,
     before = None if fold is None else fold.plain()
     version = 0
     while version < end:
-        page = await reader.read_stream(stream, after=version, limit=min(_PAGE, end - version))
+        page = await read_lineage(reader, stream, after=version, limit=min(_PAGE, end - version))
         if not page:
             return
         for event in page:
@@ -99,7 +101,7 @@ async def walk(reader: LogReader, kind: ActorType[Any] | None, stream: StreamId,
                 yield Step(event=event, before=None, after=None)
                 continue
             fold.add(event)
-            after = fold.plain() if event.kind is Kind.STATE else before
+            after = fold.plain() if event.kind is Kind.STATE or event.type == FORKED else before
             yield Step(event=event, before=before, after=after, mismatch=fold.mismatch)
             before = after
 

@@ -56,7 +56,7 @@ def recover(kind: ActorType[Any], snapshot: Snapshot | None, events: Sequence[Re
             )  # fmt: skip
         found.version = event.version
         if event.kind is Kind.STATE:
-            kind.apply(state, event)
+            kind.apply(found.state, event)
             found.tail_bytes += len(bytes(event.payload))
         elif event.type in TURN_ENDS:
             found.journal = [entry for entry in found.journal if entry.command_id != event.command_id]

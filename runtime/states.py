@@ -77,9 +77,8 @@ class Fold:
             FoldError: `apply` raised. CorruptLogError: not the next version. UnknownEventTypeError: code that lacks the event.
             UnreadablePayloadError: it is sealed and the key is not here, or it was erased (S29).
         """
-        if event.type == FORKED and self.version == 0:
-            self.state = forked_state(self._kind, event)[1]
-            self.version = event.version
+        if event.type == FORKED and self.version in (0, event.version - 1):
+            self._fork(event)
             return
         if event.version != self.version + 1:
             raise CorruptLogError(
@@ -101,6 +100,17 @@ class Fold:
         if event.state_hash is not None and self.mismatch is None and (found := canonical_hash(self.state)) != event.state_hash:
             self.mismatch = (
                 f"at version {event.version} the state recorded has the hash {event.state_hash[:12]}, this code folds {found[:12]}: "
+                "its apply() is not the one that recorded the events"
+            )
+
+    def _fork(self, event: RecordedEvent) -> None:
+        """A fork begins with the state that was recorded, whatever this code folds from its parent (S33)."""
+        folded = canonical_hash(self.state) if self.version > 0 else None
+        fork, self.state = forked_state(self._kind, event)
+        self.version = event.version
+        if folded is not None and fork.edit is None and self.mismatch is None and folded != canonical_hash(self.state):
+            self.mismatch = (
+                f"at version {event.version} the fork began with another state than this code folds from its parent: "
                 "its apply() is not the one that recorded the events"
             )
 
@@ -168,6 +178,8 @@ async def folded(reader: LogReader, kind: ActorType[Any], stream: StreamId, at: 
                 f"{stream} ends at version {fold.version}, its head says {at}", stream=stream, expected=at, found=fold.version
             )
         for event in page:
+            if event.version > at:  # the first page of a fork begins behind the versions that it was counted from
+                return fold
             fold.add(event)
     return fold
 

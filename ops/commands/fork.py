@@ -48,7 +48,7 @@ def fork(
     in other code), and is told only to the forks. --edit changes the state,
     or with --correlation the payload of the event if it is one of the turn
     that goes on: its arguments, or the result of an effect.
-    Example: cuebook fork account/ada --at 2 --as ada-rich --edit '[{"op": "replace", "path": "/cents", "value": 900}]'
+    Example: cuebook fork buyer/bob --at 8 --as bob-rich --edit '[{"op": "replace", "path": "/total", "value": 900}]'
     """
     if (stream is None) == (correlation is None):
         raise CommandError("name either a stream or a conversation", next_step="cuebook fork --help", code=Exit.USAGE)
@@ -85,7 +85,7 @@ def rerun(
     Steps run again; what it sends and asks stays in the fork unless --live.
     A short turn of a client leaves no arguments in the log: give METHOD and
     ARGUMENTS then.
-    Example: cuebook rerun account/ada deposit '{"cents": 5}' --at 2 --as ada-again
+    Example: cuebook rerun buyer/bob forget '{"item": "tea"}' --at 25 --as bob-again
     """
     settings = common.load().settings
     registry = _code(settings, app)
@@ -98,7 +98,7 @@ def rerun(
 def branches(stream: Annotated[str, Parameter(help="The stream as TYPE/ID.")], *, common: Common = DEFAULTS) -> int:
     """List the forks of a stream, and theirs, and where each branched off.
 
-    Example: cuebook branches account/ada
+    Example: cuebook branches buyer/bob
     """
     from events.ids import StreamId
     from runtime.forks_of import forks_of

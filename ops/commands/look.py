@@ -245,10 +245,11 @@ def state(
 async def print_stream(reader: "LogReader", stream: str, to: int, printer: EventPrinter, *, after: int = 0) -> None:
     """The events of a stream with after < version <= to."""
     from events.ids import StreamId
+    from runtime.lineage import read_lineage
 
     version = after
     name = StreamId(stream)
-    while version < to and (page := await reader.read_stream(name, after=version, limit=min(1_000, to - version))):
+    while version < to and (page := await read_lineage(reader, name, after=version, limit=min(1_000, to - version))):
         for event in page:
             printer.print(event)
         version = page[-1].version
