@@ -11,6 +11,7 @@ from actors.errors import BadPayload, Cancelled, IdReused, Overloaded, Rejected,
 from events.limits import SNAPSHOT_EVENTS, WAITS_PER_ACTOR_MAX
 from runtime.local import LocalRuntime, local_runtime
 from tests.support.desk import APP, EFFECTS, events_of, waits_of
+from tests.unit.runtime.test_timers import ShiftedClock
 from tests.unit.runtime.test_turns import crash
 
 
@@ -339,3 +340,19 @@ async def test_s19_several_answered_turns_run_again_one_after_the_other_after_a_
             while sum(len(shard.waits) for shard in runtime.shards) < 3:
                 await asyncio.sleep(0.001)
         assert await runtime.ask("desk/a", "lines") == ["said held: True ", "said first: True ", "said last: True "]
+
+
+@pytest.mark.parametrize("step_s", [-7_200, 7_200])
+async def test_s26_a_timeout_is_a_duration_whatever_the_wall_clock_does(tmp_path: Path, step_s: int) -> None:
+    """It neither fires early nor late when the clock is set; and it fires by a timer, not by looking."""
+    clock = ShiftedClock()
+    async with local_runtime(APP, tmp_path, clock=clock) as runtime:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await waiting(runtime.ask("desk/a", "sign", command_id="s", timeout_s=None, paper="p", within_s=0.5))
+        clock.shift_us = step_s * 1_000_000
+        shard = next(shard for shard in runtime.shards if len(shard.waits))
+        while len(shard.waits):
+            await asyncio.sleep(0.002)
+        assert 0.5 <= loop.time() - began < 5
+        assert "wait.expired" in [event.type for event in await events_of(tmp_path, "desk/a")]
