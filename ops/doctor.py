@@ -166,6 +166,7 @@ async def _log(settings: Settings) -> AsyncIterator[Finding]:
     from events.errors import CuebookError
     from events.quarantine import Quarantine
     from events.reader_sqlite import SqliteLogReader
+    from ops.doctor_keeping import keeping
     from runtime.placement import survey
 
     data = Path(settings.data)
@@ -188,6 +189,8 @@ async def _log(settings: Settings) -> AsyncIterator[Finding]:
                 yield finding
         finally:
             await reader.close()
+        for finding in keeping(settings):
+            yield finding
         for aside in Quarantine(data / "log").all():
             yield Finding(
                 check=f"stream {aside.stream}",
