@@ -180,8 +180,8 @@ def check_anchor(connection: SqliteConnection, path: str, position: int, eventle
         raise CorruptLogError(
             f"{path} ends at position {position} (and {eventless} commits without events), but position {anchor.position} "
             f"(and {anchor.eventless}) had been committed: the tail of the log is lost, or an older copy was put here. "
-            "Put the newest copy back, or restore a backup. If the machine lost power under durability = process, those commits are gone for "
-            f"good: to go on without them, remove {path.removesuffix('.db')}.anchor and start again",
+            "Put the newest copy back, or restore a backup. If the machine lost power under durability = process, those commits are gone "
+            f"for good: to go on without them, remove {path.removesuffix('.db')}.anchor and start again",
             path=path, expected=anchor.position, found=position,
         )  # fmt: skip
     if anchor.position and _event_hash(connection, anchor.position) != anchor.event_hash:
