@@ -21,6 +21,7 @@ from nats.aio.msg import Msg
 from actors import Event
 from ops.examples.bank import app
 from runtime.local import LocalRuntime, local_runtime
+from runtime.tasks import Tasks
 from tests.support.deployment import Deployment, wait_until_async
 from tests.support.wire import ask, stream_events
 
@@ -77,6 +78,15 @@ def hops(monkeypatch: pytest.MonkeyPatch) -> Hops:
 
 
 @pytest.fixture
+def statements(runtime: LocalRuntime) -> list[str]:
+    """What the writer's connection executes from now on, without its values."""
+    seen: list[str] = []
+    store: Any = runtime.shards[0].store
+    store._writing._connection.set_trace_callback(seen.append)
+    return seen
+
+
+@pytest.fixture
 async def runtime(hops: Hops, encodes: Encodes, tmp_path: Path) -> AsyncIterator[LocalRuntime]:
     """One shard, whose accounts are live already."""
     async with local_runtime(app, tmp_path / "log", shards=1) as made:
@@ -85,8 +95,19 @@ async def runtime(hops: Hops, encodes: Encodes, tmp_path: Path) -> AsyncIterator
         yield made
 
 
-async def test_a_thousand_asks_share_few_commits_and_hops(runtime: LocalRuntime, hops: Hops) -> None:
-    """100 in flight: about 100 turns to a commit, and one hop to the writer's thread for each commit, none for a turn."""
+async def test_a_thousand_asks_share_few_commits_hops_and_tasks(
+    runtime: LocalRuntime, hops: Hops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 in flight: about 100 turns to a commit, and one hop to the writer's thread and one task for each commit, none for a turn."""
+    spawned: list[str] = []
+    spawn: Any = Tasks.spawn
+
+    def spawning(self: Tasks, coroutine: Any, *, name: str) -> asyncio.Task[Any]:
+        spawned.append(name)
+        task: asyncio.Task[Any] = spawn(self, coroutine, name=name)
+        return task
+
+    monkeypatch.setattr(Tasks, "spawn", spawning)
     room = asyncio.Semaphore(IN_FLIGHT)
 
     async def deposit(number: int) -> None:
@@ -102,6 +123,21 @@ async def test_a_thousand_asks_share_few_commits_and_hops(runtime: LocalRuntime,
     assert (after.turns - before.turns, after.events - before.events) == (ASKS, ASKS)
     assert after.commits - before.commits <= 30  # measured: 10
     assert hops.count - hops_before == after.commits - before.commits
+    assert set(spawned) == {"commit 0"}
+    assert len(spawned) <= after.commits - before.commits
+
+
+async def test_s24_only_a_command_with_an_id_of_its_caller_leaves_an_inbox_row(runtime: LocalRuntime, statements: list[str]) -> None:
+    """And one commit writes all the rows of a table with a few statements, never one each."""
+    async with asyncio.TaskGroup() as group:
+        for number in range(IN_FLIGHT):
+            group.create_task(runtime.ask(f"account/a{number % ACCOUNTS}", "deposit", cents=1))
+    inserts = Counter(sql.split("(")[0] for sql in statements if sql.startswith("INSERT"))
+    assert set(inserts) == {"INSERT INTO events "}
+    assert inserts["INSERT INTO events "] <= 8  # 64 + 2 * 16 + 4, in one commit or two
+    statements.clear()
+    await runtime.ask("account/a1", "deposit", cents=1, command_id="mine")
+    assert {sql.split("(")[0] for sql in statements if sql.startswith("INSERT")} == {"INSERT INTO events ", "INSERT INTO inbox "}
 
 
 async def test_an_ask_hops_once_and_a_query_never(runtime: LocalRuntime, hops: Hops) -> None:
@@ -186,8 +222,8 @@ async def test_an_event_is_encoded_once(runtime: LocalRuntime, encodes: Encodes)
         await runtime.ask("account/a1", "deposit", cents=1)
     encodes.counting = False
     assert encodes.events == 50
-    # With the request and the reply, the event's hash and the checksums of its rows. Measured: 6 for an ask.
-    assert encodes.all <= 50 * 7
+    # The arguments and their check, the event, the reply, the event's hash and the checksum of its row. Measured: 6 for an ask.
+    assert encodes.all <= 50 * 6
 
 
 class Traffic:
