@@ -23,6 +23,7 @@ from events.errors import ConfigurationError, CorruptLogError, InvariantError, S
 from events.ids import CommandId, Position, StreamId, Version
 from events.letters import Letter, StoppedActor
 from events.limits import OUTBOX_PER_PAIR_MAX, OUTBOX_PER_SHARD_MAX
+from events.loads_sqlite import Loads, load_streams
 from events.log_directory import LogIdentity, anchor_path, read_identity, shard_path
 from events.quarantine import Quarantine, quarantined
 from events.sqlite_library import (
@@ -72,6 +73,7 @@ class SqliteShard:
         self._reading: aiosqlite.Connection | None = None
         self._reopening = asyncio.Lock()
         self._closed = False
+        self._loads = Loads(lambda requests: self._read(load_streams, shard, requests))
 
     @classmethod
     async def open(
@@ -213,9 +215,12 @@ class SqliteShard:
         if (known := self._quarantine.find(stream)) is not None:
             raise known.error()
         try:
-            return await self._read(reads.load_stream, self.shard, stream, shape, self._writer.held_memory().heads.get(stream))
-        except CorruptLogError as error:
-            found = quarantined(error, stream, self.shard, self._clock.wall_us())
+            return await self._loads.load((stream, shape, self._writer.held_memory().heads.get(stream)))
+        except (CorruptLogError, SqliteError) as error:
+            damage = translated(error, self._path) if isinstance(error, SqliteError) else error
+            if not isinstance(damage, CorruptLogError):
+                raise damage from error
+            found = quarantined(damage, stream, self.shard, self._clock.wall_us())
             self._quarantine.put(found)
             raise found.error() from error
 

@@ -19,7 +19,7 @@ from actors.turn import Command
 from events.clock import Clock, Entropy
 from events.codec import args_hash, canonical_hash
 from events.crash_points import CrashPoint, reached
-from events.errors import CuebookError
+from events.errors import CorruptLogError, CuebookError
 from events.group_commit import GroupCommit
 from events.ids import CommandId, StreamId, parse_stream_id
 from events.letters import Letter, LetterState, StoppedActor
@@ -363,8 +363,10 @@ class Shard:
     # -- what cells need ----------------------------------------------------------------------------------------------------------
 
     async def recover(self, kind: ActorType[Any], stream: StreamId) -> Recovered:
-        snapshot, events = await self.store.load(stream, kind.shape)
-        return recover(kind, snapshot, events)
+        try:
+            return recover(kind, *await self.store.load(stream, kind.shape))
+        except CorruptLogError:  # perhaps only its snapshot, which is never needed (I-8)
+            return recover(kind, *await self.store.load(stream, ""))
 
     def committed(self, outcome: Committed) -> None:
         """Everything that leaves with a commit: events, hint, sends."""
