@@ -117,7 +117,7 @@ def recorded(stream: StreamId, version: int, event: NewEvent, command_id: str | 
         type=event.type, schema_version=event.schema_version, recorded_at_us=at_us, command_id=command_id, causation_id=None,
         correlation_id=None, traceparent=None, sender=None, branch=MAIN_BRANCH, parent=None, kind=event.kind, owner_epoch=1,
         code_version=None, duration_us=event.duration_us, summary=event.summary, error=event.error, payload=msgspec.Raw(event.payload),
-        salt=None, key_id=None, state_hash=None, hash="",
+        salt="", key_id=None, state_hash=None, hash="",
     )  # fmt: skip
 
 
