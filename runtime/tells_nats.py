@@ -37,8 +37,12 @@ _LONG_POLL_S: Final = 30.0
 _REQUEST: Final = encode({"batch": _BATCH, "expires": int(_LONG_POLL_S * 1e9)})
 
 
-async def ensure_stream(js: JetStreamContext, subjects: Subjects) -> None:
-    """Create the stream of tells, or bring its limits up to date. Safe when several workers do so at once."""
+async def ensure_stream(js: JetStreamContext, subjects: Subjects) -> str:
+    """Create the stream of tells, or bring its limits up to date. Safe when several workers do so at once.
+
+    Returns:
+        When it was created, as a token: one that was deleted and made again counts from 1 again, and its messages are others (F-12).
+    """
     source, destination = subjects.tell_transform()
     config = StreamConfig(
         name=subjects.stream_name,
@@ -49,9 +53,10 @@ async def ensure_stream(js: JetStreamContext, subjects: Subjects) -> None:
         deny_delete=False,
     )
     try:
-        await js.add_stream(config)
+        info = await js.add_stream(config)
     except nats.js.errors.BadRequestError:
-        await js.update_stream(config)
+        info = await js.update_stream(config)
+    return "0" if info.created is None else f"{int(info.created.timestamp() * 1_000):x}"
 
 
 class TellIntake:
@@ -65,6 +70,7 @@ class TellIntake:
         self._clock = clock
         self._name = f"shard-{shard.number}"
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.stream_name}.{self._name}"
+        self._created = ""
         self._last = 0
         self._sealed = shard.app.registry.sealed
         self._stopping = False
@@ -127,7 +133,7 @@ class TellIntake:
                 await subscription.unsubscribe()
 
     async def _consume(self) -> None:
-        await ensure_stream(self._js, self._subjects)
+        self._created = await ensure_stream(self._js, self._subjects)
         stream = self._subjects.stream_name
         with contextlib.suppress(nats.js.errors.NotFoundError):
             await self._js.delete_consumer(stream, self._name)
@@ -183,7 +189,7 @@ class TellIntake:
             headers = parse_headers(message.headers, tell=True)
             command = Command(
                 stream=stream_id(address.type, address.id), method=address.method, args=message.data or b"{}",
-                command_id=CommandId(address.command_id or f"js-{self._subjects.stream_name}-{sequence}"), explicit=True,
+                command_id=CommandId(address.command_id or f"js-{self._subjects.stream_name}-{self._created}-{sequence}"), explicit=True,
                 received_at_us=self._clock.wall_us(), correlation_id=headers.correlation_id, causation_id=headers.causation_id,
                 traceparent=headers.traceparent, deadline_ms=headers.deadline_ms,
             )  # fmt: skip

@@ -173,6 +173,7 @@ async def test_a_correlation_reaches_the_receiver_of_a_send(client: Client) -> N
 
 
 async def test_an_expired_command_is_refused_and_leaves_nothing(client: Client) -> None:
+    """S10: 504 is always not done."""
     before = await positions(client)
     late = str(int(time.time() * 1_000) - 1)
     found = await ask(client, "account.late.deposit.l-1", {"cents": 5}, headers={"Cue-Deadline": late})
