@@ -149,6 +149,15 @@ def lines_are(runtime: LocalRuntime, *expected: str) -> Callable[[], Awaitable[b
     return check
 
 
+def try_now(runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever waits for its next try need not wait any longer: no test depends on how long something takes."""
+    monkeypatch.setattr("runtime.retries.RETRY_MAX_S", 0.0)
+    for shard in runtime.shards:
+        for handle, due in list(shard.tries._handles.values()):
+            handle.cancel()
+            due()
+
+
 def dead(runtime: LocalRuntime, count: int = 1) -> Callable[[], Awaitable[bool]]:
     async def check() -> bool:
         return [letter.state for letter in await letters(runtime)] == [LetterState.DEAD] * count
@@ -232,23 +241,19 @@ async def test_what_is_away_for_a_time_and_what_leaves_python_count_as_failures(
 
 
 async def test_s25_later_tells_of_the_same_sender_wait_and_others_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.retries.RETRY_FIRST_S", 0.1)
-    monkeypatch.setattr("runtime.retries.RETRY_MAX_S", 0.1)
-    FAILS["1"] = 2
+    monkeypatch.setattr("runtime.retries.RETRY_FIRST_S", 60.0)
+    monkeypatch.setattr("runtime.retries.RETRY_MAX_S", 60.0)
+    FAILS["1"] = 1
     async with local_runtime(APP, tmp_path) as runtime:
         for line in ("1", "2", "3"):
             await tell(runtime, "note", f"s-{line}", sender="x/s", line=line)
         await tell(runtime, "note", "o-1", sender="x/o", line="other")
+        await until(lines_are(runtime, "other"))
         await runtime.ask(A, "note", line="asked")
-
-        async def all_done() -> bool:
-            return len(await runtime.ask(A, "lines")) == 5
-
-        await until(all_done)
-        lines = await runtime.ask(A, "lines")
-    assert lines[2:] == ["1", "2", "3"]
-    assert sorted(lines[:2]) == ["asked", "other"]
-    assert [line for line in CALLS if line in "123"] == ["1", "1", "1", "2", "3"]
+        await tell(runtime, "note", "s-4", sender="x/s", line="4")
+        assert await runtime.ask(A, "lines") == ["other", "asked"]
+        try_now(runtime, monkeypatch)
+        await until(lines_are(runtime, "other", "asked", "1", "2", "3", "4"))
 
 
 async def test_a_dead_letter_lets_its_sender_go_on(tmp_path: Path) -> None:
@@ -275,19 +280,22 @@ async def test_finished_steps_are_not_repeated_by_a_retry(tmp_path: Path) -> Non
 async def test_s15_an_open_turn_holds_its_actor_between_attempts_but_not_its_queries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.retries.RETRY_FIRST_S", 0.1)
-    monkeypatch.setattr("runtime.retries.RETRY_MAX_S", 0.1)
+    monkeypatch.setattr("runtime.retries.RETRY_FIRST_S", 60.0)
+    monkeypatch.setattr("runtime.retries.RETRY_MAX_S", 60.0)
     FAILS["b"] = 1
     async with local_runtime(APP, tmp_path) as runtime:
         await runtime.ask(A, "note", line="before")
         await tell(runtime, "fetch", "c1", names=["a", "b"])
+        cell = runtime.shards[runtime.exchange.shard_of(A)].cells[A]
 
-        async def failed_once() -> bool:
-            return bool(await letters(runtime))
+        async def holds() -> bool:
+            return cell.holding
 
-        await until(failed_once)
+        await until(holds)
         asked = asyncio.get_running_loop().create_task(runtime.ask(A, "note", line="after"))
         assert await runtime.ask(A, "lines") == ["before"]
+        assert not asked.done()
+        try_now(runtime, monkeypatch)
         await asked
         assert await runtime.ask(A, "lines") == ["before", "A", "B", "after"]
 
