@@ -43,10 +43,10 @@ async def command_cases(setting: Setting) -> AsyncIterator[Cases]:
 
 
 @asynccontextmanager
-async def awake_runtime(directory: Path, actors: int, *, shards: int = _SHARDS) -> AsyncIterator[LocalRuntime]:
-    """The bank on a new log, after one deposit to each of `actors` accounts."""
+async def awake_runtime(directory: Path, actors: int, *, shards: int = _SHARDS, deposits: int | None = None) -> AsyncIterator[LocalRuntime]:
+    """The bank on a new log, after `deposits` to `actors` accounts in turn; by default one to each."""
     async with local_runtime(app, directory, shards=shards) as runtime:
-        await in_turn(depositing(runtime, actors), actors)
+        await in_turn(depositing(runtime, actors), actors if deposits is None else deposits)
         yield runtime
 
 
