@@ -5,6 +5,7 @@ every call into C on this thread and refuses those that reach for them, however 
 traps do not disturb each other.
 """
 
+import gc
 import os
 import random
 import sys
@@ -73,6 +74,9 @@ def pure() -> Iterator[None]:
         sys.addaudithook(_audit)
         _installed = True
     before: tuple[bool, Callable[..., Any] | None] = getattr(_pure, "inside", False), sys.getprofile()
+    # A collection that begins in here would run finalizers of whatever is garbage, and what they open is not what `apply` opened.
+    collecting = gc.isenabled()
+    gc.disable()
     _pure.inside = True
     sys.setprofile(_profile)
     try:
@@ -80,3 +84,5 @@ def pure() -> Iterator[None]:
     finally:
         sys.setprofile(before[1])
         _pure.inside = before[0]
+        if collecting:
+            gc.enable()

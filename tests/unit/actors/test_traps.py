@@ -1,5 +1,6 @@
 """apply reads nothing but state and event: the traps of actors.testing and `replay --verify` (S16)."""
 
+import gc
 import os
 import random
 import socket
@@ -218,3 +219,25 @@ def _replaced() -> list[tuple[Any, str]]:
         *((time, name) for name in ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter")),
         *((random, name) for name in ("random", "randint", "choice", "shuffle", "randrange", "uniform")),
     ]
+
+
+def test_what_a_finalizer_opens_while_garbage_is_collected_is_not_held_against_apply() -> None:
+    class Opens:
+        def __del__(self) -> None:
+            opened.append(Path(__file__).stat().st_size)
+
+    opened: list[int] = []
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        with pure():
+            one = Opens()
+            one.itself = one  # type: ignore[attr-defined]
+            del one
+            kept = [[] for _ in range(1_000)]  # type: ignore[var-annotated]
+        assert gc.isenabled()
+    finally:
+        gc.set_threshold(*before)
+    del kept
+    gc.collect()
+    assert opened  # it ran, and outside
