@@ -144,13 +144,15 @@ class Segment(msgspec.Struct, kw_only=True):
 
 
 class Opened(NamedTuple):
-    """The journal of a turn that has begun and not ended. epoch: of the owner that ran the last finished segment."""
+    """The journal of a turn that has begun and not ended. epoch: of the owner that ran the last finished segment. time: logical time of its
+    last entry, which what the turn asks from now on comes after (S30)."""
 
     started: Started
     entries: dict[Use, Entry]
     at_us: int
     segments: Sequence[Segment] = ()
     epoch: int = 0
+    time: int = 0
 
 
 class _Effect(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,13 +225,14 @@ def open_turn(events: Iterable[RecordedEvent], command_id: str) -> Opened | None
             reading.add(event)
     if reading.started is None:
         return None
-    return Opened(reading.started, reading.entries, reading.at_us, reading.segments, reading.epoch)
+    return Opened(reading.started, reading.entries, reading.at_us, reading.segments, reading.epoch, reading.time)
 
 
 class _Reading:
     """The events of one command, in order."""
 
     def __init__(self) -> None:
+        self.time = 0
         self._begin(None, 0)
 
     def _begin(self, started: Started | None, at_us: int) -> None:
@@ -241,6 +244,7 @@ class _Reading:
         self._segment: Segment | None = None
 
     def add(self, event: RecordedEvent) -> None:
+        self.time = event.time
         if event.type == TURN_STARTED:
             # A parked turn may be run again from its start under the same id: only its last journal counts.
             self._begin(msgspec.json.decode(event.payload, type=Started), event.recorded_at_us)

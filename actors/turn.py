@@ -103,6 +103,7 @@ class Turn:
         self._present = state
         if started is not None:
             opened, self.entries = started.started, started.entries
+            self.time = max(self.time, started.time)
             self.seed, self._now_us, self.journaled = opened.seed, opened.now_us, True
             self._past = Past(started.segments, bases, muted=started.epoch == epoch)
             self.state = self._past.state(state)

@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actors.errors import BadPayload, Cancelled, Unknown
+from actors.errors import BadPayload, Cancelled, OutcomeUnknown, Unavailable, Unknown, Waiting
 from actors.registry import field_of
 from events.codec import decode_strict, encode
 from events.errors import CuebookError
 from events.ids import CommandId
+from runtime.asks import NO_ROOM
 from runtime.exchange import Reply, ReplyTo
 from runtime.items import Item
 
@@ -40,7 +41,7 @@ def cancel_live(cell: "Cell", command_id: str, reply: ReplyTo) -> bool:
     item = _find(cell, command_id)
     if item is None:
         return False
-    item.replies.append(lambda ended: reply(Reply(encode({"status": _status(ended.error)}))))
+    item.replies.append(lambda ended: reply(_told(ended)))
     if item in cell.pending or item.closing or item.cancelled:
         return True
     item.cancelled = True
@@ -67,5 +68,10 @@ def _find(cell: "Cell", command_id: str) -> Item | None:
     return None if item is None or item.method.query else item
 
 
-def _status(error: Exception | None) -> str:
-    return "cancelled" if isinstance(error, Cancelled) else "done"
+def _told(ended: Reply) -> Reply:
+    """What the canceller hears of how the command ended. One that found no room, or whose outcome is unknown, has not."""
+    if isinstance(ended.error, Waiting):
+        return Reply(error=Unavailable("the command has just begun to wait: cancel it again", retry_after_ms=10))
+    if isinstance(ended.error, (*NO_ROOM, OutcomeUnknown)):
+        return Reply(error=ended.error)
+    return Reply(encode({"status": "cancelled" if isinstance(ended.error, Cancelled) else "done"}))

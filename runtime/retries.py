@@ -208,5 +208,8 @@ async def not_yet(cell: "Cell", item: Item) -> bool:
 
 
 def _again(cell: "Cell", item: Item) -> None:
+    if item.letter is not None:
+        # It has waited, whatever the wall clock says meanwhile: one that was set back would let it wait again and again.
+        item.letter = msgspec.structs.replace(item.letter, next_try_us=None)
     cell.mailbox.release(item)
     cell.wake()

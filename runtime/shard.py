@@ -304,10 +304,11 @@ class Shard:
 
     async def take_up(self) -> Callable[[], None]:
         """For `runtime.taking_up`."""
+        known = self.waits.known()
         entries, rows, timers, waits = await self._read_left()
 
         def hand_out() -> None:
-            for entry in self.waits.load(waits, entries):
+            for entry in self.waits.load(waits, entries, known):
                 cell = self.cells.get(entry.stream)
                 if cell is None or cell.under_way(entry.command_id) is None:
                     self.deliver(entry)

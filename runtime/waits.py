@@ -8,6 +8,7 @@ from its journal. The first end wins; the inbox row under the wait's own id reme
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -104,8 +105,22 @@ class Waits:
 
     # -- what waits ---------------------------------------------------------------------------------------------------------------
 
-    def load(self, waits: Iterable[WaitEntry], entries: Sequence[InboxEntry]) -> list[InboxEntry]:
-        """Take up the waits of a former owner; returns the `entries` that do not wait and so are to be delivered."""
+    def known(self) -> set[tuple[str, str]]:
+        """What is open now, by stream and wait."""
+        return set(self._open)
+
+    def load(
+        self, waits: Sequence[WaitEntry], entries: Sequence[InboxEntry], known: AbstractSet[tuple[str, str]] = frozenset()
+    ) -> list[InboxEntry]:
+        """Take up the waits that stand in the log; returns the `entries` that do not wait and so are to be delivered.
+
+        Args:
+            known: what was open before the log was read: where it is not there any more, an append of unknown outcome has ended it.
+        """
+        for key in sorted(known - {(wait.stream, wait.wait_id) for wait in waits}):
+            if (opened := self._open.get(key)) is not None:
+                self._drop(opened)
+                self._ask_again(opened)
         by_key = {(entry.stream, entry.command_id): entry for entry in entries}
         for wait in waits:
             if (wait.stream, wait.wait_id) in self._open:
@@ -432,10 +447,13 @@ class Waits:
     def hand_on(self) -> None:
         """The next owner answers who still listens (S5, S9)."""
         for opened in self._open.values():
-            askers, opened.askers = opened.askers, []
-            for asker in askers:
-                asker.stop()
-                self._shard.exchange.forward(asker.command, asker.reply)
+            self._ask_again(opened)
+
+    def _ask_again(self, opened: OpenWait) -> None:
+        askers, opened.askers = opened.askers, []
+        for asker in askers:
+            asker.stop()
+            self._shard.exchange.forward(asker.command, asker.reply)
 
 
 def _answered(command_id: str) -> bytes:

@@ -84,8 +84,8 @@ class Chaos:
         while not self._healed:
             await asyncio.sleep(chance.expovariate(1 / self._mean_s) if self._mean_s else 1.0)
             if self._mean_s and not self._healed:
-                faults = (self._kill, self._pause, self._steal, self._hand_over, self._cut, self._inject, self._fill)
-                chance.choices(faults, (3, 4, 3, 2, 2, 5, 1))[0]()
+                faults = (self._kill, self._pause, self._steal, self._hand_over, self._cut, self._inject, self._fill, self._set_clock)
+                chance.choices(faults, (3, 4, 3, 2, 2, 5, 1, 1))[0]()
 
     def _kill(self) -> None:
         living = [worker for worker in self.workers if worker.process.alive]
@@ -170,6 +170,11 @@ class Chaos:
         for number in range(self._world.log.shards):
             for _ in range(self._world.chance.randint(1, 4)):
                 self._world.log.inject(number, Fault.FULL)
+
+    def _set_clock(self) -> None:
+        seconds = self._world.chance.choice((-600.0, -5.0, -0.1, 0.1, 5.0, 600.0))
+        self._note("clock step", f"{seconds} s")
+        self._world.clock.step(seconds)
 
     def _later(self, delay_s: float, function: Callable[..., object], *args: object) -> None:
         self._world.loop.call_later(delay_s, function, *args, context=self._context)

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from actors.journal import TURN_ENDS, TURN_STARTED
+from actors.errors import Cancelled
+from actors.journal import TURN_CANCELLED, TURN_COMPLETED, TURN_ENDS, TURN_STARTED
 from actors.registry import ActorType
 from events.codec import canonical_hash
 from events.envelope import GENESIS_HASH, Kind, RecordedEvent, chain_hash, payload_hash
@@ -48,6 +49,8 @@ def i_1_acknowledged_commands_are_in_the_log(history: History) -> Iterator[str]:
         if operation.query or not operation.answers:
             continue
         found = len(facts[operation.stream, operation.command_id])
+        if operation.method == "decide" and operation.answers[-1].number == Cancelled.number:
+            continue  # what it did until it waited is kept: I-6
         if operation.done is not None and found != _expected(operation):
             yield f"I-1: {operation.command_id} ({operation.stream}.{operation.method}) was acknowledged, {found} of its events are there"
         if operation.done is None and operation.resolved and found:
@@ -103,6 +106,12 @@ def i_6_groups_are_atomic(history: History) -> Iterator[str]:
     methods = {(operation.stream, operation.command_id): operation for operation in history.operations}
     for (stream, command_id), events in _facts(history).items():
         operation = methods.get((stream, command_id or ""))
+        if operation is not None and operation.method == "decide":
+            # One group until it waits, another one to its end; an end by cancel has no second.
+            ended = {event.type for event in history.of_command(stream, command_id or "")} & TURN_ENDS
+            if len(events) != (2 if TURN_COMPLETED in ended else 1):
+                yield f"I-6: {command_id} has {len(events)} events and ended by {ended}"
+            continue
         if operation is not None and len(events) != _expected(operation):
             yield f"I-6: {command_id} has {len(events)} of {_expected(operation)} events"
         if [event.version for event in events] != list(range(events[0].version, events[0].version + len(events))):
@@ -167,8 +176,8 @@ def i_14_recorded_steps_are_not_executed_again(history: History) -> Iterator[str
                     yield f"I-14: {key} has two recorded results"
                 results[key] = f"{key}#{count}"
     for operation in history.operations:
-        if operation.method in ("work", "work_together") and operation.done is not None and operation.done.body is not None:
-            for result in msgspec.json.decode(operation.done.body):
+        if operation.method in ("work", "work_together", "decide") and operation.done is not None and operation.done.body is not None:
+            for result in msgspec.json.decode(operation.done.body)[1 if operation.method == "decide" else 0 :]:
                 if results.get(result.partition("#")[0]) != result:
                     yield f"I-14: {operation.command_id} replied {result}, recorded is {results.get(result.partition('#')[0])}"
 
@@ -227,6 +236,30 @@ def _asks(
                 yield f"S-25: {stream} heard {said['reply']['code']} from {receiver}, which did {command_id} all the same"
             if done > 1:
                 yield f"S-25: {receiver} did {command_id} {done} times"
+
+
+def s_22_the_first_end_wins(history: History) -> Iterator[str]:
+    """Of a wait, of its answers, and of a command that somebody cancels; and whoever was told that he won has."""
+    ends: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    types: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for stream, events in history.streams().items():
+        for event in events:
+            types[stream, event.command_id or ""].add(event.type)
+            if event.type in ("wait.answered", "wait.expired"):
+                fact = _payload(event)
+                ends[stream, fact["wait_id"]].append({"type": event.type, **fact})
+    for (stream, wait_id), found in ends.items():
+        if len(found) > 1:
+            yield f"S-22: the wait {wait_id} of {stream} ended {len(found)} times"
+    for told in history.answered:
+        if told.status == "won" and [end.get("value") for end in ends[told.stream, told.id]] != [told.value]:
+            yield f"S-22: {told.value} to {told.stream} was told to have won, the log has {ends[told.stream, told.id]}"
+    done = {(operation.stream, operation.command_id) for operation in history.operations if operation.done is not None}
+    for told in history.cancelled:
+        if told.status == "cancelled" and ((told.stream, told.id) in done or TURN_COMPLETED in types[told.stream, told.id]):
+            yield f"S-22: {told.id} was told to be cancelled, and was done"
+        if told.status == "done" and TURN_CANCELLED in types[told.stream, told.id]:
+            yield f"S-22: {told.id} was told to be too far to be cancelled, and was cancelled"
 
 
 def s_26_every_timer_fires_once(history: History) -> Iterator[str]:
@@ -321,7 +354,8 @@ CHECKERS: tuple[Checker, ...] = (
     every_client_ends_with_an_outcome, i_1_acknowledged_commands_are_in_the_log, i_2_versions_and_positions_are_one_to_n,
     i_4_epochs_never_decrease_and_have_one_owner, i_5_success_is_told_only_of_what_is_committed, i_6_groups_are_atomic,
     i_7_one_id_has_one_effect_and_one_reply, i_8_replay_equals_live_state, i_14_recorded_steps_are_not_executed_again,
-    i_16_sends_arrive_in_order, money_is_conserved, s_25_every_send_and_timer_is_handled_once, s_26_every_timer_fires_once,
+    i_16_sends_arrive_in_order, money_is_conserved, s_22_the_first_end_wins,
+    s_25_every_send_and_timer_is_handled_once, s_26_every_timer_fires_once,
     s_27_every_event_follows_from_the_one_before, s_30_effects_come_after_their_causes, turns_that_began_have_ended,
 )  # fmt: skip
 

@@ -41,6 +41,15 @@ def test_no_seed_violates_an_invariant(first: int) -> None:
     assert failing(range(first, first + BATCH)) == []
 
 
+REGRESSIONS = (36, 57, 64, 71, 109, 235, 265, 296, 496, 889, 1060, 1065, 1263, 1279, 1294, 1336, 1454, 1553, 2240, 3748)
+"""Seeds that once found a fault. What they draw changes with the code, so a fault has a test of its own too where that can be."""
+
+
+@pytest.mark.parametrize("seed", REGRESSIONS)
+def test_a_seed_that_once_found_a_fault_finds_none(seed: int) -> None:
+    assert failing([seed]) == []
+
+
 def test_a_seed_is_the_same_run_in_every_process() -> None:
     """Also with another hash seed: nothing may depend on the order of a set."""
     runs = [

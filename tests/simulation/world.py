@@ -13,17 +13,18 @@ from unittest import mock
 import msgspec
 import structlog
 
-from actors.errors import ActorError
+from actors.errors import ActorError, Waiting
 from events.ids import stream_id
 from events.store_memory import MemoryLog
 from runtime.client import Client
 from runtime.client_nats import NatsLink
+from runtime.passivation import LiveBounds
 from runtime.wire import Subjects
 from tests.simulation.chaos import Chaos
 from tests.support.logs import SeededEntropy
 from tests.support.sim_bank import ACCOUNTS
 from tests.support.sim_exchange import SimBroker, SimConnection, Weather
-from tests.support.sim_history import Answered, History, Live, Operation
+from tests.support.sim_history import Answered, Ended, History, Live, Operation
 from tests.support.sim_loop import PROCESS, Process, SimClock, SimLoop, SimulationError
 from tests.support.sim_worker import Disk, World
 
@@ -77,6 +78,7 @@ class Run:
         self.world = World(
             loop=self.loop, chance=chance, clock=clock, entropy=entropy, log=MemoryLog(SHARDS, clock=clock, entropy=entropy),
             broker=broker, subjects=subjects, disk=plan.disk, history=self.history, trace=self.trace, threads=ThreadPoolExecutor(1),
+            bounds=LiveBounds(idle_s=chance.choice((0.5, 5.0, 300.0)), actors=chance.choice((1, 3, 10_000))),
         )  # fmt: skip
         self.chaos = Chaos(self.world, plan.workers, plan.chaos)
         self._accounts = chance.sample(ACCOUNTS, chance.choice((2, 2, 3, 5)))
@@ -119,7 +121,7 @@ class Run:
         await self._all(clients, 120.0)
         self.chaos.heal()
         await faults
-        await self._all(clients, _SETTLE_S)
+        await self._all(clients, _SETTLE_S + self.world.clock.swing_s)
         if not all(task.done() for task in clients):
             self.history.problems.append("a client waits for ever")
             return
@@ -149,6 +151,8 @@ class Run:
             same = 2 if chance.random() < 0.15 else 1
             asked = [self._people.start(self._ask(client, operation)) for operation in operations for _ in range(same)]
             everything += asked
+            if not operations[0].query and chance.random() < 0.1:
+                everything.append(self._people.start(self._cancel(client, operations[0])))
             if chance.random() < 0.6:
                 await asyncio.wait(asked)
         for task in everything:
@@ -159,9 +163,9 @@ class Run:
         method = chance.choices(
             (
                 "deposit", "deposit_parts", "withdraw", "transfer", "balance", "work", "work_together", "plan", "job", "audit",
-                "deposit_and_fail", "promise",
+                "deposit_and_fail", "promise", "decide",
             ),
-            (5, 2, 4, 6, 2, 3, 2, 1, 1, 3, 1, 1),
+            (5, 2, 4, 6, 2, 3, 2, 1, 1, 3, 1, 1, 2),
         )[0]  # fmt: skip
         stream, arguments = f"account/{chance.choice(self._accounts)}", dict[str, Any]()
         if method in ("deposit", "withdraw", "deposit_and_fail"):
@@ -179,7 +183,9 @@ class Run:
                 arguments["steps"] = chance.randint(1, 4)
             if method == "promise":
                 arguments["delay_ms"] = chance.choice((0, 100, 3_000))
-            if method == "work":
+            if method == "decide":
+                arguments["timeout_ms"] = chance.choice((100, 4_000, 20_000))
+            if method in ("work", "plan"):
                 arguments["pay"] = chance.choice(self._accounts)
         query = method in ("balance", "job")
         return Operation(command_id=command_id, stream=stream, method=method, arguments=arguments, query=query)
@@ -199,19 +205,46 @@ class Run:
             await asyncio.sleep(chance.random() * 2)
 
     async def _ask_once(self, client: Client, operation: Operation, timeout_s: float) -> Answered:
+        chance = self.world.chance
         self.trace("asks", f"{operation.stream}.{operation.method} {operation.command_id} {operation.arguments} for {timeout_s} s")
         stream = stream_id(*operation.stream.split("/"))
         try:
             body = await client.ask(stream, operation.method, operation.arguments, timeout_s, operation.command_id)
         except ActorError as error:
+            if isinstance(error, Waiting) and chance.random() < 0.8:
+                wait_id = str(error.fields["wait_id"])
+                # Several may answer; one of them wins.
+                tasks = [self._people.start(self._answer(client, operation, wait_id, value)) for value in ("yes", "no")]
+                await asyncio.wait(tasks[: chance.randint(1, 2)])
             return Answered(self.loop.time(), None, error.number, error.outcome, error.message)
         return Answered(self.loop.time(), body)
+
+    async def _answer(self, client: Client, operation: Operation, wait_id: str, value: str) -> None:
+        stream = stream_id(*operation.stream.split("/"))
+        try:
+            await client.ask(stream, "_answer", {"wait_id": wait_id, "value": value}, 10.0, None)
+            status = "won"
+        except ActorError as error:
+            status = f"{error.number} {error.outcome}"
+        self.trace("answered", f"{operation.command_id} {wait_id} {value}: {status}")
+        self.history.answered.append(Ended(stream=operation.stream, id=wait_id, status=status, value=value))
+
+    async def _cancel(self, client: Client, operation: Operation) -> None:
+        await asyncio.sleep(self.world.chance.choice((0.0, 0.1, 2.0)))
+        stream = stream_id(*operation.stream.split("/"))
+        try:
+            body = await client.ask(stream, "_cancel", {"command_id": operation.command_id}, 10.0, None)
+            status = str(msgspec.json.decode(body)["status"])
+        except ActorError as error:
+            status = f"{error.number} {error.outcome}"
+        self.trace("cancelled", f"{operation.command_id}: {status}")
+        self.history.cancelled.append(Ended(stream=operation.stream, id=operation.command_id, status=status))
 
     # -- the end ------------------------------------------------------------------------------------------------------------------
 
     async def _settle(self) -> None:
         """Until nothing is on its way any more: no open turn, no unsent row, nobody busy."""
-        until = self.loop.time() + _SETTLE_S
+        until = self.loop.time() + _SETTLE_S + self.world.clock.swing_s
         while self.loop.time() < until:
             await asyncio.sleep(1.0)
             if self.chaos.settled() and not self._open():

@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
-from actors import Actor, ActorError, Event, Rejected, State, command, query
+from actors import Actor, ActorError, Event, Rejected, State, WaitExpired, command, query
 from runtime.app import App
 
 Perform = Callable[[str], Awaitable[str]]
 PERFORM: ContextVar[Perform] = ContextVar("sim_perform")
 """How a step reaches the world of its run."""
+LUCK: ContextVar[Callable[[str], bool]] = ContextVar("sim_luck")
+"""Whether a handler that depends on something outside succeeds this time."""
 
 
 class Account(State):
@@ -96,6 +98,12 @@ class AccountActor(Actor[Account], name="account"):
     async def visit(self, by: str) -> int:
         self.emit(Visited(by=by))
         return self.state.visits
+
+    @command
+    async def nudge(self, by: str) -> None:
+        self.emit(Visited(by=by))
+        if not LUCK.get()(by):
+            raise OSError("bad luck, this time")
 
     @command
     async def deposit_and_fail(self, cents: int) -> int:
@@ -187,9 +195,21 @@ class LabourActor(Actor[Labour], name="labour"):
         return results
 
     @command
-    async def plan(self, job: str) -> int:
+    async def plan(self, job: str, pay: str) -> int:
         self.emit(Planned(job=job))
+        self.ref(AccountActor, pay).tell.nudge(by=job)
         return len(self.state.jobs)
+
+    @command
+    async def decide(self, job: str, timeout_ms: int) -> list[str]:
+        self.emit(Planned(job=job))
+        try:
+            said = await self.wait_for("decision", timeout_s=timeout_ms / 1_000, type=str)
+        except WaitExpired:
+            said = "expired"
+        result = await self.step("effect", effect, f"{job}/0")
+        self.emit(Worked(job=job, results=[said, result]))
+        return [said, result]
 
     @command
     async def promise(self, job: str, delay_ms: int) -> None:
@@ -209,6 +229,6 @@ APP = App(actors=[AccountActor, AuditActor, LabourActor], version="simulation")
 ACCOUNTS = tuple(f"a{number}" for number in range(5))
 EVENTS_OF = {
     "deposit": 1, "withdraw": 1, "transfer": 1, "receive": 1, "visit": 1, "deposit_and_fail": 0, "audit": 1, "work": 2,
-    "work_together": 1, "plan": 1, "promise": 1, "remind": 1,
+    "work_together": 1, "decide": 2, "nudge": 1, "plan": 1, "promise": 1, "remind": 1,
 }  # fmt: skip
 """How many state events a finished command has; `deposit_parts` has one per part."""

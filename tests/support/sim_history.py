@@ -89,6 +89,15 @@ class Executed(msgspec.Struct, kw_only=True):
     owner: bool
 
 
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody was told who cancelled a command, or answered a wait: `id` names it; value is the answer."""
+
+    stream: str
+    id: str
+    status: str
+    value: str = ""
+
+
 class Live(msgspec.Struct, frozen=True):
     """What an actor said of itself at the end."""
 
@@ -105,6 +114,8 @@ class History(msgspec.Struct, kw_only=True):
     written: list[Written] = []
     taken: list[Taken] = []
     executed: list[Executed] = []
+    cancelled: list[Ended] = []
+    answered: list[Ended] = []
     problems: list[str] = []
     """What no run may come to: it spins, a worker's task died, a callback raised, it did not settle."""
     events: dict[int, list[RecordedEvent]] = {}

@@ -136,9 +136,20 @@ class SimClock:
 
     def __init__(self, loop: SimLoop) -> None:
         self._loop = loop
+        self._off_us = self._highest_us = self._lowest_us = 0
+
+    def step(self, seconds: float) -> None:
+        """Somebody sets the wall clock."""
+        self._off_us += int(seconds * 1_000_000)
+        self._highest_us, self._lowest_us = max(self._highest_us, self._off_us), min(self._lowest_us, self._off_us)
+
+    @property
+    def swing_s(self) -> float:
+        """How much longer a timer may take than it was set for: a new owner knows its due time by the wall clock only (S26)."""
+        return (self._highest_us - self._lowest_us) / 1_000_000
 
     def wall_us(self) -> int:
-        return START_US + int(self._loop.time() * 1_000_000)
+        return START_US + self._off_us + int(self._loop.time() * 1_000_000)
 
     def monotonic(self) -> float:
         return self._loop.time()

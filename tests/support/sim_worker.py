@@ -14,7 +14,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from actors.turn import Command
-from events.clock import Clock, Entropy
+from events.clock import Entropy
 from events.codec import encode
 from events.errors import CuebookError
 from events.ids import CommandId, StreamId
@@ -23,14 +23,15 @@ from events.store import Accepted, Append, Arrival, Committed, InboxEntry, Outco
 from events.store_memory import MemoryLog, MemoryShard
 from runtime.exchange import Reply, ReplyTo
 from runtime.exchange_nats import NatsExchange
+from runtime.passivation import LiveBounds
 from runtime.seats import Seat
 from runtime.shard import Shard
 from runtime.tasks import Tasks
 from runtime.wire import Subjects
-from tests.support.sim_bank import APP, PERFORM
+from tests.support.sim_bank import APP, LUCK, PERFORM
 from tests.support.sim_exchange import SimBroker, SimConnection, Trace
 from tests.support.sim_history import Executed, History, Taken, Told, Written
-from tests.support.sim_loop import Process, SimLoop
+from tests.support.sim_loop import Process, SimClock, SimLoop
 
 _OFFER_S: Final = 1.0
 _TICK_S: Final = 0.5
@@ -50,7 +51,7 @@ class World(msgspec.Struct, kw_only=True):
 
     loop: SimLoop
     chance: random.Random
-    clock: Clock
+    clock: SimClock
     entropy: Entropy
     log: MemoryLog
     broker: SimBroker
@@ -59,6 +60,14 @@ class World(msgspec.Struct, kw_only=True):
     history: History
     trace: Trace
     threads: ThreadPoolExecutor
+    bounds: LiveBounds
+    bad_luck: dict[str, int] = {}
+    """How often each handler that depends on luck will still fail."""
+
+    def lucky(self, key: str) -> bool:
+        left = self.bad_luck.setdefault(key, self.chance.choice((0, 0, 1, 3)))
+        self.bad_luck[key] = max(0, left - 1)
+        return left == 0
 
 
 class SimStore(MemoryShard):
@@ -176,6 +185,7 @@ class SimWorker:
         self.process = Process(name)
         world.loop.add(self.process)
         self.process.set(PERFORM, self._perform)
+        self.process.set(LUCK, world.lucky)
         self._world = world
         self.tasks = Tasks(self._died)
         self.connection = SimConnection(world.broker, self.process)
@@ -253,7 +263,8 @@ class SimWorker:
         seat.store = SimStore(world, number, self.name)
         ownership = await seat.store.take(self.name)
         shard = SimShard(
-            seat.store, ownership, APP, self.exchange, self.tasks, world.clock, world.entropy, world.threads, self._on_lost
+            seat.store, ownership, APP, self.exchange, self.tasks, world.clock, world.entropy, world.threads, self._on_lost,
+            bounds=world.bounds,
         )  # fmt: skip
         shard.world, shard.worker = world, self.name
         await shard.load()

@@ -217,11 +217,12 @@ async def test_the_journal_of_another_command_is_not_taken() -> None:
     assert open_turn([], COMMAND) is None
     opened = open_turn(journal, COMMAND)
     assert opened is not None
-    started, entries, at_us, segments, _ = opened
+    started, entries, at_us, segments = opened[:4]
     assert not segments
     assert (started.command, bytes(started.arguments), started.seed) == ("follow", b'{"steps":["a"]}', "seed")
     assert list(entries) == [Use("step", "a", None, 1)]
     assert at_us == journal[0].recorded_at_us
+    assert opened.time == journal[-1].time
 
 
 async def test_a_turn_that_started_anew_forgets_what_was_before() -> None:
