@@ -26,12 +26,17 @@ CLOCK_BEHIND_S_MAX = 5.0
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One check. ok: False = a deployment will fail or be unsafe; notes are ok and may still have a remedy."""
+    """One check. ok: False = a deployment will fail or be unsafe; notes are ok and may still have a remedy.
+
+    gain: how many times as much work a deployment would do with the remedy, as far as that is known: measured with `cuebook bench`, or the
+    number of cores that lie idle. An upper bound, to tell the large from the small.
+    """
 
     check: str
     ok: bool
     found: str
     remedy: str | None = None
+    gain: float | None = None
 
 
 async def examine(loaded: LoadedSettings) -> AsyncIterator[Finding]:
@@ -66,8 +71,32 @@ def _sqlite() -> Finding:
 
 def _event_loop() -> Finding:
     name = loop_name()
-    slower = "pip install uvloop: 1.2 to 1.4 times the messages" if name != "uvloop" and sys.platform != "win32" else None
-    return Finding(check="event loop", ok=True, found=name, remedy=slower)
+    if name == "uvloop" or sys.platform == "win32":
+        return Finding(check="event loop", ok=True, found=name)
+    return Finding(check="event loop", ok=True, found=name, remedy="pip install uvloop: 1.2 to 1.4 times the messages", gain=1.3)
+
+
+def _workers(settings: Settings, cores: int | None = None) -> Iterator[Finding]:
+    """Whether the cores of this machine are used: a worker keeps one busy, and works on the shards that it owns."""
+    from events.log_directory import read_identity
+
+    if cores is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    state = read_up(Path(settings.data))
+    if state is None:
+        return
+    workers = sum(each.role.startswith("worker") for each in state.processes)
+    shards = read_identity(Path(settings.data) / "log").shards
+    if 0 < workers < min(cores, shards):
+        yield Finding(
+            check="workers", ok=True, found=f"{workers} for {cores} cores", gain=min(cores, shards) / workers,
+            remedy=f"cuebook up --workers {min(cores, shards)}, if they are busy",
+        )  # fmt: skip
+    if shards < cores:
+        yield Finding(
+            check="shards", ok=True, found=f"{shards} for {cores} cores", gain=cores / shards,
+            remedy=f"cuebook export log.jsonl, then cuebook import log.jsonl --shards {cores} --data NEW: a shard has one writer",
+        )  # fmt: skip
 
 
 def _nats_program(settings: Settings) -> Finding:
@@ -189,7 +218,7 @@ async def _log(settings: Settings) -> AsyncIterator[Finding]:
                 yield finding
         finally:
             await reader.close()
-        for finding in keeping(settings):
+        for finding in (*keeping(settings), *_workers(settings)):
             yield finding
         for aside in Quarantine(data / "log").all():
             yield Finding(

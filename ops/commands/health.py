@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import msgspec
+
 from ops import event_loop
 from ops.commands.common import DEFAULTS, Common
 from ops.exits import Exit
@@ -49,7 +51,10 @@ async def lacking(settings: Settings) -> list[str]:
 
 
 def doctor(*, common: Common = DEFAULTS) -> int:
-    """Check what a deployment needs from this machine; exits 1 and says what to do if something is wrong."""
+    """Check what a deployment needs from this machine; exits 1 and says what to do if something is wrong.
+
+    Each problem comes with its remedy, and at the end what would gain most.
+    """
     from ops.doctor import Finding, examine
 
     loaded = common.load()
@@ -58,9 +63,10 @@ def doctor(*, common: Common = DEFAULTS) -> int:
         return [finding async for finding in examine(loaded)]
 
     findings = event_loop.run(main())
-    rows: list[dict[str, object]] = [{"check": one.check, "ok": one.ok, "found": one.found, "remedy": one.remedy} for one in findings]
-    print_rows(rows, json=common.json)
+    print_rows([msgspec.structs.asdict(one) for one in findings], json=common.json)
     problems = [one for one in findings if not one.ok]
     for one in problems:
         progress(f"{one.check}: {one.remedy}")
+    if (most := max(findings, key=lambda one: one.gain or 0.0, default=None)) is not None and most.gain is not None:
+        progress(f"would gain most, up to {most.gain:.1f} times: {most.check}: {most.remedy}")
     return int(Exit.FAILURE if problems else Exit.OK)
