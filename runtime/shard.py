@@ -444,9 +444,14 @@ class Shard:
         ended = True
         try:
             async with asyncio.timeout(timeout_s):
-                while running := [cell.task for cell in self.cells.values() if cell.task is not None]:
-                    self._hand_on_asking()
-                    await asyncio.wait(running, timeout=_HAND_ON_AFTER_S / 4)
+                while True:
+                    while running := [cell.task for cell in self.cells.values() if cell.task is not None]:
+                        self._hand_on_asking()
+                        await asyncio.wait(running, timeout=_HAND_ON_AFTER_S / 4)
+                    # What comes of the last commits may put a command back, and its actor to work: not upon a file that is closed.
+                    await self.commit.drain()
+                    if all(cell.task is None for cell in self.cells.values()):
+                        break
         except TimeoutError:
             ended = False
         await self.commit.drain()

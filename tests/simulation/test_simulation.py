@@ -7,18 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from actors.turn import Turn
 from events.envelope import RecordedEvent
-from events.store_memory import MemoryShard
-from runtime.cell import Cell
-from runtime.exchange import Reply
-from runtime.outcomes import short_outcome
 from tests.simulation.checkers import CHECKERS, violations
+from tests.simulation.mutations import MUTATIONS, SEEDS
 from tests.simulation.world import simulate
 from tests.support.sim_history import History, Operation, Told
 
@@ -211,88 +206,11 @@ def test_each_checker_names_its_invariant(good: History, tamper: Callable[[Histo
 # -- a mechanism that is taken out is found -----------------------------------------------------------------------------------------------
 
 
-def without_epochs(patch: pytest.MonkeyPatch) -> None:
-    """S3: appends do not compare the epoch."""
-    patch.setattr(MemoryShard, "_fence", lambda self: self._ownership)
-
-
-def without_inbox(patch: pytest.MonkeyPatch) -> None:
-    """S24: a repeated id is a new command."""
-    original = MemoryShard._decide
-
-    def decide(self: Any, group: Any) -> Any:
-        if group.inbox is not None:
-            self._content.inbox.pop((group.inbox.command_id, group.inbox.stream), None)
-        return original(self, group)
-
-    patch.setattr(MemoryShard, "_decide", decide)
-
-
-def without_pair_numbers(patch: pytest.MonkeyPatch) -> None:
-    """S25: an outbox row is taken in whatever order it comes."""
-    original = MemoryShard._take_arrival
-
-    def take(self: Any, arrival: Any) -> Any:
-        return original(self, msgspec.structs.replace(arrival, sender=None))
-
-    patch.setattr(MemoryShard, "_take_arrival", take)
-
-
-def without_journal(patch: pytest.MonkeyPatch) -> None:
-    """S19: a re-run does not look at what is recorded."""
-    original = Turn.__init__
-
-    def make(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        self.entries = {}
-
-    patch.setattr(Turn, "__init__", make)
-
-
-def without_conflicts(patch: pytest.MonkeyPatch) -> None:
-    """S18: a failed commit leaves the speculative state in place."""
-    original = short_outcome
-
-    def outcome(self: Any, item: Any, result: Any) -> None:
-        state = self.state
-        original(self, item, result)
-        self.state = state if self.state is None else self.state
-
-    patch.setattr("runtime.cell.short_outcome", outcome)
-
-
-def without_commit(patch: pytest.MonkeyPatch) -> None:
-    """Design 6: replies leave before the commit."""
-    original = Cell.submit
-
-    def submit(self: Any, item: Any, group: Any) -> None:
-        original(self, item, group)
-        item.answer(Reply(item.reply, item.error))
-
-    patch.setattr(Cell, "submit", submit)
-
-
-def without_takeover_of_sends(patch: pytest.MonkeyPatch) -> None:
-    """S25: a new owner does not look for unsent rows."""
-
-    async def unsent(_self: Any) -> list[Any]:
-        return []
-
-    patch.setattr(MemoryShard, "unsent", unsent)
-
-
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("take_out", "invariant"),
-    [
-        (without_epochs, "I-4"), (without_inbox, "I-7"), (without_pair_numbers, "I-16"), (without_journal, "I-14"),
-        (without_conflicts, "I-8"), (without_commit, "I-5"), (without_takeover_of_sends, "run"),
-    ],
-    ids=lambda given: getattr(given, "__name__", ""),
-)  # fmt: skip
+@pytest.mark.parametrize(("take_out", "invariant"), MUTATIONS, ids=lambda given: getattr(given, "__name__", ""))
 def test_a_mechanism_that_is_taken_out_is_found_within_fifty_seeds(
     monkeypatch: pytest.MonkeyPatch, take_out: Callable[[pytest.MonkeyPatch], None], invariant: str
 ) -> None:
     """By the checker that stands for it, and by that one only because of this: `test_no_seed_violates_an_invariant`."""
     take_out(monkeypatch)
-    assert any(finding.startswith(invariant) for seed in range(50) for finding in violations(simulate(seed)[0])), take_out.__doc__
+    assert any(finding.startswith(invariant) for seed in range(SEEDS) for finding in violations(simulate(seed)[0])), take_out.__doc__
