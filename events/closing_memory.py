@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from events.store_memory import MemoryShard, MemoryShardContent
 
 
-
 def archive_in(store: "MemoryShard", content: "MemoryShardContent", stream: StreamId) -> Closed:
     """`ShardStore.archive`."""
     head = content.head(stream)

@@ -58,6 +58,7 @@ class GroupCommit:
         self._groups: deque[tuple[Append, OnOutcome, int]] = deque()
         self._arrivals: deque[tuple[Sequence[Arrival], asyncio.Future[Sequence[Accepted]], int]] = deque()
         self._sends: deque[tuple[Sequence[Send], asyncio.Future[None]]] = deque()
+        self._floor = 0
         self._working = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -88,6 +89,15 @@ class GroupCommit:
         self._sends.append((sends, future))
         self._wake()
         return future
+
+    def floor(self, now_us: int) -> int:
+        """A logical time at or below which nothing will be recorded (S30): raised to `now_us` while nothing is under way, else as it was.
+
+        Events that flow raise it without this: each is later than the last.
+        """
+        if not self._working:
+            self._floor = self._store.raise_floor(now_us)
+        return self._floor
 
     async def drain(self) -> None:
         """Wait until nothing is queued and nothing is being written."""

@@ -150,9 +150,7 @@ def _scan_tail(
                         f"{path}: event {shard}:{position} is version {version} of {name}, expected {before + 1}. Run: cuebook verify",
                         shard=shard, position=position, stream=name, expected=before + 1, found=version,
                     )  # fmt: skip
-                memory.heads.dirty[name] = FoundHead(
-                    stream_id, version, position, hash_, status, base_version, base_hash or GENESIS_HASH
-                )
+                memory.heads.dirty[name] = FoundHead(stream_id, version, position, hash_, status, base_version, base_hash or GENESIS_HASH)
             elif position == newest[0] and memory.rolling != newest[1]:
                 raise CorruptLogError(
                     f"{path}: the hash of all events up to {shard}:{position} differs from the one noted there. Run: cuebook verify",

@@ -100,9 +100,7 @@ class SealedShard:
             outcomes, accepted = await self._store.commit(groups, arrivals, sends, keys=keys)
             return [self._unsealed_outcome(outcome) for outcome in outcomes], accepted
         sealed_arrivals = [await self._sealed_arrival(arrival) for arrival in arrivals]
-        sealed_groups = [
-            await self._sealed_group(group) if group.outbox or self._is_sealed(group.stream) else group for group in groups
-        ]
+        sealed_groups = [await self._sealed_group(group) if group.outbox or self._is_sealed(group.stream) else group for group in groups]
         first = dict(self._unrecorded)
         outcomes, accepted = await self._store.commit(sealed_groups, sealed_arrivals, sends, keys=[*keys, *first.items()])
         for stream in first:
@@ -237,6 +235,9 @@ class SealedShard:
         return msgspec.structs.replace(info, warnings=(*info.warnings, *self._warnings)) if self._warnings else info
 
     # -- as they are ----------------------------------------------------------------------------------------------------------------------
+
+    def raise_floor(self, time: int) -> int:
+        return self._store.raise_floor(time)
 
     def outbox_room(self, sender: StreamId, receiver: StreamId) -> int:
         return self._store.outbox_room(sender, receiver)

@@ -12,6 +12,7 @@ import msgspec
 
 from events.closing import ShardClosing
 from events.envelope import MAIN_BRANCH, NewEvent, RecordedEvent
+from events.floor import ShardFloor
 from events.ids import CommandId, EventId, Position, StreamId, Version
 from events.letters import Letter, StoppedActor, Supervision
 from events.selection import Selected, Selection
@@ -279,7 +280,7 @@ class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
     damages: Sequence[str] = ()
 
 
-class ShardStore(ShardClosing, Protocol):
+class ShardStore(ShardClosing, ShardFloor, Protocol):
     """The one writer of one shard. Not safe for concurrent calls: `group_commit.GroupCommit` is the only caller of
     `append`."""
 

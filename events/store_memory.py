@@ -411,6 +411,10 @@ class MemoryShard:
         self._fence()
         self._content.erasures.pop(stream, None)
 
+    def raise_floor(self, time: int) -> int:
+        self._content.time = max(self._content.time, time)
+        return self._content.time
+
     def outbox_room(self, sender: StreamId, receiver: StreamId) -> int:
         outbox = self._content.outbox
         pair = sum(1 for key in outbox if key[:3] == (sender, receiver, self._log.incarnation))

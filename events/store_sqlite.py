@@ -109,7 +109,7 @@ class SqliteShard:
             raise CorruptLogError(f"{path} is missing: the log has lost a shard. Restore a backup", path=str(path))
         try:
             self._writing = await connect(lambda: open_writer(path, self._durability))
-            await on_thread(self._writing, self._writer.prepare)
+            await on_thread(self._writing, self._writer.alone, self._writer.prepare)
             self._reading = await connect(lambda: open_reader(path))
         except SqliteError as error:
             raise translated(error, path) from error
@@ -137,7 +137,7 @@ class SqliteShard:
         await self._reopen_if_in_doubt()
         if self._writing is None:
             raise InvariantError(f"shard {self.shard} is not open", shard=self.shard)
-        return await on_thread(self._writing, fn, *args, **kwargs)
+        return await on_thread(self._writing, self._writer.alone, fn, *args, **kwargs)
 
     async def _read(self, fn: Callable[Concatenate[SqliteConnection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._closed:
@@ -191,6 +191,9 @@ class SqliteShard:
     async def erased(self, stream: StreamId) -> None:
         now_us = self._clock.wall_us()
         await self._write(lambda connection: closing.finish_erasure(self._writer, connection, stream, now_us))
+
+    def raise_floor(self, time: int) -> int:
+        return self._writer.raise_floor(time)
 
     def outbox_room(self, sender: StreamId, receiver: StreamId) -> int:
         memory = self._writer.held_memory()
@@ -275,7 +278,7 @@ class SqliteShard:
         self._closed = True
         try:
             if self._writing is not None and not self._writer.must_reopen:
-                await on_thread(self._writing, self._writer.flush)
+                await on_thread(self._writing, self._writer.alone, self._writer.flush)
         finally:
             await self._close_connections()
             self._writer.close_anchor()

@@ -3,10 +3,11 @@
 `store_sqlite.SqliteShard` calls these methods one at a time through `sqlite_library.on_thread`, with the connection as first argument.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from events.anchor import AnchorFile, read_anchor
 from events.append_sqlite import Draft, ShardPlace
@@ -33,6 +34,7 @@ from events.schema import migrate
 from events.sqlite_library import SqliteConnection, SqliteError, error_name, is_busy, is_corrupt, is_full, is_statement_fault
 from events.store import Accepted, Append, Arrival, Conflict, Outcome, Ownership
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Send = tuple[StreamId, StreamId, str, int]
 
@@ -42,7 +44,8 @@ _PURGE_PAUSE_US: Final = 60_000_000
 
 
 class ShardWriter:
-    """The state of a writer. Fields without underscore are read by the adapter; all are written on the database thread only.
+    """The state of a writer. Fields without underscore are read by the adapter; all are written on the database thread only, in `alone`,
+    but for what `raise_floor` raises.
 
     must_reopen: the connection is in doubt after an I/O error and must be replaced before its next use (F-17).
     lost: why this writer may never write again, None while it may.
@@ -55,6 +58,9 @@ class ShardWriter:
         self.warnings: list[str] = []
         self.must_reopen = False
         self.lost: str | None = None
+        self._floor = 0
+        # What looks at the clock and then records must not be overtaken by a promise in between (S30).
+        self._guard = threading.Lock()
         self._path = path
         self._anchor_path = anchor_path
         self._identity = identity
@@ -62,6 +68,23 @@ class ShardWriter:
         self._entropy = entropy
         self._anchor: AnchorFile | None = None
         self._file: tuple[int, int] = (0, 0)
+
+    def alone(
+        self, connection: SqliteConnection, act: Callable[Concatenate[SqliteConnection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `act` on the database thread, with no floor raised under it."""
+        with self._guard:
+            return act(connection, *args, **kwargs)
+
+    def raise_floor(self, time: int) -> int:
+        """`ShardStore.raise_floor`, from any thread; never waits."""
+        # What a commit of unknown outcome wrote may show when the file is opened again.
+        if self.memory is not None and not self.must_reopen and self._guard.acquire(blocking=False):
+            try:
+                self._floor = self.memory.time = max(self.memory.time, time)
+            finally:
+                self._guard.release()
+        return self._floor
 
     def prepare(self, connection: SqliteConnection) -> None:
         """Migrate and check a file that was just opened, for the first time or again after an error, and load what it holds."""
@@ -89,6 +112,8 @@ class ShardWriter:
                 path=str(self._anchor_path),
             )
         self.memory = load_memory(connection, self.shard, str(self._path), anchor)
+        # The file knows nothing of a promise.
+        self.memory.time = max(self.memory.time, self._floor)
         if anchor is None and (self.memory.position or self.memory.eventless):
             self.warnings.append(f"{self._anchor_path.name} is missing: a lost tail of this shard would not have been noticed (S28)")
         elif anchor is not None and (anchor.device, anchor.inode) != self._file:

@@ -50,9 +50,7 @@ def run_verb(arguments: list[str]) -> int:
     from cyclopts import CycloptsError
 
     try:
-        result = build_app(arguments)(
-            arguments or ["--help"], exit_on_error=False, print_error=False, result_action="return_value"
-        )
+        result = build_app(arguments)(arguments or ["--help"], exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         said = [line.strip() for line in str(error).splitlines() if line.strip()]
         words = " ".join(verb_of(arguments))
@@ -98,9 +96,7 @@ def build_app(arguments: Sequence[str]) -> "App":
         if above:
             if above[0] not in parents:
                 summary = GROUP_SUMMARIES[above[0]]
-                parents[above[0]] = App(
-                    name=above[0], help=summary, group=groups[verb.heading], sort_key=index, version_flags=[]
-                )
+                parents[above[0]] = App(name=above[0], help=summary, group=groups[verb.heading], sort_key=index, version_flags=[])
                 app.command(parents[above[0]])
             parent = parents[above[0]]
         group = None if above else groups[verb.heading]

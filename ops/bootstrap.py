@@ -43,9 +43,7 @@ def interpreter_identity(python: str) -> str:
         " sys.exit(sys.version_info < (3, 11))"
     )
     try:
-        done = subprocess.run(
-            [python, "-I", "-c", probe], capture_output=True, text=True, check=True, env=child_environment()
-        )
+        done = subprocess.run([python, "-I", "-c", probe], capture_output=True, text=True, check=True, env=child_environment())
     except (OSError, subprocess.CalledProcessError) as error:
         raise BootstrapError(f"{python} does not start, is older than Python 3.11, or has no venv") from error
     return done.stdout.strip()
@@ -82,9 +80,7 @@ def make_or_keep(env: Path, python: str, identity: str, made_for: str) -> None:
         say(f"keeping {env.name}")
         return
     say(f"making {env.name} with Python {identity.partition(' ')[0]}")
-    if subprocess.run(
-        [python, "-I", "-m", "venv", "--clear", str(env)], env=child_environment(), check=False
-    ).returncode:
+    if subprocess.run([python, "-I", "-m", "venv", "--clear", str(env)], env=child_environment(), check=False).returncode:
         raise BootstrapError(f"{python} could not make a virtual environment in {env}")
 
 

@@ -311,9 +311,7 @@ class NatsServer:
         path = self._folder / "credentials.json"
         with contextlib.suppress(FileNotFoundError):
             return msgspec.json.decode(path.read_bytes(), type=ServerSecrets)
-        made = ServerSecrets(
-            server_name=f"cuebook-{secrets.token_hex(4)}", user="cuebook", password=secrets.token_urlsafe(32)
-        )
+        made = ServerSecrets(server_name=f"cuebook-{secrets.token_hex(4)}", user="cuebook", password=secrets.token_urlsafe(32))
         write_private(path, msgspec.json.encode(made).decode())
         return made
 

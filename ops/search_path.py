@@ -56,9 +56,7 @@ def load_object(spec: str) -> object:
     """
     module_name, _, path = spec.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
-        raise StartError(
-            f"{spec!r} does not name an app", why="the form is MODULE:OBJECT", next_step="for example --app bank:app"
-        )
+        raise StartError(f"{spec!r} does not name an app", why="the form is MODULE:OBJECT", next_step="for example --app bank:app")
     append_current_folder()
     try:
         found: object = importlib.import_module(module_name)

@@ -3,6 +3,8 @@
 A lock file is ``DATA/log/shard-<n>.lock`` or ``.take`` (ownership: `runtime.placement`), or ``DATA/workers/<worker>.lock`` (presence).
 It holds one record of fixed size as JSON, padded with blanks, then at a fixed offset the last heartbeat: CLOCK_MONOTONIC in nanoseconds,
 8 bytes, aligned so that a reader never sees half of it. That clock is one for the whole host and does not follow steps of the wall clock.
+The next 8 bytes are the floor: the logical time at or below which the owner records nothing more (S30). It outlives its holder, whose
+successor keeps the promise; a file without these bytes has the floor 0.
 Nothing is synced: after a power loss there is no holder anyway.
 
 A lock only says who *should* work. Who may write is decided by the epoch inside the append transaction (S3): a lease, however fresh,
@@ -37,7 +39,9 @@ from events.limits import STALL_AFTER_S
 
 RECORD_BYTES: Final = 512
 _BEAT: Final = struct.Struct("<Q")
-_FILE_BYTES: Final = RECORD_BYTES + _BEAT.size
+_FLOOR: Final = struct.Struct("<Q")
+_FLOOR_AT: Final = RECORD_BYTES + _BEAT.size
+_FILE_BYTES: Final = _FLOOR_AT + _FLOOR.size
 # How often a take starts anew because the file was unlinked under it.
 _UNLINKED_RETRIES: Final = 16
 # struct flock of 64-bit Linux: type, whence, start, length (0 = to the end), pid (must be 0 for OFD locks).
@@ -63,7 +67,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     started: start of the process in clock ticks after boot (proc(5), /proc/pid/stat field 22); with boot and pid namespace it tells
     the process from any other that has, had or will have the same pid. epoch: that of the shard as this holder took it, 0 until it has.
-    beat_ns: the last heartbeat, filled in by `read_record`; not part of the JSON.
+    beat_ns, floor: the last heartbeat and the floor, filled in by `read_record`; not part of the JSON.
     """
 
     worker: str
@@ -74,6 +78,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     purpose: str
     epoch: int = 0
     beat_ns: int = 0
+    floor: int = 0
 
 
 def own_record(worker: str, purpose: str) -> Record:
@@ -117,11 +122,14 @@ class Lease:
         self._unwritten = False
         # What others can see of us. Never later than what is in the file.
         self._beat_ns = record.beat_ns
+        self._floor = record.floor
         self._doubted = False
 
     @classmethod
     def try_acquire(cls, path: Path, record: Record, clock: Clock | None = None) -> "Lease | None":
         """Take the lock of `path` if it is free, and write `record` and a first heartbeat; the file is made if missing.
+
+        The floor in it stays, unless `record` has one.
 
         Returns:
             None if another process, or another `Lease` of this one, holds it.
@@ -136,8 +144,11 @@ class Lease:
                 return None
             try:
                 _set_mark(descriptor, fcntl.F_WRLCK)
-                record = msgspec.structs.replace(record, beat_ns=now_ns(clock))
-                _write(descriptor, _encode(record) + _BEAT.pack(record.beat_ns), 0)
+                content = _BEAT.pack(now_ns(clock))
+                if record.floor:
+                    content += _FLOOR.pack(record.floor)
+                _write(descriptor, _encode(record) + content, 0)
+                record = msgspec.structs.replace(record, beat_ns=_BEAT.unpack_from(content)[0], floor=_floor_of(descriptor))
             except BaseException:
                 _unlock(descriptor)
                 raise
@@ -147,8 +158,8 @@ class Lease:
 
     @property
     def record(self) -> Record:
-        """What this holder says of itself, with the last heartbeat that was written."""
-        return msgspec.structs.replace(self._record, beat_ns=self._beat_ns)
+        """What this holder says of itself, with the last heartbeat and floor that were written."""
+        return msgspec.structs.replace(self._record, beat_ns=self._beat_ns, floor=self._floor)
 
     @property
     def is_held(self) -> bool:
@@ -197,6 +208,15 @@ class Lease:
             if self._descriptor is not None:
                 with contextlib.suppress(OSError):
                     self._write_record(self._descriptor)
+
+    def note_floor(self, floor: int) -> None:
+        """Tell readers that nothing more is recorded at or below the logical time `floor` (S30); they go on by the old one if the disk
+        refuses. Nothing if released."""
+        with self._guard:
+            if self._descriptor is not None and floor != self._floor:
+                with contextlib.suppress(OSError):
+                    _write(self._descriptor, _FLOOR.pack(floor), _FLOOR_AT)
+                    self._floor = floor
 
     def is_in_place(self) -> bool:
         """False if the path no longer leads to the file that we locked: somebody removed or replaced it, and may hold another."""
@@ -260,8 +280,23 @@ def read_record(path: Path) -> Record | None:
         return None
     finally:
         os.close(descriptor)
-    beat = _BEAT.unpack_from(content, RECORD_BYTES)[0] if len(content) == _FILE_BYTES else 0
-    return msgspec.structs.replace(record, beat_ns=beat)
+    beat = _BEAT.unpack_from(content, RECORD_BYTES)[0] if len(content) >= _FLOOR_AT else 0
+    floor = _FLOOR.unpack_from(content, _FLOOR_AT)[0] if len(content) == _FILE_BYTES else 0
+    return msgspec.structs.replace(record, beat_ns=beat, floor=floor)
+
+
+def read_floor(path: Path) -> int:
+    """The floor that the last holder of `path` wrote, also where its record is blank; 0 if there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return _floor_of(descriptor)
+    except OSError:
+        return 0
+    finally:
+        os.close(descriptor)
 
 
 def heartbeat_age(record: Record, clock: Clock | None = None) -> float:
@@ -422,12 +457,17 @@ def _write(descriptor: int, content: bytes, at: int) -> None:
         raise OSError(errno.ENOSPC, "short write")
 
 
+def _floor_of(descriptor: int) -> int:
+    content = os.pread(descriptor, _FLOOR.size, _FLOOR_AT)
+    return int(_FLOOR.unpack(content)[0]) if len(content) == _FLOOR.size else 0
+
+
 def _blank() -> bytes:
     return b" " * (RECORD_BYTES - 1) + b"\n"
 
 
 def _encode(record: Record) -> bytes:
-    content = msgspec.json.encode(msgspec.structs.replace(record, beat_ns=0))
+    content = msgspec.json.encode(msgspec.structs.replace(record, beat_ns=0, floor=0))
     if len(content) >= RECORD_BYTES:
         raise InvariantError("the record of a lock file does not fit", bytes=len(content))
     return content.ljust(RECORD_BYTES - 1) + b"\n"

@@ -40,6 +40,8 @@ log = structlog.get_logger("cuebook.node")
 _TICK_S: Final = 0.5
 _OFFER_S: Final = 2.0
 _STEP_THREADS: Final = 8
+_FLOOR_AHEAD_US: Final = 86_400_000_000
+"""A floor so far ahead of the clock is taken for damage of the lock file: a logical time follows the clock."""
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,6 +206,10 @@ class Node:
     def _pulse(self) -> None:
         """The loop turns: told to the heartbeat by a timer of its own, because a tick may have to wait for a file."""
         self._heartbeat.loop_turned()
+        wall_us = self._clock.wall_us()
+        for number, seat in self._seats.items():
+            if seat.shard is not None and not seat.shard.lost:
+                self._placement.note_floor(number, seat.shard.commit.floor(wall_us))
         now = self._clock.monotonic()
         if now - self._last_pulse > PAUSE_NOTICED_S:
             self._tasks.spawn(self._after_pause(now - self._last_pulse), name="after pause")
@@ -267,6 +273,11 @@ class Node:
             await self._close_seat(number)
             self._placement.release(number)
             return
+        floor = lease.record.floor
+        if floor > self._clock.wall_us() + _FLOOR_AHEAD_US:
+            log.warning("floor_not_believed", shard=number, floor=floor)
+            floor = 0
+        lease.note_floor(seat.store.raise_floor(floor))
         shard = Shard(
             seat.store, ownership, self._app, self._exchange, self._tasks, self._clock, self._entropy, self._threads, self._on_lost,
             bounds=self._config.live, sealer=self._stores.sealer,

@@ -61,6 +61,7 @@ from runtime.lease import (
     is_free,
     kill_stalled,
     own_record,
+    read_floor,
     read_record,
     remove_if_free,
 )
@@ -105,6 +106,8 @@ class Watch:
 
     def is_stale(self, path: Path, record: Record | None) -> bool:
         """Whether the holder of `path` has given no sign of life for `STALL_AFTER_S`, part of it under our eyes."""
+        if record is not None:
+            record = msgspec.structs.replace(record, floor=0)  # says something of the log, not of its holder
         now = self._clock.monotonic()
         # A worker looks twice a second, at its own presence if at nothing else: a longer gap is a stop of its own, perhaps of the host.
         if now - self._last_look > PAUSE_NOTICED_S:
@@ -363,9 +366,20 @@ class Placement:
             return self._leases[shard]
         lease = self._take_free(shard) or self._take_stalled(shard)
         if lease is not None:
+            # Whichever file the last owner held: what it promised to readers binds whoever comes next (S30).
+            lease.note_floor(max(read_floor(main_path(self._data, shard)), read_floor(take_path(self._data, shard))))
             self._leases[shard] = lease
             self._heartbeat.add(lease)
         return lease
+
+    def note_floor(self, shard: int, floor: int) -> None:
+        """Nothing more is recorded in `shard` at or below the logical time `floor` (S30).
+
+        Nothing if the shard is not owned, or not for sure: then it is not ours to promise.
+        """
+        lease = self._leases.get(shard)
+        if lease is not None and lease.record.epoch > 0 and not lease.in_doubt:
+            lease.note_floor(floor)
 
     def confirm(self, shard: int, epoch: int) -> bool:
         """The shard's file names this worker as owner with `epoch`: after the bump, and when a doubt is resolved.
@@ -435,7 +449,9 @@ class Placement:
             if lease.path != take_path(self._data, shard) or lease.record.epoch == 0 or lease.in_doubt:
                 continue
             try:
-                main = Lease.try_acquire(main_path(self._data, shard), self._record_for("owner"), self._clock)
+                # With our own floor at once: the one in the file was promised by another, for its own events.
+                record = msgspec.structs.replace(self._record_for("owner"), floor=lease.record.floor)
+                main = Lease.try_acquire(main_path(self._data, shard), record, self._clock)
             except TransientError:
                 continue  # .take goes on being the proof
             if main is not None:

@@ -91,9 +91,7 @@ class Architect(Examiner[ArchitectState], name="architect"):
         """Put the facts of all files together."""
         self.show("drawing the import graph", 0, 0)
         graph = await self.step("graph", partial(draw, self.state.imports, package_prefix), parts)
-        self.emit(
-            GraphDrawn(review=review, modules=graph.modules, edges=graph.edges, cycles=graph.cycles, sha256=graph.part.sha256)
-        )
+        self.emit(GraphDrawn(review=review, modules=graph.modules, edges=graph.edges, cycles=graph.cycles, sha256=graph.part.sha256))
         return Drawing(
             part=graph.part, modules=graph.modules, edges=graph.edges, cycles=graph.cycles, first_cycle=graph.first_cycle,
             tools=self.state.rules, unavailable=self.unavailable(),

@@ -176,9 +176,7 @@ class Orchestrator(Actor[OrchestratorState], name="orchestrator"):
         to_make = reused = files = 0
         after: str | None = ""
         while after is not None:
-            page: Plan = await ref.plan(
-                review=review, root=survey.inventory.root, fingerprint=survey.inventory.fingerprint, after=after
-            )
+            page: Plan = await ref.plan(review=review, root=survey.inventory.root, fingerprint=survey.inventory.fingerprint, after=after)
             to_make, reused, files = to_make + page.to_make, reused + page.reused, files + page.files_to_do
             after = page.next
         return Plan(to_make=to_make, reused=reused, files_to_do=files, next=None)
@@ -211,9 +209,7 @@ class Orchestrator(Actor[OrchestratorState], name="orchestrator"):
         parts = str(Path(place.out) / PARTS)
         drawing, measurement = await both(self._draw(review, parts, survey), self._measure(review, parts))
         reviewer = self.ref(Reviewer, self.id, timeout_s=_ASK_S)
-        judgement: Judgement = await reviewer.conclude(
-            review=review, parts=parts, graph=drawing.part, complexity=measurement.part
-        )
+        judgement: Judgement = await reviewer.conclude(review=review, parts=parts, graph=drawing.part, complexity=measurement.part)
         answers = (drawing, measurement, judgement)
         material = Material(
             inventory=survey.inventory.part, entry_points=survey.entry_points, graph=drawing.part, complexity=measurement.part,

@@ -135,9 +135,7 @@ class Research(Actor[ResearchState], name="research"):
         )  # fmt: skip
         self._show("entry points and history", found.files, found.files)
         unavailable = [] if starts.changed is None else [f"entry points: {starts.changed} changed while it was examined"]
-        return Survey(
-            inventory=found, entry_points=starts.part, entry_points_count=starts.count, history=history, unavailable=unavailable
-        )
+        return Survey(inventory=found, entry_points=starts.part, entry_points_count=starts.count, history=history, unavailable=unavailable)
 
     def _show(self, what: str, done: int, total: int) -> None:
         self.chunk({"agent": "research", "what": what, "done": done, "total": total, "unit": "files"})

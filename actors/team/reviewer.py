@@ -151,9 +151,7 @@ class Reviewer(Examiner[ReviewerState], name="reviewer"):
         self.show("ranking findings", 0, 0)
         ranking = await self.step("ranking", partial(judge, self.state), parts, graph, complexity)
         self.emit(FindingsRanked(review=review, by_severity=ranking.by_severity, worst=ranking.worst))
-        return Judgement(
-            part=ranking.part, by_severity=ranking.by_severity, tools=self.state.rules, unavailable=self.unavailable()
-        )
+        return Judgement(part=ranking.part, by_severity=ranking.by_severity, tools=self.state.rules, unavailable=self.unavailable())
 
 
 def judge(state: ReviewerState, parts: str, graph: Part, complexity: Part) -> _Ranking:

@@ -242,9 +242,7 @@ async def _result(actors: _Actors, found: "Rerun", timeout_s: float) -> tuple[st
 # -- one stream ---------------------------------------------------------------------------------------------------------------------------
 
 
-async def _stream(
-    settings: Settings, registry: "Registry", stream: str, at: int, name: str, edit: Any, *, live: bool, json: bool
-) -> int:
+async def _stream(settings: Settings, registry: "Registry", stream: str, at: int, name: str, edit: Any, *, live: bool, json: bool) -> int:
     from runtime.fork_plan import plan_stream
 
     async with open_log(settings) as reader:

@@ -1,6 +1,5 @@
 """What every adapter of the log port promises of commands, sends and arrivals (S11, S24, S25): one suite for memory and SQLite."""
 
-
 import msgspec
 import pytest
 
@@ -30,7 +29,6 @@ SHARDS = 2
 A = stream_in(0, SHARDS, "a")
 B = stream_in(0, SHARDS, "b")
 REMOTE = stream_in(1, SHARDS, "r")
-
 
 
 def committed(outcome: Outcome) -> Committed:

@@ -1,6 +1,5 @@
 """What every adapter of the log port promises: one suite for memory and SQLite (`events/store.py`)."""
 
-
 import msgspec
 import pytest
 
@@ -32,7 +31,6 @@ SHARDS = 2
 A = stream_in(0, SHARDS, "a")
 B = stream_in(0, SHARDS, "b")
 REMOTE = stream_in(1, SHARDS, "r")
-
 
 
 def committed(outcome: Outcome) -> Committed:
@@ -199,6 +197,30 @@ async def test_logical_time_does_not_fall_behind_a_received_command_after_reopen
     await store.accept([arrival(B, "c", time=far)])
     again = await log.shard()
     assert committed(await append_one(again, B, 0, deposited())).events[0].time == far + 1
+
+
+async def test_s30_nothing_is_recorded_at_or_below_a_floor(log: LogUnderTest) -> None:
+    """Also where the clock stands, and after a commit without events."""
+    store = await log.shard()
+    first = committed(await append_one(store, A, 0, deposited())).events[-1].time
+    assert store.raise_floor(1) == first
+    far = START_US + 10**12
+    assert store.raise_floor(far) == far
+    await store.accept([arrival(B, "c", time=far - 5)])
+    assert store.raise_floor(far - 1) == far
+    assert committed(await append_one(store, A, 1, deposited())).events[0].time == far + 1
+
+
+async def test_s30_a_floor_outlives_a_flush_and_the_end_of_its_writer(log: LogUnderTest) -> None:
+    store = await log.shard()
+    await append_one(store, A, 0, deposited())
+    far = START_US + 10**12
+    store.raise_floor(far)
+    await store.take("w")  # reads the file again, which says nothing of the floor
+    assert committed(await append_one(store, A, 1, deposited())).events[0].time == far + 1
+    await store.close()
+    again = await log.shard()
+    assert committed(await append_one(again, A, 2, deposited())).events[0].time == far + 2
 
 
 # Ownership (S2, S3)

@@ -95,9 +95,7 @@ async def runtime(hops: Hops, encodes: Encodes, tmp_path: Path) -> AsyncIterator
         yield made
 
 
-async def test_a_thousand_asks_share_few_commits_hops_and_tasks(
-    runtime: LocalRuntime, hops: Hops, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_thousand_asks_share_few_commits_hops_and_tasks(runtime: LocalRuntime, hops: Hops, monkeypatch: pytest.MonkeyPatch) -> None:
     """100 in flight: about 100 turns to a commit, and one hop to the writer's thread and one task for each commit, none for a turn."""
     spawned: list[str] = []
     spawn: Any = Tasks.spawn

@@ -150,9 +150,7 @@ def test_a_port_that_somebody_took_meanwhile_is_given_up(own_nats_server: NatsSe
         again.stop()
 
 
-def test_two_servers_never_share_a_store(
-    own_nats_server: NatsServer, tmp_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_servers_never_share_a_store(own_nats_server: NatsServer, tmp_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOCK_TIMEOUT_S", 0.0)
     with pytest.raises(CommandError) as refused:
         NatsServer(tmp_data).start()
@@ -181,9 +179,7 @@ async def test_mappings_reach_the_server(tmp_data: Path) -> None:
         await client.close()
 
 
-def test_secrets_are_private_and_nothing_but_the_client_port_is_open(
-    own_nats_server: NatsServer, tmp_data: Path
-) -> None:
+def test_secrets_are_private_and_nothing_but_the_client_port_is_open(own_nats_server: NatsServer, tmp_data: Path) -> None:
     for name in ("credentials.json", "server.json"):
         assert stat.S_IMODE((tmp_data / "nats" / name).stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_data / "nats").stat().st_mode) == 0o700

@@ -108,9 +108,7 @@ async def test_the_second_stop_kills_what_does_not_drain(tmp_data: Path, tmp_pat
     assert tree.children() == ()
 
 
-async def test_a_child_that_does_not_drain_in_time_is_killed(
-    tmp_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_child_that_does_not_drain_in_time_is_killed(tmp_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "DRAIN_MARGIN_S", 0.0)
     said = tmp_path / "said"
     async with (

@@ -266,3 +266,15 @@ async def test_an_abandoned_wait_for_tells_takes_nothing_back(bench: Bench) -> N
     accepted.cancel()
     await bench.commit.drain()
     assert [entry.command_id for entry in await bench.store.unfinished()] == ["c1"]
+
+
+async def test_s30_no_floor_is_raised_under_a_commit(bench: Bench) -> None:
+    first = bench.commit.floor(bench.log.clock.wall_us())
+    assert first == bench.log.clock.wall_us()
+    bench.store.gate.clear()
+    bench.submit("one", group(A, 0, deposited()))
+    await until(lambda: bench.store.batches != [])
+    assert bench.commit.floor(first + 1_000_000) == first
+    bench.store.gate.set()
+    await bench.commit.drain()
+    assert bench.commit.floor(first + 1_000_000) == first + 1_000_000

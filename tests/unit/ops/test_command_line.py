@@ -56,9 +56,7 @@ def test_a_heading_shows_at_most_eight_verbs() -> None:
     assert {verb.words.split()[0] for verb in VERBS if " " in verb.words} == set(GROUP_SUMMARIES)
 
 
-@pytest.mark.parametrize(
-    "arguments", [(), ("--help",), ("-h",), ("--version",), ("stop", "--help"), ("config", "--help")]
-)
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("--version",), ("stop", "--help"), ("config", "--help")])
 def test_help_and_version_exit_with_0(arguments: tuple[str, ...]) -> None:
     assert cuebook(*arguments).returncode == 0
 
@@ -78,9 +76,7 @@ def test_stop_without_a_deployment_exits_with_3(tmp_data: Path) -> None:
 
 
 def test_config_show_gives_one_json_line_per_setting_and_no_password(tmp_data: Path) -> None:
-    done = cuebook(
-        "config", "show", "--origin", "--data", str(tmp_data), CUEBOOK_NATS_URL="nats://u:hush@h:1", CUEBOOK_WRKERS="1"
-    )
+    done = cuebook("config", "show", "--origin", "--data", str(tmp_data), CUEBOOK_NATS_URL="nats://u:hush@h:1", CUEBOOK_WRKERS="1")
     rows = {row["setting"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert rows["data"] == {"setting": "data", "value": str(tmp_data), "origin": "command line"}
     assert rows["nats_url"]["value"] == "nats://h:1"
@@ -120,9 +116,7 @@ def test_our_packages_come_from_one_place() -> None:
         check_packages(("json",))
 
 
-def test_an_app_is_found_in_the_current_folder_which_comes_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_app_is_found_in_the_current_folder_which_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bank_for_this_test.py").write_text("class box:\n    app = 7\n")
     (tmp_path / "json.py").write_text("raise SystemExit('ran')\n")
     monkeypatch.chdir(tmp_path)
@@ -139,9 +133,7 @@ def test_an_app_that_is_not_there_is_a_usage_error(spec: str, tmp_path: Path, mo
         load_object(spec)
 
 
-def test_what_an_app_itself_fails_to_import_is_not_mistaken_for_a_missing_app(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_an_app_itself_fails_to_import_is_not_mistaken_for_a_missing_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "needy_for_this_test.py").write_text("import no_such_module_here\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

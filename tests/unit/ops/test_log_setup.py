@@ -24,9 +24,7 @@ except ValueError:
 
 
 def test_lines_are_json_with_ids_and_without_secrets(tmp_data: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WRITE, str(tmp_data)], capture_output=True, text=True, check=True, timeout=30
-    )
+    done = subprocess.run([sys.executable, "-c", WRITE, str(tmp_data)], capture_output=True, text=True, check=True, timeout=30)
     text = (tmp_data / "logs" / "worker-1.log").read_text()
     appended, slow, failed = [json.loads(line) for line in text.splitlines()]
     assert (appended["event"], appended["version"], appended["level"], appended["role"]) == (

@@ -21,9 +21,7 @@ def test_rows_leave_as_json_lines_with_every_field_when_piped(capsys: pytest.Cap
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"a": 1, "b": "/x"}, {"a": None}]
 
 
-def test_a_terminal_gets_a_table_of_the_chosen_columns(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminal_gets_a_table_of_the_chosen_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "wants_json", lambda asked: asked)
     output.print_rows([{"stream": "account/[bold]1", "n": 2, "more": 3}], json=False, columns=["stream", "n"])
     out = capsys.readouterr().out

@@ -17,9 +17,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def load(home: Path, variables: Mapping[str, str] | None = None, **overrides: object) -> LoadedSettings:
-    return load_settings(
-        {"data": home / "data", **overrides}, environment=variables or {}, folder=home / "here", config=None
-    )
+    return load_settings({"data": home / "data", **overrides}, environment=variables or {}, folder=home / "here", config=None)
 
 
 def test_defaults_name_themselves_as_origin(home: Path) -> None:
@@ -31,9 +29,7 @@ def test_defaults_name_themselves_as_origin(home: Path) -> None:
 
 def test_each_place_beats_the_weaker_ones(home: Path) -> None:
     """Folder < deployment < --config < environment < command line, field by field."""
-    (home / "here" / "cuebook.toml").write_text(
-        "workers = 3\ndrain_s = 3\nask_timeout_s = 3\nshards = 3\napp = 'a:b'\n"
-    )
+    (home / "here" / "cuebook.toml").write_text("workers = 3\ndrain_s = 3\nask_timeout_s = 3\nshards = 3\napp = 'a:b'\n")
     (home / "data" / "cuebook.toml").write_text("workers = 4\ndrain_s = 4\nask_timeout_s = 4\nshards = 4\n")
     (home / "named.toml").write_text("workers = 5\ndrain_s = 5\nask_timeout_s = 5\n")
     loaded = load_settings(

@@ -25,6 +25,7 @@ from runtime.lease import (
     kill_stalled,
     own_record,
     process_started,
+    read_floor,
     read_record,
     remove_if_free,
 )
@@ -146,6 +147,37 @@ def test_a_heartbeat_is_as_old_as_the_clock_says(path: Path, clock: Time) -> Non
     clock.now -= 1
     assert age_of(path, clock) == 0
     lease.release()
+
+
+def test_s30_the_floor_stands_beside_the_heartbeat_and_outlives_its_holder(path: Path, clock: Time) -> None:
+    lease = acquired(path, clock)
+    assert lease.record.floor == read_floor(path) == 0
+    lease.note_floor(1_700)
+    clock.now += 1
+    lease.beat()
+    lease.update(epoch=3)
+    record = read_record(path)
+    assert record == lease.record
+    assert record is not None
+    assert (record.floor, record.epoch, record.beat_ns) == (1_700, 3, int(clock.now * 1e9))
+    lease.release()
+    lease.note_floor(2_000)
+    assert (read_record(path), read_floor(path)) == (None, 1_700)
+    again = acquired(path, clock)
+    assert again.record.floor == 1_700
+    again.release()
+
+
+def test_s30_a_lock_file_without_a_floor_reads_as_0(path: Path, clock: Time) -> None:
+    """As earlier versions wrote it."""
+    lease = acquired(path, clock)
+    lease.note_floor(5)
+    os.truncate(path, RECORD_BYTES + 8)
+    record = read_record(path)
+    assert record is not None
+    assert (record.floor, record.beat_ns, read_floor(path)) == (0, int(clock.now * 1e9), 0)
+    lease.release()
+    assert read_floor(path.with_name("none")) == 0
 
 
 def test_a_released_lease_writes_nowhere(path: Path, clock: Time) -> None:

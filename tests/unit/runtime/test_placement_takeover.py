@@ -13,7 +13,7 @@ import pytest
 from events.errors import ConfigurationError
 from events.limits import STALL_AFTER_S
 from runtime.heartbeat import Heartbeat
-from runtime.lease import Lease, Record, is_free, own_record, read_record
+from runtime.lease import RECORD_BYTES, Lease, Record, is_free, own_record, read_record
 from runtime.placement import (
     STANDBY,
     WATCHED_S,
@@ -32,8 +32,6 @@ def world(tmp_data: Path) -> Iterator[World]:
     yield world
     for worker in world.workers.values():
         worker.die()
-
-
 
 
 def stalled_owner(world: World) -> tuple[Worker, Worker]:
@@ -57,6 +55,41 @@ def test_a_dead_owner_leaves_its_shard_free_at_once(world: World) -> None:
     assert facts.live == {"taker"}
     assert not presence_path(world.data, "owner").exists()
     assert taker.take(0)
+
+
+def test_s30_a_promise_to_readers_binds_whoever_takes_the_shard(world: World) -> None:
+    """Whichever of the two files it stands in; and an owner in doubt promises nothing."""
+    owner, taker = stalled_owner(world)
+    owner.placement.note_floor(0, 999)  # it has been stopped: the shard may be another's
+    main = read_record(main_path(world.data, 0))
+    assert main is not None
+    assert main.floor == 0
+    assert taker.take(0)
+    taker.placement.note_floor(0, 500)
+    record = read_record(take_path(world.data, 0))
+    assert record is not None
+    assert record.floor == 500
+    owner.die()
+    taker.die()
+    third = world.worker("third")
+    assert third.take(0)
+    main = read_record(main_path(world.data, 0))
+    assert main is not None
+    assert (main.worker, main.floor) == ("third", 500)
+
+
+def test_s30_the_floor_of_a_woken_owner_is_not_taken_for_that_of_its_successor(world: World) -> None:
+    owner, taker = stalled_owner(world)
+    assert taker.take(0)
+    taker.placement.note_floor(0, 500)
+    with main_path(world.data, 0).open("r+b") as file:
+        file.seek(RECORD_BYTES + 8)
+        file.write((800).to_bytes(8, "little"))  # by the stopped one, between its look and its deed
+    owner.die()
+    taker.placement.observe()
+    main = read_record(main_path(world.data, 0))
+    assert main is not None
+    assert (main.worker, main.floor) == ("taker", 500)
 
 
 def test_a_stalled_owner_is_replaced_while_its_lock_is_still_held(world: World) -> None:
