@@ -7,7 +7,6 @@ import pytest
 
 from events.errors import CorruptLogError
 from events.log_directory import shard_path
-from events.store_sqlite import SqliteShard
 from tests.support.logs import SqliteLogUnderTest, append_one, command, deposited, stream_in
 
 A = stream_in(0, 1, "a")
@@ -33,4 +32,4 @@ async def test_s24_an_index_that_does_not_lead_to_a_known_command_closes_its_sha
     assert len(index) == 1
     path.write_bytes(content.replace(index[0], index[0].replace(b"command-5", b"command-4")))
     with pytest.raises(CorruptLogError, match=r"index inbox_command|non-unique|out of order|missing from index"):
-        await SqliteShard.open(log.directory, 0)
+        await log.shard()
