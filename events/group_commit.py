@@ -13,7 +13,7 @@ import msgspec
 
 from events.errors import AppendOutcomeUnknownError, CuebookError, TransientError
 from events.ids import StreamId
-from events.limits import COMMIT_BYTES_MAX, COMMIT_TURNS_MAX
+from events.limits import COMMIT_BYTES_MAX, COMMIT_TURNS_MAX, OUTCOMES_AT_ONCE
 from events.store import Accepted, Append, Arrival, Outcome, ShardStore
 
 T = TypeVar("T")
@@ -154,8 +154,9 @@ class GroupCommit:
             try:
                 await self._commit(batch)
             except asyncio.CancelledError:
-                # The transaction goes on in its thread, so what is in it may be done.
-                self._fail(batch, AppendOutcomeUnknownError("the writer of this shard was cancelled; look up the command id"))
+                if not batch.ended:
+                    # The transaction goes on in its thread, so what is in it may be done.
+                    self._fail(batch, AppendOutcomeUnknownError("the writer of this shard was cancelled; look up the command id"))
                 raise
 
     def _next_batch(self) -> "_Batch":
@@ -205,7 +206,23 @@ class GroupCommit:
             start += len(many)
         for _, done in batch.sends:
             _resolve(done, None)
-        for (_, on_outcome), outcome in zip(batch.groups, outcomes, strict=True):
+        await self._tell_all(batch, outcomes)
+
+    async def _tell_all(self, batch: "_Batch", outcomes: Sequence[Outcome]) -> None:
+        """Each its outcome, in order. The loop turns after every few: whoever is told goes on at once, and a thousand of them in a row
+        would hold up timers and messages for as long as they all take. The next batch waits meanwhile, so it becomes no smaller."""
+        batch.ended = True
+        told = deque(zip(batch.groups, outcomes, strict=True))
+        try:
+            while len(told) > OUTCOMES_AT_ONCE:
+                self._tell_next(told, OUTCOMES_AT_ONCE)
+                await asyncio.sleep(0)
+        finally:
+            self._tell_next(told, len(told))  # also if we are cancelled in between: the outcomes are known all the same
+
+    def _tell_next(self, told: "deque[tuple[tuple[Append, OnOutcome], Outcome]]", count: int) -> None:
+        for _ in range(count):
+            (_, on_outcome), outcome = told.popleft()
             self._tell(on_outcome, outcome)
 
     def _fail(self, batch: "_Batch", error: CuebookError) -> None:
@@ -238,6 +255,8 @@ class _Batch:
         self.groups: list[tuple[Append, OnOutcome]] = []
         self.arrivals: list[tuple[Sequence[Arrival], asyncio.Future[Sequence[Accepted]]]] = []
         self.sends: list[tuple[Sequence[Send], asyncio.Future[None]]] = []
+        self.ended = False
+        """Its outcome is known."""
 
 
 def _resolve(future: "asyncio.Future[T]", value: T) -> None:

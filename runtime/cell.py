@@ -24,7 +24,7 @@ from actors.short import decide_now
 from actors.turn import Suspended, Turn
 from events.envelope import NewEvent
 from events.errors import SupersededError
-from events.limits import PIPELINE_MAX
+from events.limits import MESSAGES_AT_ONCE, PIPELINE_MAX
 from events.store import Append, Committed, InboxEntry, InboxStatus, Outcome
 from runtime import dead_letters
 from runtime.closing import closing_group
@@ -230,7 +230,12 @@ class Cell:
         try:
             if failed is not None:
                 await self._handle(*failed)
+            decided = 0
             while self._has_work and not self.shard.lost:
+                decided += 1
+                if decided % MESSAGES_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # short turns let go of the loop nowhere
+                    continue
                 if self.paused:
                     pause_s, self.paused = self.paused, 0.0
                     await asyncio.sleep(pause_s)

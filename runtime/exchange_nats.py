@@ -33,7 +33,7 @@ from events.crash_points import CrashPoint, reached
 from events.envelope import RecordedEvent
 from events.errors import CuebookError
 from events.ids import CommandId, StreamId, is_token, parse_stream_id, shard_of
-from events.limits import ASK_DEADLINE_S, PUBLISH_RESERVE_BYTES
+from events.limits import ASK_DEADLINE_S, MESSAGES_AT_ONCE, PUBLISH_RESERVE_BYTES
 from events.store import Arrival, PendingSend
 from runtime.asks import NO_ROOM, Asks
 from runtime.exchange import Reply, ReplyTo
@@ -111,8 +111,16 @@ class NatsExchange:
     async def listen(self, number: int, on_message: Callable[[Msg], None]) -> None:
         """Subscribe to everything for shard `number` and hand it to `on_message`, which buffers until the shard is ready (S5)."""
 
+        left = MESSAGES_AT_ONCE
+
         async def callback(message: Msg) -> None:
+            nonlocal left
             on_message(message)
+            left -= 1
+            if not left:
+                # nats-py hands over all that waits without letting go of the loop: each message may be a whole turn.
+                left = MESSAGES_AT_ONCE
+                await asyncio.sleep(0)
 
         self._subscriptions[number] = await self._nc.subscribe(
             f"{self.subjects.shard(number)}.>", cb=callback, pending_msgs_limit=-1, pending_bytes_limit=-1

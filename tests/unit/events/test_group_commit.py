@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from events.envelope import NewEvent
 from events.errors import AppendOutcomeUnknownError, CuebookError, LogFullError, SupersededError, TransientError
 from events.group_commit import GroupCommit
 from events.ids import CommandId
-from events.limits import COMMIT_BYTES_MAX, COMMIT_TURNS_MAX, EVENT_BYTES_MAX
+from events.limits import COMMIT_BYTES_MAX, COMMIT_TURNS_MAX, EVENT_BYTES_MAX, OUTCOMES_AT_ONCE
 from events.store import Accepted, Append, Arrival, Committed, Conflict, OutboxEntry, Outcome
 from events.store_memory import Fault, MemoryLog, MemoryShard
 from tests.support.logs import ManualClock, SeededEntropy, arrival, deposited, group, stream_in
@@ -93,6 +94,56 @@ async def test_what_arrives_while_a_commit_runs_is_the_next_batch(bench: Bench) 
     assert all(isinstance(outcome, Committed) for _, outcome in bench.told)
     statistics = bench.commit.statistics()
     assert (statistics.commits, statistics.groups, statistics.events, statistics.largest_batch, statistics.waiting) == (2, 6, 6, 5, 0)
+
+
+async def ticks_at(told: list[int], count: Callable[[], int]) -> None:
+    """Note what `count` says in every turn of the loop, until cancelled."""
+    while True:
+        told.append(count())
+        await asyncio.sleep(0)
+
+
+async def test_the_loop_turns_between_the_outcomes_of_a_large_batch(bench: Bench) -> None:
+    """Whoever is told goes on at once: a thousand in a row would hold up every timer for as long as they take."""
+    seen: list[int] = []
+    for number in range(COMMIT_TURNS_MAX):
+        bench.submit(str(number), group(A, number, deposited()))
+    watching = asyncio.get_running_loop().create_task(ticks_at(seen, lambda: len(bench.told)))
+    await bench.commit.drain()
+    watching.cancel()
+    seen.append(len(bench.told))
+    assert max(after - before for before, after in pairwise(seen)) == OUTCOMES_AT_ONCE
+    assert [name for name, _ in bench.told] == [str(number) for number in range(COMMIT_TURNS_MAX)]
+    assert len(bench.store.batches) == 1
+
+
+async def test_what_is_submitted_between_two_outcomes_of_a_batch_waits_for_the_next(bench: Bench) -> None:
+    """Else it would be cut into small ones, an fsync each."""
+    again = range(100)
+
+    def submit_again(number: int) -> Callable[[Outcome | CuebookError], None]:
+        return lambda _: bench.submit(f"again {number}", group(A, 100 + number, deposited()))
+
+    for number in again:
+        bench.commit.submit(group(A, number, deposited()), submit_again(number))
+    await bench.commit.drain()
+    assert [groups for groups, _, _ in bench.store.batches] == [100, 100]
+    assert [name for name, _ in bench.told] == [f"again {number}" for number in again]
+
+
+async def test_s18_a_worker_cancelled_between_outcomes_tells_the_rest_what_they_are(bench: Bench) -> None:
+    """They are known: "unknown" would make each of them be looked up."""
+    unknown: list[None] = []
+    bench.commit = GroupCommit(bench.store, bench.spawn, lambda: unknown.append(None))
+    count = 3 * OUTCOMES_AT_ONCE
+    for number in range(count):
+        bench.submit(str(number), group(A, number, deposited()))
+    await until(lambda: len(bench.told) > 0)
+    assert len(bench.told) == OUTCOMES_AT_ONCE
+    bench.tasks[-1].cancel()
+    await bench.commit.drain()
+    assert bench.kinds() == [(str(number), "Committed") for number in range(count)]
+    assert unknown == []
 
 
 async def test_nobody_is_told_before_the_commit_has_ended(bench: Bench) -> None:
