@@ -17,6 +17,8 @@ from tests.support.logs import START_US
 
 _SPIN_MAX: Final = 20_000
 """So many callbacks without virtual time moving on are no work: something wakes itself for ever."""
+_STEPS_MAX: Final = 250_000
+"""A run has 65,000 at most; one that goes on so long repeats something for ever, with some virtual time in between."""
 
 
 class SimulationError(Exception):
@@ -98,6 +100,8 @@ class SimLoop(asyncio.BaseEventLoop):
         handle = lane.ready.popleft()
         self._spin += 1
         self.steps += 1
+        if self.steps > _STEPS_MAX:
+            raise SimulationError(f"no end after {self.steps:,} callbacks, at {self._now:.3f} s")
         if self._spin > _SPIN_MAX:
             raise SimulationError(f"{lane.name} spins at {self._now:.3f} s: {handle!r}")
         if not handle._cancelled:
