@@ -14,7 +14,7 @@ from events.envelope import RecordedEvent
 from events.ids import CommandId, EventId, StreamId
 from events.selection import correlated
 from events.store import LogReader
-from runtime.merging import merged
+from runtime.merging import Positions, merged
 
 
 class TurnNode(msgspec.Struct, kw_only=True):
@@ -46,9 +46,9 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     roots: list[TurnNode]
 
 
-async def trace(reader: LogReader, correlation_id: str) -> Trace:
-    """Everything that has `correlation_id`: one look through the whole log, which has no index by it."""
-    events = [event async for event in merged(reader, correlated(correlation_id))]
+async def trace(reader: LogReader, correlation_id: str, *, upto: Positions | None = None) -> Trace:
+    """Everything that has `correlation_id`, up to `upto`: one look through the whole log, which has no index by it."""
+    events = [event async for event in merged(reader, correlated(correlation_id), upto=upto)]
     return Trace(correlation_id=correlation_id, events=events, roots=await cause_tree(reader, events))
 
 

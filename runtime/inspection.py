@@ -18,9 +18,9 @@ from events.appending import TIME_DIGITS
 from events.codec import canonical_hash
 from events.envelope import RecordedEvent
 from events.errors import CorruptLogError, CuebookError
-from events.ids import Position, StreamId
+from events.ids import Position, StreamId, parse_stream_id, shard_of
 from events.store import LogReader, Snapshot, StreamInfo
-from runtime.merging import merged, positions_at
+from runtime.merging import Positions, merged, positions_at
 from runtime.open_turns import OpenTurn, OpenTurns
 from runtime.recovery import fold
 from runtime.states import FOLD_PAGE, code_of, head_version, no_code
@@ -236,8 +236,29 @@ async def verify_state(
 
 
 async def verify_states(
-    reader: LogReader, registry: Registry | None, live: AskLive | None = None, *, gate: bool = False
+    reader: LogReader, registry: Registry | None, live: AskLive | None = None, *, gate: bool = False, upto: Positions | None = None
 ) -> AsyncIterator[StateCheck]:
-    """`verify_state` of every stream, by name."""
+    """`verify_state` of every stream, by name; upto: as of these positions, without streams that begin later."""
     async for info in streams(reader):
-        yield await verify_state(reader, registry, info.stream, live, gate=gate)
+        to = None if upto is None else await _version_at(reader, info.stream, upto)
+        if to != 0:
+            yield await verify_state(reader, registry, info.stream, live, to=to, gate=gate)
+
+
+async def _version_at(reader: LogReader, stream: StreamId, upto: Positions) -> int | None:
+    """The last version of `stream` that stands within `upto`: 0 = none, None = all do."""
+    newest = await reader.head(stream)
+    if newest is None:
+        return 0
+    end = upto.get(shard_of(*parse_stream_id(stream), reader.shards), 0)
+    if newest.position <= end:
+        return None
+    low, high = 0, int(newest.version)
+    while low < high:
+        middle = (low + high) // 2
+        page = await reader.read_stream(stream, after=middle, limit=1)
+        if page and page[0].position <= end:
+            low = page[0].version
+        else:
+            high = middle
+    return low

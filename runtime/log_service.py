@@ -9,13 +9,15 @@ the end. Events leave in the one record shape.
   diff     {stream, from, to}            -> {stream, from_version, to_version, patch, note}
   streams  {after: name, limit}          -> {streams, next}
   trace    {correlation_id, positions}   -> {events, next, positions}
-  head     {} | {stream}                 -> {positions, shards} | {stream, version, position, hash, status}
+  head     {} | {stream}                 -> {positions, shards, watermark: {time, shard, why}} | {stream, version, position, hash, status}
+                                            watermark.time: the merged order is final up to there (S30), null = to the end
   command  {stream, command_id}          -> what is remembered of a command, without its arguments and reply
   under_way, letters, stopped {shard}    -> what the shard has yet to do, what failed there, which actors are stopped; no arguments
   formats  {shard}                       -> what was ever written to it (S7)
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -33,6 +35,7 @@ from events.store import LogReader
 from runtime.filters import parse_filter
 from runtime.merging import Merge, head
 from runtime.states import diff, state_at
+from runtime.watermark import FINAL, watermark_of
 
 PAGE_BYTES_MAX: Final = REPLY_BYTES_MAX - 64 * 1024
 SCANNED_MAX: Final = SELECT_ROWS_MAX
@@ -112,7 +115,12 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 class LogService:
     """Answers ``cue.log`` from committed rows. Any process that can read the files may answer; ownership plays no part (S31)."""
 
-    def __init__(self, reader: LogReader, registry: Registry | None, clock: Clock | None = None) -> None:
+    def __init__(self, reader: LogReader, registry: Registry | None, clock: Clock | None = None, *, data: Path | None = None) -> None:
+        """
+        Args:
+            data: the folder of the deployment whose owners write the log; None = nobody does.
+        """
+        self._data = data
         self._reader = reader
         self._registry = registry
         self._clock = clock or SystemClock()
@@ -230,7 +238,8 @@ class LogService:
     async def _head(self, given: Head) -> Any:
         if given.stream is None:
             shards = [await self._reader.info(shard) for shard in range(self._reader.shards)]
-            return {"positions": await head(self._reader), "shards": shards}
+            watermark = FINAL if self._data is None else await watermark_of(self._data, self._reader, clock=self._clock)
+            return {"positions": await head(self._reader), "shards": shards, "watermark": watermark}
         newest = await self._reader.head(_stream(given.stream))
         if newest is None:
             raise Unknown(f"there is no stream {given.stream}", stream=given.stream)

@@ -26,7 +26,7 @@ _AT_ONCE: Final = 8
 async def serve_log(client: Client, subjects: Subjects, directory: Path, registry: Registry | None, tasks: Tasks) -> AsyncIterator[None]:
     """Answer questions about the log in `directory` until the block ends."""
     reader = await SqliteLogReader.open(directory)
-    service = LogService(reader, registry)
+    service = LogService(reader, registry, data=directory.parent)
     prefix = len(subjects.log(""))
 
     room = asyncio.Semaphore(_AT_ONCE)

@@ -169,22 +169,27 @@ async def positions_at(reader: LogReader, at_us: int) -> dict[int, int]:
     """Positions after which everything has a logical time >= `at_us`: a binary search per shard, since time grows with position."""
     found: dict[int, int] = {}
     for shard, top in (await head(reader)).items():
-        low, high = 0, top
-        while low < high:
-            middle = (low + high) // 2
-            page = await reader.read(shard, after=middle, limit=1)
-            if page and page[0].time < at_us:
-                low = page[0].position
-            else:
-                high = middle
-        found[shard] = low
+        found[shard] = await position_at(reader, shard, top, at_us)
     return found
 
 
-async def last(reader: LogReader, wanted: Selection = EVERYTHING, limit: int = 50) -> list[RecordedEvent]:
-    """The newest `limit` events that `wanted` lets through, oldest first."""
+async def position_at(reader: LogReader, shard: int, top: int, at_us: int) -> int:
+    """The last position of `shard`, at most `top`, whose logical time is below `at_us`."""
+    low, high = 0, top
+    while low < high:
+        middle = (low + high) // 2
+        page = await reader.read(shard, after=middle, limit=1)
+        if page and page[0].time < at_us:
+            low = page[0].position
+        else:
+            high = middle
+    return low
+
+
+async def last(reader: LogReader, wanted: Selection = EVERYTHING, limit: int = 50, *, upto: Positions | None = None) -> list[RecordedEvent]:
+    """The newest `limit` events that `wanted` lets through, oldest first; up to `upto`, None = to the end."""
     found: list[RecordedEvent] = []
-    merge = Merge(reader, wanted, backwards=True)
+    merge = Merge(reader, wanted, upto=upto, backwards=True)
     while len(found) < limit and (event := await merge.next()) is not None:
         found.append(event)
     return found[::-1]

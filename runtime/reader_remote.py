@@ -15,6 +15,7 @@ from events.selection import EVERYTHING, Selected, Selection
 from events.store import Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
 from runtime.filters import filter_text
 from runtime.log_service import Page
+from runtime.watermark import Watermark
 
 T = TypeVar("T")
 _TIMEOUT_S: Final = 30.0
@@ -121,6 +122,12 @@ class RemoteLogReader:
 
     async def info(self, shard: int) -> ShardInfo:
         return msgspec.convert((await self._ask("head", timeout_s=_TIMEOUT_S))["shards"][shard], ShardInfo)
+
+    async def watermark(self) -> Watermark:
+        """Up to where the merged order is final (S30), as of now."""
+        found = await self._ask("head", timeout_s=_TIMEOUT_S)
+        # Workers of a version that says nothing of it: as before.
+        return msgspec.convert(found.get("watermark") or {}, Watermark)
 
     async def formats(self, shard: int) -> Sequence[Format]:
         return await self.request(list[Format], "formats", shard=shard)

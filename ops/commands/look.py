@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from ops import event_loop
 from ops.commands.access import is_up, open_client, open_log, registry_of, state_view
 from ops.commands.common import DEFAULTS, Common
+from ops.commands.final import Provisional, final_part, note_withheld
 from ops.event_lines import EventPrinter
 from ops.exits import CommandError, Exit
 from ops.output import print_record, print_rows, progress, wants_json
@@ -35,10 +36,12 @@ def log(
     *terms: Term,
     n: Annotated[int, Parameter(name=("-n", "--count"), help="How many of the newest; 0 = all, oldest first.")] = 50,
     error: Annotated[bool, Parameter(help="Failures only, each with why it failed and what led to it.")] = False,
+    provisional: Provisional = False,
     common: Common = DEFAULTS,
 ) -> None:
     """Show recorded events, the newest 50 unless told otherwise.
 
+    Of a running deployment those whose order is final: --provisional for all.
     Example: cuebook log actor:buyer/bob -type:step.* after:2000-01-01 -n 0
     """
     from runtime.merging import last, merged
@@ -46,30 +49,36 @@ def log(
     wanted = _filter((*terms, "error:true") if error else terms)
     settings, printer = common.load().settings, EventPrinter(json=common.json)
     if error:
-        event_loop.run(_failures(settings, wanted, n, printer))
+        event_loop.run(_failures(settings, wanted, n, printer, provisional=provisional))
         return
 
     async def main() -> None:
         async with open_log(settings) as reader:
+            end = await final_part(settings, reader, provisional=provisional)
+            upto = None if end is None else end.positions
             if n > 0:
-                for event in await last(reader, wanted, n):
+                for event in await last(reader, wanted, n, upto=upto):
                     printer.print(event)
-                return
-            async with aclosing(merged(reader, wanted)) as events:
-                async for event in events:
-                    printer.print(event)
+            else:
+                async with aclosing(merged(reader, wanted, upto=upto)) as events:
+                    async for event in events:
+                        printer.print(event)
+            await note_withheld(reader, end, wanted)
 
     event_loop.run(main())
 
 
-async def _failures(settings: Settings, wanted: "Selection", n: int, printer: EventPrinter) -> None:
+async def _failures(settings: Settings, wanted: "Selection", n: int, printer: EventPrinter, *, provisional: bool) -> None:
     from runtime.failures import explain
     from runtime.merging import last, merged
 
     async with open_log(settings) as reader:
-        failed = await last(reader, wanted, n) if n > 0 else [event async for event in merged(reader, wanted)]
+        end = await final_part(settings, reader, provisional=provisional)
+        upto = None if end is None else end.positions
+        failed = await last(reader, wanted, n, upto=upto) if n > 0 else [event async for event in merged(reader, wanted, upto=upto)]
         for failure in await explain(reader, failed):
             printer.print_failure(failure)
+        await note_withheld(reader, end, wanted)
 
 
 def tail(

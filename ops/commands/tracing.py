@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from ops import event_loop
 from ops.commands.access import open_log
 from ops.commands.common import DEFAULTS, Common
+from ops.commands.final import Provisional, final_part, note_withheld
 from ops.commands.look import turn_record
 from ops.exits import CommandError, Exit
 from ops.output import print_json, print_rows, progress, wants_json
@@ -22,6 +23,7 @@ def trace(
     messages: Annotated[bool, Parameter(help="Who said what to whom: one row per message, an ask with its answer.")] = False,
     mermaid: Annotated[bool, Parameter(help="As a Mermaid sequence diagram.")] = False,
     svg: Annotated[Path | None, Parameter(help="Write a picture of it into this file ('-' = stdout); any browser shows it.")] = None,
+    provisional: Provisional = False,
     common: Common = DEFAULTS,
 ) -> None:
     """Show which turn caused which, for one conversation.
@@ -29,6 +31,7 @@ def trace(
     Its events are in: cuebook log corr:ID -n 0
     Example: cuebook trace errand-1 --svg errand.svg
     """
+    from events.selection import correlated
     from runtime import causes, sequence
 
     if messages + mermaid + (svg is not None) > 1:
@@ -37,7 +40,10 @@ def trace(
 
     async def main() -> causes.Trace:
         async with open_log(settings) as reader:
-            return await causes.trace(reader, correlation_id)
+            end = await final_part(settings, reader, provisional=provisional)
+            found = await causes.trace(reader, correlation_id, upto=None if end is None else end.positions)
+            await note_withheld(reader, end, correlated(correlation_id))
+            return found
 
     found = event_loop.run(main())
     if not found.events:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from ops import event_loop
 from ops.commands.access import is_up, open_client, open_log, registry_of, state_view
 from ops.commands.common import DEFAULTS, Common
+from ops.commands.final import Provisional, final_part, note_withheld
 from ops.commands.look import AppOption, note_view, print_stream
 from ops.event_lines import EventPrinter
 from ops.exits import CommandError, Exit
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from events.store import LogReader
     from runtime.client import Client
     from runtime.inspection import AskLive, StateCheck
+    from runtime.merging import Positions
 
 
 def replay(
@@ -33,6 +35,7 @@ def replay(
         Parameter(help="Stop, or print, where 'type=GLOB', '/pointer changed' or an expression like 'state.cents > 9' holds."),
     ] = None,
     verify: Annotated[bool, Parameter(help="Compare with recorded state hashes, snapshots and live states; exits 4.")] = False,
+    provisional: Provisional = False,
     app: AppOption = None,
     common: Common = DEFAULTS,
 ) -> int:
@@ -63,11 +66,15 @@ def replay(
         return event_loop.run(run_steps(settings, registry, stream, to, condition_of(break_on), step=step, json=common.json))
     if verify:
         return event_loop.run(_verify(settings, registry, stream, to, gate=app is not None, json=common.json))
-    event_loop.run(_replay(settings, registry, stream, to, json=common.json))
+    event_loop.run(_replay(settings, registry, stream, to, provisional=provisional, json=common.json))
     return int(Exit.OK)
 
 
-async def _replay(settings: Settings, registry: "Registry | None", stream: str | None, to: int | None, *, json: bool) -> None:
+async def _replay(
+    settings: Settings, registry: "Registry | None", stream: str | None, to: int | None, *, provisional: bool, json: bool
+) -> None:
+    from events.selection import EVERYTHING
+
     async with open_log(settings) as reader:
         if stream is not None:
             view = await state_view(reader, registry, stream, to)  # type: ignore[arg-type]
@@ -77,7 +84,10 @@ async def _replay(settings: Settings, registry: "Registry | None", stream: str |
                 return
             print_record({name: value for name, value in msgspec.structs.asdict(view).items() if name != "note"}, json=json)
             return
-        print_rows([_row(check) async for check in _checks(reader, registry, None, None, None)], json=json)
+        end = await final_part(settings, reader, provisional=provisional)
+        checks = _checks(reader, registry, None, None, None, upto=None if end is None else end.positions)
+        print_rows([_row(check) async for check in checks], json=json)
+        await note_withheld(reader, end, EVERYTHING)
 
 
 async def _verify(settings: Settings, registry: "Registry | None", stream: str | None, to: int | None, *, gate: bool, json: bool) -> int:
@@ -121,14 +131,21 @@ async def _verify(settings: Settings, registry: "Registry | None", stream: str |
 
 
 async def _checks(
-    reader: "LogReader", registry: "Registry | None", stream: str | None, to: int | None, live: "AskLive | None", *, gate: bool = False
+    reader: "LogReader",
+    registry: "Registry | None",
+    stream: str | None,
+    to: int | None,
+    live: "AskLive | None",
+    *,
+    gate: bool = False,
+    upto: "Positions | None" = None,
 ) -> AsyncIterator["StateCheck"]:
     from runtime.inspection import verify_state, verify_states
 
     if stream is not None:
         yield await verify_state(reader, registry, stream, live, to=to, gate=gate)  # type: ignore[arg-type]
         return
-    async for check in verify_states(reader, registry, live, gate=gate):
+    async for check in verify_states(reader, registry, live, gate=gate, upto=upto):
         yield check
 
 
