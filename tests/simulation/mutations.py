@@ -176,7 +176,7 @@ MUTATIONS: Mutations = (
 RARE: Mutations = (
     (without_order_in_doubt, "I-16"), (without_settling, ""), (without_dropping_copies, ""), (without_retrying_timers, ""),
 )  # fmt: skip
-"""What takes thousands of seeds to be found, if it is: unit tests stand for these (`test_taking_up`, `test_turns`, `test_timers`)."""
+"""What fifty seeds do not find. Order in doubt has tests of its own (`test_taking_up`); the others are looked for here and not yet found."""
 
 
 def main() -> int:
