@@ -118,6 +118,10 @@ class ActorType(Generic[S]):
         self.shape = canonical_hash(msgspec.json.schema(self.state_type))[:16]
         for event in _event_types(self.state_type):
             self._add(event, upcasters)
+        self.plain: dict[str, Callable[[bytes], Event[Any]]] = {
+            f"{event.tag}:{event.version}": event.decoder.decode for event in self.events.values()
+        }
+        """What makes the event from its payload alone, by ``tag:schema version``."""
 
     def _add(self, cls: type[Event[Any]], upcasters: Upcasters) -> None:
         known = self.events.get(cls.__event_tag__)

@@ -5,32 +5,37 @@ No task of its own: whoever finds nobody loading goes first, alone and at once; 
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from events.envelope import RecordedEvent
 from events.errors import CuebookError
+from events.facts import PlainEvent
 from events.ids import StreamId
 from events.limits import LOAD_EVENTS_MAX, LOAD_STREAMS_MAX
 from events.reads_sqlite import FoundHead, load_stream
 from events.sqlite_library import SqliteConnection, SqliteError
 from events.store import Snapshot
+from events.tail_sqlite import load_tail
 
-Loaded = tuple[Snapshot | None, Sequence[RecordedEvent]]
-Request = tuple[StreamId, str, FoundHead | None]
-"""Stream, shape of the snapshot, and its head as the writer knows it."""
+Loaded = tuple[Snapshot | None, Sequence[RecordedEvent | PlainEvent]]
+Request = tuple[StreamId, str, FoundHead | None, Container[str] | None]
+"""Stream, shape of the snapshot, its head as the writer knows it, and what may come as `PlainEvent`: None for a `load`."""
 _LEAD: Final = object()
 _EVENTS_IF_UNKNOWN: Final = 32
 
 
 def load_streams(connection: SqliteConnection, shard: int, requests: Sequence[Request]) -> list[Loaded | CuebookError | SqliteError]:
-    """`ShardStore.load` of each; what is wrong with one is no trouble of the others (I-20)."""
+    """`ShardStore.load` or `tail` of each; what is wrong with one is no trouble of the others (I-20)."""
     results: list[Loaded | CuebookError | SqliteError] = []
-    for stream, shape, head in requests:
+    for stream, shape, head, plain in requests:
         try:
-            results.append(load_stream(connection, shard, stream, shape, head))
+            if plain is None:
+                results.append(load_stream(connection, shard, stream, shape, head))
+            else:
+                results.append(load_tail(connection, shard, stream, shape, head, plain))
         except (CuebookError, SqliteError) as error:
             results.append(error)
     return results

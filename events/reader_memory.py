@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 from events.appending import TIME_DIGITS
 from events.envelope import Kind, RecordedEvent
+from events.facts import Fact
 from events.ids import CommandId, EventId, Position, StreamId, parse_stream_id, shard_of
 from events.letters import Letter, StoppedActor
 from events.limits import PAGE_EVENTS_MAX, SELECT_ROWS_MAX
 from events.selection import Selected, Selection, matches
-from events.store import Fact, Format, Head, InboxEntry, InboxStatus, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
+from events.store import Format, Head, InboxEntry, InboxStatus, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
 
 if TYPE_CHECKING:
     from events.store_memory import MemoryLog, MemoryShardContent

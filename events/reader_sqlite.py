@@ -15,6 +15,7 @@ from events.anchor import read_anchor
 from events.appending import TIME_DIGITS
 from events.envelope import RecordedEvent
 from events.errors import ConfigurationError, CorruptLogError, InvariantError
+from events.facts import Fact
 from events.heads import check_anchor
 from events.ids import CommandId, EventId, Position, StreamId, parse_stream_id, shard_of
 from events.letters import Letter, StoppedActor
@@ -25,7 +26,7 @@ from events.schema import file_version, has_sealed_streams
 from events.selection import Selected, Selection
 from events.selection_sqlite import read_selected
 from events.sqlite_library import SqliteConnection, SqliteError, close_connection, connect, on_thread, open_reader, translated
-from events.store import Fact, Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
+from events.store import Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -141,12 +141,16 @@ def read_chain(connection: SqliteConnection, shard: int, stream: str, head: Foun
         events.append(verified_event(shard, row, previous))
         previous = row[25]
     if len(events) != end - after:
-        missing = after + len(events) + 1
-        raise CorruptLogError(
-            f"version {missing} of {stream} in shard {shard} cannot be found from position {start}. Run: cuebook verify",
-            shard=shard, stream=stream, version=missing, position=start,
-        )  # fmt: skip
+        raise chain_gap(shard, stream, after + len(events) + 1, start)
     return events
+
+
+def chain_gap(shard: int, stream: str, missing: int, start: int) -> CorruptLogError:
+    """Walking back from position `start`, version `missing` does not come."""
+    return CorruptLogError(
+        f"version {missing} of {stream} in shard {shard} cannot be found from position {start}. Run: cuebook verify",
+        shard=shard, stream=stream, version=missing, position=start,
+    )  # fmt: skip
 
 
 def read_stream(connection: SqliteConnection, shard: int, stream: StreamId, after: int, limit: int) -> list[RecordedEvent]:
@@ -172,15 +176,18 @@ def load_stream(
         found = head or find_head(connection, stream)
         if found is None or found.version == 0:
             return None, []
-        snapshot = read_snapshot(connection, stream)
-        # One of another shape, or from beyond the end, is as good as none: it is never needed (I-8).
-        if snapshot is not None and (snapshot.shape != shape or snapshot.version > found.version):
-            snapshot = None
+        snapshot = usable_snapshot(connection, stream, shape, found)
         after = snapshot.version if snapshot is not None else 0
         return snapshot, read_chain(connection, shard, stream, found, after, found.version)
 
     loaded: tuple[Snapshot | None, list[RecordedEvent]] = in_snapshot(connection, read)
     return loaded
+
+
+def usable_snapshot(connection: SqliteConnection, stream: StreamId, shape: str, head: FoundHead) -> Snapshot | None:
+    """The newest snapshot. One of another shape, or from beyond the end, is as good as none: it is never needed (I-8)."""
+    snapshot = read_snapshot(connection, stream)
+    return None if snapshot is None or snapshot.shape != shape or snapshot.version > head.version else snapshot
 
 
 def with_warnings(info: ShardInfo, warnings: Sequence[str]) -> ShardInfo:

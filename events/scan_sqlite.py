@@ -12,9 +12,9 @@ from typing import Final
 
 from events.envelope import GENESIS_HASH
 from events.errors import CorruptLogError
+from events.facts import Fact
 from events.reads_sqlite import in_snapshot, read_at
 from events.sqlite_library import SqliteConnection
-from events.store import Fact
 
 SCAN_ROWS: Final = 1_000
 """Rows of one short read."""

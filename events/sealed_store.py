@@ -5,7 +5,7 @@ they leave as they are stored, since ``cue.event`` carries no data of them. A st
 stream is not here, its rows stay away from whoever loads the shard, and the actor says why.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -14,6 +14,7 @@ from events import sealing
 from events.closing import CLOSED_BY, Closed, Erasure
 from events.envelope import RecordedEvent
 from events.errors import CorruptLogError, UnreadablePayloadError
+from events.facts import PlainEvent
 from events.ids import CommandId, StreamId, Version, parse_stream_id, shard_of
 from events.letters import Letter, StoppedActor
 from events.sealing import Sealer
@@ -39,6 +40,7 @@ from events.store import (
 )
 
 T = TypeVar("T")
+_Loaded = tuple[Snapshot | None, Sequence[RecordedEvent | PlainEvent]]
 _KEYS_KEPT: Final = 20_000
 
 
@@ -196,14 +198,24 @@ class SealedShard:
         return found
 
     async def load(self, stream: StreamId, shape: str) -> tuple[Snapshot | None, Sequence[RecordedEvent]]:
-        snapshot, events = await self._store.load(stream, shape)
-        if events and events[-1].type in CLOSED_BY:
-            return None, events[-1:]  # nobody folds it any more, and nobody could an erased one
+        return await self._opened(lambda shape: self._store.load(stream, shape), shape)  # type: ignore[return-value]  # none is plain
+
+    async def tail(
+        self, stream: StreamId, shape: str, plain: Container[str]
+    ) -> tuple[Snapshot | None, Sequence[RecordedEvent | PlainEvent]]:
+        if self._is_sealed(stream):
+            return await self.load(stream, shape)  # all of it has to be opened: nothing would come plain
+        return await self._opened(lambda shape: self._store.tail(stream, shape, plain), shape)
+
+    async def _opened(self, read: Callable[[str], Awaitable[_Loaded]], shape: str) -> _Loaded:
+        snapshot, events = await read(shape)
+        if events and isinstance(last := events[-1], RecordedEvent) and last.type in CLOSED_BY:
+            return None, [last]  # nobody folds it any more, and nobody could an erased one
         clear = sealing.unsealed_snapshot(self._sealer, snapshot)
         if snapshot is not None and clear is None:
             # Of no use here, and then the events before it are needed too.
-            _, events = await self._store.load(stream, "")
-        return clear, [sealing.unsealed_event(self._sealer, event) for event in events]
+            _, events = await read("")
+        return clear, [event if isinstance(event, tuple) else sealing.unsealed_event(self._sealer, event) for event in events]
 
     async def inbox(self, stream: StreamId, command_id: CommandId) -> InboxEntry | None:
         entry = await self._store.inbox(stream, command_id)

@@ -12,6 +12,7 @@ import msgspec
 
 from events.closing import ShardClosing
 from events.envelope import MAIN_BRANCH, NewEvent, RecordedEvent
+from events.facts import Fact, ShardFacts
 from events.floor import ShardFloor
 from events.ids import CommandId, EventId, Position, StreamId, Version
 from events.letters import Letter, StoppedActor, Supervision
@@ -280,7 +281,7 @@ class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
     damages: Sequence[str] = ()
 
 
-class ShardStore(ShardClosing, ShardFloor, Protocol):
+class ShardStore(ShardClosing, ShardFacts, ShardFloor, Protocol):
     """The one writer of one shard. Not safe for concurrent calls: `group_commit.GroupCommit` is the only caller of
     `append`."""
 
@@ -343,7 +344,7 @@ class ShardStore(ShardClosing, ShardFloor, Protocol):
         ...
 
     async def load(self, stream: StreamId, shape: str) -> tuple[Snapshot | None, Sequence[RecordedEvent]]:
-        """For recovery: the newest snapshot of that shape, and the events after it. Raises QuarantinedError (I-20)."""
+        """The newest snapshot of that shape, and the events after it. Raises QuarantinedError (I-20)."""
         ...
 
     async def inbox(self, stream: StreamId, command_id: CommandId) -> InboxEntry | None:
@@ -399,10 +400,6 @@ class ShardStore(ShardClosing, ShardFloor, Protocol):
     async def close(self) -> None:
         """Flush heads, write and fsync the anchor, close. Idempotent."""
         ...
-
-
-Fact = tuple[int, str, str, bytes | None]
-"""(position, stream, ``tag:schema version``, payload) of a verified state event; None where the payload alone says too little."""
 
 
 class LogReader(Protocol):

@@ -6,7 +6,7 @@ seeded simulation can try every outcome of an append; nothing here survives the 
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from enum import StrEnum
 from itertools import islice
 from typing import Final
@@ -36,6 +36,7 @@ from events.errors import (
     SupersededError,
     TransientError,
 )
+from events.facts import PlainEvent
 from events.ids import CommandId, Position, StreamId, Version, parse_stream_id, shard_of
 from events.letters import Letter, StoppedActor, Supervision, letter_with
 from events.limits import INBOX_KEPT_S, OUTBOX_PER_PAIR_MAX, OUTBOX_PER_SHARD_MAX
@@ -429,6 +430,11 @@ class MemoryShard:
         if snapshot is None or snapshot.shape != shape or not events or snapshot.version > events[-1].version:
             return None, events[:]
         return snapshot, after_version(events, snapshot.version)
+
+    async def tail(
+        self, stream: StreamId, shape: str, plain: Container[str]
+    ) -> tuple[Snapshot | None, Sequence[RecordedEvent | PlainEvent]]:
+        return await self.load(stream, shape)  # nothing is cheaper here
 
     async def inbox(self, stream: StreamId, command_id: CommandId) -> InboxEntry | None:
         return self._content.inbox.get((command_id, stream))

@@ -7,7 +7,7 @@ facts/durability.md 0.3).
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -23,7 +23,7 @@ from events.errors import ConfigurationError, CorruptLogError, InvariantError, S
 from events.ids import CommandId, Position, StreamId, Version
 from events.letters import Letter, StoppedActor
 from events.limits import OUTBOX_PER_PAIR_MAX, OUTBOX_PER_SHARD_MAX
-from events.loads_sqlite import Loads, load_streams
+from events.loads_sqlite import Loaded, Loads, load_streams
 from events.log_directory import LogIdentity, anchor_path, read_identity, shard_path
 from events.quarantine import Quarantine, quarantined
 from events.sqlite_library import (
@@ -215,10 +215,16 @@ class SqliteShard:
         )
 
     async def load(self, stream: StreamId, shape: str) -> tuple[Snapshot | None, Sequence[RecordedEvent]]:
+        return await self._load(stream, shape, None)  # type: ignore[return-value]  # plain events come only where they were asked for
+
+    async def tail(self, stream: StreamId, shape: str, plain: Container[str]) -> Loaded:
+        return await self._load(stream, shape, plain)
+
+    async def _load(self, stream: StreamId, shape: str, plain: Container[str] | None) -> Loaded:
         if (known := self._quarantine.find(stream)) is not None:
             raise known.error()
         try:
-            return await self._loads.load((stream, shape, self._writer.held_memory().heads.get(stream)))
+            return await self._loads.load((stream, shape, self._writer.held_memory().heads.get(stream), plain))
         except (CorruptLogError, SqliteError) as error:
             damage = translated(error, self._path) if isinstance(error, SqliteError) else error
             if not isinstance(damage, CorruptLogError):

@@ -10,6 +10,7 @@ from actors.registry import ActorType
 from events.closing import CLOSED_BY
 from events.envelope import Kind, RecordedEvent
 from events.errors import CorruptLogError
+from events.facts import PlainEvent
 from events.store import Snapshot
 
 
@@ -28,15 +29,16 @@ class Recovered(msgspec.Struct, kw_only=True):
     fork: Forked | None = None
 
 
-def recover(kind: ActorType[Any], snapshot: Snapshot | None, events: Sequence[RecordedEvent]) -> Recovered:
-    """Fold `events` upon `snapshot`, or upon the initial state.
+def recover(kind: ActorType[Any], snapshot: Snapshot | None, events: Sequence[RecordedEvent | PlainEvent]) -> Recovered:
+    """Fold `events`, of which those in `kind.plain` may be plain, upon `snapshot`, or upon the initial state.
 
     Raises:
         CorruptLogError: versions do not follow each other, or a payload does not fit.
         UnknownEventTypeError: an event type or schema version that this program does not know.
     """
-    if events and (closed := CLOSED_BY.get(events[-1].type)) is not None:
-        version = int(events[-1].version)
+    last = events[-1] if events else None
+    if isinstance(last, RecordedEvent) and (closed := CLOSED_BY.get(last.type)) is not None:
+        version = int(last.version)
         return Recovered(state=kind.initial(), version=version, journal=[], snapshot_version=version, tail_bytes=0, closed=closed)
     try:
         state, version = (kind.initial(), 0) if snapshot is None else (kind.decode_state(snapshot.state), int(snapshot.version))
@@ -44,7 +46,19 @@ def recover(kind: ActorType[Any], snapshot: Snapshot | None, events: Sequence[Re
         raise CorruptLogError(f"the snapshot of {snapshot.stream if snapshot else kind.name} cannot be read: {error}") from error
     found = Recovered(state=state, version=version, journal=[], snapshot_version=version, tail_bytes=0)
     found.snapshot_bytes = 0 if snapshot is None else len(snapshot.state)
+    plain = kind.plain
     for event in events:
+        if isinstance(event, tuple):
+            if event[0] != found.version + 1:
+                raise _out_of_order(kind, found.version, event[0])
+            found.version, tag, payload = event
+            try:
+                fact = plain[tag](payload)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise CorruptLogError(f"version {found.version} of an actor {kind.name}: {error}", version=found.version) from error
+            fact.apply(found.state)
+            found.tail_bytes += len(payload)
+            continue
         if found.version == 0 and event.type == FORKED:
             found.fork, found.state = forked_state(kind, event)
             found.version = event.version
@@ -65,6 +79,11 @@ def recover(kind: ActorType[Any], snapshot: Snapshot | None, events: Sequence[Re
         elif event.type == TURN_RETRIED and any(entry.command_id == event.command_id for entry in found.journal):
             found.journal.append(event)  # of a turn that stays open; a short one has left nothing to go on with
     return found
+
+
+def _out_of_order(kind: ActorType[Any], version: int, following: int) -> CorruptLogError:
+    text = f"an actor {kind.name}: version {version} is followed by {following}"
+    return CorruptLogError(text, expected=version + 1, found=following)
 
 
 def fold(

@@ -22,9 +22,7 @@ async def fold_shard(reader: ScanReader, registry: Registry, shard: int) -> dict
     Raises:
         CorruptLogError: an event does not verify, or does not fit its type. UnknownEventTypeError: the code does not know it.
     """
-    plain: dict[str, Decode] = {
-        f"{event.tag}:{event.version}": event.decoder.decode for kind in registry.types.values() for event in kind.events.values()
-    }
+    plain: dict[str, Decode] = {tag: decode for kind in registry.types.values() for tag, decode in kind.plain.items()}
     states: dict[str, Any] = {}
     apart: dict[str, ActorType[Any]] = {}
     """Streams that take more than their payloads: older schema versions, sealed or erased events, a beginning elsewhere."""

@@ -365,7 +365,7 @@ class Shard:
 
     async def recover(self, kind: ActorType[Any], stream: StreamId) -> Recovered:
         try:
-            return recover(kind, *await self.store.load(stream, kind.shape))
+            return recover(kind, *await self.store.tail(stream, kind.shape, kind.plain))
         except CorruptLogError:  # perhaps only its snapshot, which is never needed (I-8)
             return recover(kind, *await self.store.load(stream, ""))
 

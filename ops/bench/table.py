@@ -52,6 +52,10 @@ MEASURES: Final = (
         limit_title="bare read, decode, apply of these rows", target=0.5, good=0.8,
     ),
     Measure(
+        name="cold-start-all", theme="cold", title="the same where it has no snapshot", limit="sqlite-stream",
+        limit_title="bare read, decode, apply of these rows",
+    ),
+    Measure(
         name="actors-many", theme="actors", title="100 in flight over 100,000 actors", limit="actors-few", limit_title="over 1,000 actors",
         target=0.7, good=0.9,
     ),

@@ -4,9 +4,10 @@ import pytest
 
 from events.envelope import Kind, NewEvent
 from events.errors import CorruptLogError
+from events.facts import Fact
 from events.log_directory import shard_path
 from events.scan_sqlite import SCAN_ROWS
-from events.store import Fact, ScanReader
+from events.store import ScanReader
 from tests.support.logs import LogUnderTest, SqliteLogUnderTest, append_one, deposited, group, stream_in, without_guards
 
 SHARDS = 2

@@ -189,7 +189,7 @@ async def _ask_owner(log: Path, shard: int, note: Any) -> None:
 
 async def _balance(store: SqliteShard, stream: StreamId) -> tuple[int, int]:
     kind = app.registry.type(AccountActor.__actor_name__ or "")
-    snapshot, events = await store.load(stream, kind.shape)
+    snapshot, events = await store.tail(stream, kind.shape, kind.plain)
     recovered = recover(kind, snapshot, events)
     return recovered.version, recovered.state.cents
 

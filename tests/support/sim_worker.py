@@ -5,7 +5,7 @@ What `runtime.node` does with files, locks and NATS is done here in its plainest
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, cast
@@ -129,6 +129,9 @@ class SimStore(MemoryShard):
         found = await super().load(stream, shape)
         await self._wait()
         return found
+
+    async def tail(self, stream: StreamId, shape: str, plain: Container[str]) -> tuple[Snapshot | None, Sequence[Any]]:
+        return await self.load(stream, shape)
 
     async def inbox(self, stream: StreamId, command_id: CommandId) -> InboxEntry | None:
         await self._wait()

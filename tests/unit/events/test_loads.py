@@ -26,16 +26,16 @@ class Reads:
         self.error: Exception | None = None
 
     async def __call__(self, requests: Sequence[Request]) -> list[Any]:
-        self.batches.append([str(stream) for stream, _, _ in requests])
+        self.batches.append([str(stream) for stream, *_ in requests])
         await self.gate.wait()
         if self.error is not None:
             raise self.error
-        return [CorruptLogError(stream) if stream.startswith("bad") else (None, [stream]) for stream, _, _ in requests]
+        return [CorruptLogError(stream) if stream.startswith("bad") else (None, [stream]) for stream, *_ in requests]
 
 
 def request(name: str, version: int | None = 1) -> Request:
     head = None if version is None else FoundHead(1, version, version, bytes(32), "live")
-    return StreamId(name), "s", head
+    return StreamId(name), "s", head, None
 
 
 async def start(loads: Loads, *requests: Request) -> "list[asyncio.Task[Any]]":

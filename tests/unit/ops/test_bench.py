@@ -91,7 +91,7 @@ async def test_commands_in_this_process(tmp_path: Path) -> None:
 
 
 async def test_replay_and_cold_start_fold_every_event(tmp_path: Path) -> None:
-    found = await measured(tmp_path, ["replay", "cold-start"])
+    found = await measured(tmp_path, ["replay", "cold-start", "cold-start-all"])
     for each in found.values():
         check(each)
     assert found["replay"].count % 1_000 == 0
