@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ops.output import cell, colour_wanted, print_json, wants_json
+from ops.output import cell, colour_wanted, print_json, progress, wants_json
 
 if TYPE_CHECKING:
     from events.envelope import RecordedEvent
     from runtime.failures import Failure
 
 _TEXT_CHARACTERS_MAX = 100
+KEY_NOT_HERE = "sealed (key not here)"
 
 
 class EventPrinter:
@@ -20,10 +21,12 @@ class EventPrinter:
     def __init__(self, *, json: bool) -> None:
         self._json = wants_json(json)
         self._began = False
+        self._said_sealed = False
 
     def print(self, event: "RecordedEvent") -> None:
         if self._json:
             print_json(event)
+            self._said_sealed = self._said_sealed or note_sealed(event)
             return
         if not self._began:
             self._began = True
@@ -47,15 +50,28 @@ class EventPrinter:
         print(f"    in {chain} < {failure.turns[-1].sender or 'client'}", flush=True)
 
 
-def _payload(event: "RecordedEvent") -> str:
+def note_sealed(event: "RecordedEvent") -> bool:
+    """Say on stderr that a record holds ciphertext, which it does itself by its key_id alone; whether it does."""
+    if event.key_id is None or _unreadable(event) is None:
+        return False
+    progress(f"note: {event.shard}:{event.position} is {KEY_NOT_HERE}: its payload is ciphertext")
+    return True
+
+
+def _unreadable(event: "RecordedEvent") -> str | None:
+    """Why there is nothing to be shown of what an event says; None if there is."""
     from events.errors import UnreadablePayloadError
     from events.sealing import require_readable
 
     try:
         require_readable(event)
     except UnreadablePayloadError:
-        return "erased" if event.key_id is None else "sealed (key not here)"
-    return bytes(event.payload).decode(errors="replace")
+        return "erased" if event.key_id is None else KEY_NOT_HERE
+    return None
+
+
+def _payload(event: "RecordedEvent") -> str:
+    return _unreadable(event) or bytes(event.payload).decode(errors="replace")
 
 
 def line(event: "RecordedEvent") -> str:

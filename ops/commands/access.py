@@ -24,6 +24,7 @@ _EXITS = {400: Exit.USAGE, 404: Exit.NOT_FOUND, 409: Exit.CONFLICT, 410: Exit.NO
 _EXITS |= dict.fromkeys((202, 504, 520), Exit.TIMEOUT)
 
 
+KEYS_HINT = "CUEBOOK_KEYS=FOLDER names the keys of sealed actors"
 _RECORDED = "what was recorded: cuebook log actor:TYPE/ID -n 0"
 
 
@@ -51,6 +52,7 @@ async def open_log(settings: Settings) -> AsyncIterator["LogReader"]:
     What actors answer becomes an exit code.
     """
     from actors.errors import ActorError
+    from events.errors import UnreadablePayloadError
     from events.reader_sqlite import SqliteLogReader
     from runtime.states import FoldError
 
@@ -67,6 +69,8 @@ async def open_log(settings: Settings) -> AsyncIterator["LogReader"]:
         raise as_command_error(error) from error
     except FoldError as error:
         raise CommandError(error.message, why="the code at hand does not fit the log", next_step=_RECORDED, code=Exit.FAILURE) from error
+    except UnreadablePayloadError as error:
+        raise CommandError(error.message, why="what it says takes no part in this", next_step=KEYS_HINT, code=Exit.FAILURE) from error
     finally:
         await reader.close()
 

@@ -7,10 +7,10 @@ import msgspec
 from cyclopts import Parameter
 
 from ops import event_loop
-from ops.commands.access import is_up, open_client, open_log, registry_of, state_view
+from ops.commands.access import KEYS_HINT, is_up, open_client, open_log, registry_of, state_view
 from ops.commands.common import DEFAULTS, Common
 from ops.commands.final import Provisional, final_part, note_withheld
-from ops.event_lines import EventPrinter
+from ops.event_lines import KEY_NOT_HERE, EventPrinter, note_sealed
 from ops.exits import CommandError, Exit
 from ops.output import print_record, print_rows, progress, wants_json
 from ops.settings import Settings
@@ -196,6 +196,7 @@ def show(
     async def main() -> tuple[dict[str, object], bytes]:
         async with open_log(settings) as reader:
             found = await find_event(reader, event)
+            note_sealed(found)
             shown: dict[str, object] = msgspec.structs.asdict(found)
             if state or patch:
                 view = await state_view(reader, registry, found.stream, found.version)
@@ -273,7 +274,8 @@ def note_view(view: "StateView | DiffView | Blame | Step") -> None:
     """Say on stderr why there is no state, or where the code parts from what was recorded (S32, S34)."""
     note: str | None = getattr(view, "note", None)
     if note is not None:
-        progress(f"note: {note} (--app MODULE:OBJECT names the code)")
+        hint = KEYS_HINT if note.endswith(KEY_NOT_HERE) else "--app MODULE:OBJECT names the code"
+        progress(f"note: {note} ({hint})")
     if view.mismatch is not None:
         progress(f"note: {view.mismatch}; `cuebook replay --verify` compares the whole log")
 
