@@ -1,6 +1,7 @@
 """`_cancel`: ahead of the mailbox, idempotent, the first of cancel and commit wins (S22)."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import msgspec
 import pytest
 
 from actors.errors import BadPayload, Cancelled, Unknown
+from events.ids import StreamId
+from events.store import Append
 from runtime.local import LocalRuntime, local_runtime
 from tests.unit.runtime.test_turns import APP, EFFECTS, crash, events_of
 
@@ -103,3 +106,42 @@ async def test_an_unknown_command_and_bad_arguments_are_told(tmp_path: Path) -> 
             await cancel(runtime, "notes/a", "nobody")
         reply = await runtime.send("notes/a", "_cancel", b'{"command": "x"}')
         assert isinstance(reply.error, BadPayload)
+
+
+class SlowCommit:
+    """The store of a shard whose commit of a given event type waits for `release`."""
+
+    def __init__(self, runtime: LocalRuntime, actor: str, type_: str) -> None:
+        store = runtime.shards[runtime.exchange.shard_of(StreamId(actor))].store
+        self.reached, self.release = asyncio.Event(), asyncio.Event()
+        self._type, self._commit = type_, store.commit
+        store.commit = self.commit  # type: ignore[method-assign]
+
+    async def commit(self, groups: Sequence[Append], *others: Any, **more: Any) -> Any:
+        if any(event.type == self._type for group in groups for event in group.events):
+            self.reached.set()
+            await self.release.wait()
+        return await self._commit(groups, *others, **more)
+
+
+async def test_s22_a_cancel_that_comes_while_the_turn_is_being_opened_ends_it_before_its_first_step(tmp_path: Path) -> None:
+    """What is on its way into the log cannot be taken back, and must not be lost either: the turn ends as soon as it stands there."""
+    held = EFFECTS["fetch"] = Held()
+    async with local_runtime(APP, tmp_path) as runtime:
+        assert await runtime.ask("notes/a", "lines") == []
+        slow = SlowCommit(runtime, "notes/a", "turn.started")
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            asked = group.create_task(_outcome(runtime.ask("notes/a", "fetch", command_id="f", names=["x"])))
+            await slow.reached.wait()
+            cancelling = group.create_task(cancel(runtime, "notes/a", "f"))
+            behind = group.create_task(runtime.ask("notes/a", "note", line="behind"))
+            while len(runtime.shards[runtime.exchange.shard_of(StreamId("notes/a"))].cells[StreamId("notes/a")].mailbox) == 0:
+                await asyncio.sleep(0)
+            assert not cancelling.done()
+            slow.release.set()
+        assert isinstance(asked.result(), Cancelled)
+        assert (cancelling.result(), behind.result()) == ("cancelled", 1)
+    assert [event.type for event in await events_of(tmp_path, "notes/a")] == [
+        "turn.started", "step.started", "turn.cancelled", "notes.noted",
+    ]  # fmt: skip
+    assert held.calls == 0
