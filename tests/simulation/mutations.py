@@ -176,7 +176,7 @@ MUTATIONS: Mutations = (
 RARE: Mutations = (
     (without_order_in_doubt, "I-16"), (without_settling, ""), (without_dropping_copies, ""), (without_retrying_timers, ""),
 )  # fmt: skip
-"""What fifty seeds do not find. Order in doubt has tests of its own (`test_taking_up`); the others are looked for here and not yet found."""
+"""What fifty seeds do not find. Order in doubt has tests of its own (`test_taking_up`); the others are looked for here, not yet found."""
 
 
 def main() -> int:
