@@ -9,6 +9,7 @@ from actors.registry import field_of
 from events.codec import decode_strict, encode
 from events.errors import CuebookError
 from events.ids import CommandId
+from events.store import InboxStatus
 from runtime.asks import NO_ROOM
 from runtime.exchange import Reply, ReplyTo
 from runtime.items import Item
@@ -54,12 +55,14 @@ def cancel_live(cell: "Cell", command_id: str, reply: ReplyTo) -> bool:
 
 
 async def cancelled_before(shard: "Shard", stream: Any, command_id: str) -> Reply:
-    """The answer about a command that is not under way: what the log remembers of it."""
+    """The answer about a command that is not under way: what the log remembers of it; an error if it has not ended there."""
     entry = await shard.store.inbox(stream, CommandId(command_id))
     if entry is None and await shard.store.did(stream, CommandId(command_id)):
         return Reply(encode({"status": "done"}))  # a short turn whose id we made up leaves its events only
     if entry is None:
         return Reply(error=Unknown(f"{stream} knows no command {command_id!r}", command_id=command_id))
+    if entry.status in (InboxStatus.QUEUED, InboxStatus.RUNNING):
+        return Reply(error=Unavailable("the command is stored and not yet taken up: cancel it again", retry_after_ms=100))
     return Reply(encode({"status": "cancelled" if entry.code == Cancelled.number else "done"}))
 
 

@@ -195,16 +195,18 @@ class Shard:
 
     def cancel(self, stream: StreamId, command_id: str, reply: ReplyTo) -> None:
         """``_cancel`` of a command that waits, runs, waits for an answer, or has ended (S22)."""
+        if not self._cancel_here(stream, command_id, reply):
+            self.spawn(self._cancel_before(stream, command_id, reply), name=f"cancel {stream}")
+
+    def _cancel_here(self, stream: StreamId, command_id: str, reply: ReplyTo) -> bool:
         cell = self.cells.get(stream)
-        if cell is not None and cancel_live(cell, command_id, reply):
-            return
-        if self.waits.cancel(stream, command_id, reply):
-            return
+        return (cell is not None and cancel_live(cell, command_id, reply)) or self.waits.cancel(stream, command_id, reply)
 
-        async def look_up() -> None:
-            reply(await cancelled_before(self, stream, command_id))
-
-        self.spawn(look_up(), name=f"cancel {stream}")
+    async def _cancel_before(self, stream: StreamId, command_id: str, reply: ReplyTo) -> None:
+        told = await cancelled_before(self, stream, command_id)
+        # What had not ended may have come while the log was read.
+        if told.error is None or not self._cancel_here(stream, command_id, reply):
+            reply(told)
 
     def _to_stopped(self, command: Command, reply: ReplyTo | None) -> None:
         """What stands in the inbox of a stopped actor stays there; who asks is told."""

@@ -198,11 +198,12 @@ async def test_a_reused_id_is_refused_and_names_the_id(probe_client: Client) -> 
     assert (await ask(probe_client, "account.reuse-other.deposit.one", {"cents": 6})).body == 6
 
 
-async def test_a_refused_command_may_use_its_id_again(probe_client: Client) -> None:
-    """A refusal that journaled nothing is not remembered (S24)."""
+async def test_s24_under_its_id_a_refused_command_stays_refused_and_without_one_it_leaves_no_trace(probe_client: Client) -> None:
     assert (await ask(probe_client, "account.again.withdraw.w-1", {"cents": 5})).code == 409
+    assert (await ask(probe_client, "account.again.withdraw", {"cents": 5})).code == 409
     await ask(probe_client, "account.again.deposit", {"cents": 5})
-    assert (await ask(probe_client, "account.again.withdraw.w-1", {"cents": 5})).body == 0
+    assert (await ask(probe_client, "account.again.withdraw.w-1", {"cents": 5})).code == 409
+    assert (await ask(probe_client, "account.again.withdraw", {"cents": 5})).body == 0
 
 
 async def test_a_refusal_after_an_emit_leaves_nothing(probe_client: Client) -> None:

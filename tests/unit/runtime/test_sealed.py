@@ -1,12 +1,14 @@
 """Sealed actors (S29) and erasure (I-22) in one process: what stands in the files, what can be read back, what is left afterwards."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
+import structlog
 
 from actors.errors import ActorError, BadPayload, Gone, HandlerFailed, Rejected, Unavailable
 from events.backup import back_up
@@ -110,6 +112,23 @@ async def test_s29_nothing_that_a_sealed_actor_says_or_is_told_is_readable_in_th
     assert all(is_sealed(event) and (event.summary, event.error, event.state_hash) == (None, None, None) for event in events)
 
 
+@pytest.fixture
+def console() -> Iterator[None]:
+    """Log lines go to the console, whatever a test before has configured; loggers remember that from their first use on."""
+    before = structlog.get_config()
+
+    def forget() -> None:
+        for module in list(sys.modules.values()):
+            getattr(getattr(module, "log", None), "__dict__", {}).pop("bind", None)
+
+    structlog.reset_defaults()
+    forget()
+    yield
+    structlog.configure(**before)
+    forget()
+
+
+@pytest.mark.usefixtures("console")
 async def test_s29_the_log_lines_of_a_sealed_actor_name_the_failure_and_not_its_text(
     log: Path, keys: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
