@@ -58,7 +58,10 @@ async def cancelled_before(shard: "Shard", stream: Any, command_id: str) -> Repl
     """The answer about a command that is not under way: what the log remembers of it; an error if it has not ended there."""
     entry = await shard.store.inbox(stream, CommandId(command_id))
     if entry is None and await shard.store.did(stream, CommandId(command_id)):
-        return Reply(encode({"status": "done"}))  # a short turn whose id we made up leaves its events only
+        # Either its turn began between the two looks, and then it has a row; or a short turn whose id we made up has left its events only.
+        entry = await shard.store.inbox(stream, CommandId(command_id))
+        if entry is None:
+            return Reply(encode({"status": "done"}))
     if entry is None:
         return Reply(error=Unknown(f"{stream} knows no command {command_id!r}", command_id=command_id))
     if entry.status in (InboxStatus.QUEUED, InboxStatus.RUNNING):
