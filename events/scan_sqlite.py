@@ -13,19 +13,26 @@ from typing import Final
 from events.envelope import GENESIS_HASH
 from events.errors import CorruptLogError
 from events.facts import Fact
-from events.reads_sqlite import in_snapshot, read_at
-from events.sqlite_library import SqliteConnection
+from events.lean_sqlite import PAYLOAD_AT, array_opening, lean_columns
+from events.limits import PAGE_EVENTS_MAX
+from events.reads_sqlite import in_snapshot, read_at, read_page
+from events.sqlite_library import SqliteConnection, SqliteError
 
-SCAN_ROWS: Final = 1_000
-"""Rows of one short read."""
+SCAN_ROWS: Final = 4_000
+"""Rows of one short read: the hop to the thread and back is shared by so many, and the loop of who folds them stands still so long."""
+_SELECT: Final = f"SELECT position, stream_id, {lean_columns()} FROM events WHERE position > ? ORDER BY position LIMIT ?"
 
 
-_SELECT: Final = """
-    SELECT position, stream_id, hash, salt, CAST(payload AS BLOB), key_id IS NOT NULL OR payload_digest IS NOT NULL,
-        CASE kind WHEN 'state' THEN type || ':' || schema_version END,
-        CAST(json_array(version, event_id, type, schema_version, kind, recorded_at_us, time, command_id, causation_id, correlation_id,
-            sender, branch, '') AS BLOB)
-    FROM events WHERE position > ? ORDER BY position LIMIT ?"""
+class _Stream:
+    """What is remembered of a stream. last: hash of its newest event so far. elsewhere: it began on a version of another one (S33)."""
+
+    __slots__ = ("elsewhere", "last", "name", "opening")
+
+    def __init__(self, name: str, elsewhere: bool) -> None:
+        self.name = name
+        self.opening = array_opening(name)
+        self.last = GENESIS_HASH
+        self.elsewhere = elsewhere
 
 
 class ShardScan:
@@ -39,10 +46,7 @@ class ShardScan:
         self._plain = plain
         self.position = 0
         self.events = 0
-        self._names: dict[int, tuple[str, bytes]] = {}
-        self._last: dict[int, bytes] = {}
-        self._elsewhere: set[int] = set()
-        """Streams that began on a version of another one (S33)."""
+        self._streams: dict[int, _Stream] = {}
 
     def page(self, connection: SqliteConnection) -> list[Fact] | None:
         """The state events among the next `SCAN_ROWS` rows; None at the end.
@@ -54,40 +58,46 @@ class ShardScan:
         return facts
 
     def _page(self, connection: SqliteConnection) -> list[Fact] | None:
-        rows = connection.execute(_SELECT, (self.position, SCAN_ROWS)).fetchall()
+        try:
+            rows = connection.execute(_SELECT, (self.position, SCAN_ROWS)).fetchall()
+        except SqliteError:
+            self._name_damage(connection)
+            raise
         if not rows:
             return None
         facts: list[Fact] = []
-        names, last, plain, elsewhere, join = self._names, self._last, self._plain, self._elsewhere, b"".join
-        for position, stream_id, hash_, salt, payload, special, tag, covered in rows:
-            if stream_id not in names:
-                self._read_names(connection)
-            name, opening = names.get(stream_id, ("", b""))
-            if special:
+        streams, plain, join, add = self._streams, self._plain, b"".join, facts.append
+        for position, stream_id, hash_, body, tag, covered in rows:
+            stream = streams.get(stream_id) or self._named(connection, stream_id)
+            if body is None:
                 sound = False
             else:
-                try:
-                    # ["<stream>",<version>,...,"<branch>","<payload's digest>"]; SQLite's ends in ,""] so far.
-                    digest = sha256(salt + payload).hexdigest().encode()
-                    sound = sha256(join((last.get(stream_id, GENESIS_HASH), opening, covered[1:-2], digest, b'"]'))).digest() == hash_
-                except TypeError:
-                    sound = False
+                digest = sha256(body).hexdigest().encode()
+                # ["<stream>",<version>,...,"<branch>","<payload's digest>"]; SQLite's begins with [ and ends in ,""].
+                sound = sha256(join((stream.last, stream.opening, covered[1:-2], digest, b'"]'))).digest() == hash_
             if not sound:
-                self._check_alone(connection, position, name)
-            last[stream_id] = hash_
+                self._check_alone(connection, position, stream.name)
+            stream.last = hash_
             if tag is not None:
-                clear = tag in plain and not special and stream_id not in elsewhere
-                facts.append((position, name, tag, payload if clear else None))
+                clear = body is not None and tag in plain and not stream.elsewhere
+                add((position, stream.name, tag, body[PAYLOAD_AT:] if clear else None))
         self.position = rows[-1][0]
         self.events += len(rows)
         return facts
 
-    def _read_names(self, connection: SqliteConnection) -> None:
-        """All at once: a shard has far fewer streams than events."""
-        for stream_id, name, base_version in connection.execute("SELECT id, name, base_version FROM streams").fetchall():
-            self._names[stream_id] = (name, b'["%b",' % name.encode())
-            if base_version:
-                self._elsewhere.add(stream_id)
+    def _named(self, connection: SqliteConnection, stream_id: int) -> _Stream:
+        """All that are new at once: a shard has far fewer streams than events."""
+        for number, name, base_version in connection.execute("SELECT id, name, base_version FROM streams").fetchall():
+            if number not in self._streams:
+                self._streams[number] = _Stream(name, bool(base_version))
+        # An event of no stream is damaged; reading it alone says so.
+        return self._streams.get(stream_id) or _Stream("", elsewhere=True)
+
+    def _name_damage(self, connection: SqliteConnection) -> None:
+        """Of the next rows: a flipped bit can make bytes of a text, which SQLite's JSON refuses without saying where."""
+        position = self.position
+        while position < self.position + SCAN_ROWS and (events := read_page(connection, self.shard, position, PAGE_EVENTS_MAX)):
+            position = events[-1].position
 
     def _check_alone(self, connection: SqliteConnection, position: int, name: str) -> None:
         if read_at(connection, self.shard, position) is None:

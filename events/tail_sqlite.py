@@ -11,9 +11,9 @@ from events.envelope import RecordedEvent
 from events.facts import PlainEvent
 from events.ids import StreamId
 from events.lean_sqlite import PAYLOAD_AT, array_opening, lean_columns
-from events.reads_sqlite import FoundHead, chain_gap, find_head, in_snapshot, usable_snapshot
+from events.reads_sqlite import FoundHead, chain_gap, find_head, in_snapshot, read_chain, usable_snapshot
 from events.rows import SELECT_EVENTS, verified_event
-from events.sqlite_library import SqliteConnection
+from events.sqlite_library import SqliteConnection, SqliteError
 from events.store import Snapshot
 
 _TAIL: Final = f"""
@@ -41,7 +41,12 @@ def load_tail(
         if found is None or found.version == 0:
             return None, []
         snapshot = usable_snapshot(connection, stream, shape, found)
-        return snapshot, _read_tail(connection, shard, stream, found, snapshot.version if snapshot is not None else 0, plain)
+        after = snapshot.version if snapshot is not None else 0
+        try:
+            return snapshot, _read_tail(connection, shard, stream, found, after, plain)
+        except SqliteError:
+            # A flipped bit can make bytes of a text, which SQLite's JSON refuses without saying where: whole rows are verified one by one.
+            return snapshot, list(read_chain(connection, shard, stream, found, after, found.version))
 
     loaded: tuple[Snapshot | None, list[RecordedEvent | PlainEvent]] = in_snapshot(connection, read)
     return loaded

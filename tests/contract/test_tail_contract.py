@@ -11,7 +11,7 @@ from events.ids import Version
 from events.log_directory import shard_path
 from events.store import ShardStore, Snapshot
 from tests.contract.test_fork_contract import CHILD, forked, parent_base
-from tests.support.logs import LogUnderTest, SqliteLogUnderTest, append_one, deposited, group, stream_in, without_guards
+from tests.support.logs import LogUnderTest, SqliteLogUnderTest, append_one, as_bytes, deposited, group, stream_in, without_guards
 
 SHARDS = 2
 A, B = stream_in(0, SHARDS, "a"), stream_in(0, SHARDS, "b")
@@ -109,3 +109,18 @@ async def test_i20_a_damaged_row_is_named_and_never_folded(log: LogUnderTest, da
     # Behind a row that is gone nothing is found any more, so that the first version is the first one missed.
     assert found.value.fields["version"] == (1 if damage.startswith("DELETE") else 2)
     assert len((await store.tail(B, "s", PLAIN))[1]) == 1
+
+
+async def test_i20_a_text_that_became_bytes_is_named(log: LogUnderTest) -> None:
+    """One bit of a row's header makes that of it. SQLite's JSON refuses it, but does not say where it stands."""
+    if not isinstance(log, SqliteLogUnderTest):
+        pytest.skip("a log in memory has no file to damage")
+    store = await log.shard()
+    for version in range(3):
+        await append_one(store, A, version, deposited(version))
+    await log.close()
+    as_bytes(shard_path(log.directory, 0), "event_id", 2)
+    store = await log.shard()
+    with pytest.raises(CorruptLogError) as found:
+        await store.tail(A, "s", PLAIN)
+    assert (found.value.fields["stream"], found.value.fields["version"]) == (A, 2)

@@ -195,3 +195,14 @@ def without_guards(path: Path, *statements: str) -> None:
     connection.execute("UPDATE switches SET is_open = 0")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     connection.close()
+
+
+def as_bytes(path: Path, column: str, position: int) -> None:
+    """Make bytes of a text in the event at `position`, as a flipped bit in the header of its row does."""
+    for old, new in ((") STRICT", ") "), (") ", ") STRICT")):
+        without_guards(
+            path, "PRAGMA writable_schema = ON",
+            f"UPDATE sqlite_schema SET sql = substr(sql, 1, length(sql) - {len(old)}) || '{new}' WHERE name = 'events'",
+        )  # fmt: skip
+        if new == ") ":
+            without_guards(path, f"UPDATE events SET {column} = CAST({column} AS BLOB) WHERE position = {position}")
