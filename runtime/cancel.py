@@ -49,7 +49,7 @@ def cancel_live(cell: "Cell", command_id: str, reply: ReplyTo) -> bool:
     cell.mailbox.release(item)
     cell.shard.tries.now(item)
     cell.wake()
-    if cell.turn is not None and cell.item is item and cell.task is not None and not item.committing:
+    if cell.turn is not None and cell.item is item and cell.task is not None and item.deciding and not item.committing:
         cell.task.cancel()
     return True
 

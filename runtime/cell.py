@@ -361,7 +361,11 @@ class Cell:
         try:
             if failed is not None:
                 raise failed
-            item.reply = await turn.decide(item.arguments)
+            item.deciding = True
+            try:
+                item.reply = await turn.decide(item.arguments)
+            finally:
+                item.deciding = False
         except Suspended:
             return
         except (StaleError, LostError, KnownError, NoRoomError):

@@ -16,7 +16,8 @@ class Item:
     """One command in a mailbox, and everybody who waits for its answer."""
 
     __slots__ = (
-        "after", "arguments", "attempts", "base", "cancelled", "closing", "command", "committing", "counted", "doubtful", "error",
+        "after", "arguments", "attempts", "base", "cancelled", "closing", "command", "committing", "counted", "deciding", "doubtful",
+        "error",
         "from_inbox", "lane", "letter", "method", "received_time", "replies", "reply", "stored", "timers", "timers_gone", "unknown",
     )  # fmt: skip
 
@@ -47,6 +48,8 @@ class Item:
         self.unknown = False
         """An append of it had an unknown outcome: it may have been done."""
         self.cancelled = False
+        self.deciding = False
+        """Its handler runs: only there a cancellation may be raised. What comes after it writes the end of the turn."""
         self.committing = False
         """Its beginning or a wait of it is on its way into the log: a cancel comes after that."""
         self.closing = False
