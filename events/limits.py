@@ -20,7 +20,7 @@ COMMIT_BYTES_MAX: Final = 16 * MIB
 COMMIT_TURNS_MAX: Final = 1_000
 OUTCOMES_AT_ONCE: Final = 16
 """So many turns end before the loop looks after something else: each makes about 40 us of work, its caller's next command included."""
-MESSAGES_AT_ONCE: Final = 16
+MESSAGES_AT_ONCE: Final = 32
 """So many messages are taken, or turns decided by one actor, before the loop looks after something else."""
 
 # JSON at the edge (S13).

@@ -111,15 +111,19 @@ class NatsExchange:
     async def listen(self, number: int, on_message: Callable[[Msg], None]) -> None:
         """Subscribe to everything for shard `number` and hand it to `on_message`, which buffers until the shard is ready (S5)."""
 
-        left = MESSAGES_AT_ONCE
+        taken = 0
 
         async def callback(message: Msg) -> None:
-            nonlocal left
+            nonlocal taken
             on_message(message)
-            left -= 1
-            if not left:
-                # nats-py hands over all that waits without letting go of the loop: each message may be a whole turn.
-                left = MESSAGES_AT_ONCE
+            taken += 1
+            subscription = self._subscriptions.get(number)
+            if subscription is None or not subscription.pending_msgs:
+                taken = 0
+            elif taken >= MESSAGES_AT_ONCE:
+                # nats-py hands over all that waits without letting go of the loop, and each message may be a whole turn. (Not more often:
+                # what is taken in one go is one commit.)
+                taken = 0
                 await asyncio.sleep(0)
 
         self._subscriptions[number] = await self._nc.subscribe(
