@@ -447,18 +447,22 @@ class Shard:
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
-                    while running := [cell.task for cell in self.cells.values() if cell.task is not None]:
+                    while running := self._running():
                         self._hand_on_asking()
                         await asyncio.wait(running, timeout=_HAND_ON_AFTER_S / 4)
                     # What comes of the last commits may put a command back, and its actor to work: not upon a file that is closed.
                     await self.commit.drain()
-                    if all(cell.task is None for cell in self.cells.values()):
+                    if not self._running():
                         break
         except TimeoutError:
             ended = False
         await self.commit.drain()
         self.waits.hand_on()
         return ended
+
+    def _running(self) -> list[asyncio.Task[Any]]:
+        """A task that was cancelled before its first step has ended without saying so."""
+        return [cell.task for cell in self.cells.values() if cell.task is not None and not cell.task.done()]
 
     def _hand_on_asking(self) -> None:
         """Whoever is asked may live in a shard that moves too, even in this one: it has an owner again only once we have let go."""
