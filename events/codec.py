@@ -17,7 +17,8 @@ from events.limits import INT64_MAX, INT64_MIN, JSON_DEPTH_MAX
 
 _encoder = msgspec.json.Encoder()
 _MAYBE_INFINITE = re.compile(r"[0-9][eE]|[0-9]{300}")
-_AS_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
+_COARSE = bytes.maketrans(b"123456789{", b"0" * 9 + b"[")
+"""All digits alike, and all opening brackets: one sweep for both things that are looked for."""
 _NINETEEN_DIGITS = b"0" * 19
 _SUSPICIOUS_BYTES = 19
 """A shorter text holds neither a long number nor a deep nesting."""
@@ -135,9 +136,8 @@ def encode_checked(value: Any, what: str) -> bytes:
         raise EncodingError(f"{what}: {error}") from error
     # What msgspec wrote is JSON without duplicate keys or half characters. What is left to find is rare and shows in the text.
     # (Digits are looked for in one sweep: a regular expression takes longer for 1 KB than the encoding itself, 10 us against 0.9.)
-    if len(body) >= _SUSPICIOUS_BYTES and (
-        _NINETEEN_DIGITS in body.translate(_AS_ZEROS) or body.count(b"[") + body.count(b"{") > JSON_DEPTH_MAX
-    ):
+    coarse = body.translate(_COARSE) if len(body) >= _SUSPICIOUS_BYTES else b""
+    if _NINETEEN_DIGITS in coarse or coarse.count(b"[") > JSON_DEPTH_MAX:
         try:
             decode_strict(body)
         except EncodingError as error:
