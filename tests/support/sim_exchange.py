@@ -32,7 +32,9 @@ class Weather(msgspec.Struct, kw_only=True):
 
 
 class Subscription:
-    """One interest in a subject; `prefix` is it without its wildcard."""
+    """One interest in a subject; `prefix` is it without its wildcard. A message is handed over when it arrives: none is ever pending."""
+
+    pending_msgs = 0
 
     def __init__(self, broker: "SimBroker", process: Process, subject: str, queue: str, on_message: OnMessage) -> None:
         self.prefix = subject.rstrip(">*")
