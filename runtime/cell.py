@@ -431,7 +431,7 @@ class Cell:
 
     def submit(self, item: Item, group: Append) -> None:
         """Append the group of a turn that ends now, without waiting; `short_outcome` hears what became of it."""
-        item.base = self.version
+        item.base, item.misled = self.version, False
         self.version += len(group.events)
         if self.pending is _NONE:
             self.pending = deque()

@@ -23,6 +23,8 @@ from runtime.probes import Edge
 from runtime.records import conflict_error
 
 _CONFLICTS_MAX = 3
+_TAKEN_UP_S = 0.05
+"""How long a turn whose wait is not open here lets the log be read before it runs again."""
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -167,15 +169,15 @@ class TurnDriver:
             shard.waits.cancel(cell.stream, item.command.command_id, lambda _: None)
 
     def still_waits(self, turn: Turn, wait_id: str) -> None:
-        self._cell.shard.spawn(self._wait_again(wait_id), name=f"wait {self._cell.stream}")
-
-    async def _wait_again(self, wait_id: str) -> None:
-        """A commit of unknown outcome did open the wait, and nobody has taken it up."""
+        """An append of unknown outcome did open the wait (S18). If it is not open here, it is still being taken up, or it ended after the
+        journal was read: the turn reads it again. Nothing of it may be let go before somebody else has it."""
         cell, shard = self._cell, self._cell.shard
-        rows = [row for row in await shard.store.waits() if row.stream == cell.stream and row.wait_id == wait_id]
-        if rows:
-            shard.waits.opened(cell, self._item, rows[0])
+        row = shard.waits.find(cell.stream, wait_id)
+        if row is None:
             shard.reconcile()
+            cell.paused = _TAKEN_UP_S
+            raise StaleError
+        shard.waits.opened(cell, self._item, row)
 
     def once_changed(self, turn: Turn) -> None:
         if turn.once_running:

@@ -17,8 +17,8 @@ class Item:
 
     __slots__ = (
         "after", "arguments", "attempts", "base", "cancelled", "closing", "command", "committing", "counted", "deciding", "doubtful",
-        "error",
-        "from_inbox", "lane", "letter", "method", "received_time", "replies", "reply", "stored", "timers", "timers_gone", "unknown",
+        "error", "from_inbox", "lane", "letter", "method", "misled", "received_time", "replies", "reply", "stored", "timers",
+        "timers_gone", "unknown",
     )  # fmt: skip
 
     def __init__(
@@ -43,6 +43,8 @@ class Item:
         self.attempts = 0
         self.base = 0
         """The version upon which its last append was made."""
+        self.misled = False
+        """Its last append stood upon one that did not come about."""
         self.doubtful = command.copied_since_us > 0
         """It may have been done, and has no inbox row that would tell: look it up first."""
         self.unknown = False

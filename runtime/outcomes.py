@@ -22,10 +22,16 @@ def short_outcome(cell: "Cell", item: Item, outcome: Outcome | CuebookError) -> 
         _committed(cell, item, outcome)
         return
     cell.state = None
+    for later in cell.pending:
+        later.misled = True
     if isinstance(outcome, Duplicate):
         cell.finish(item, cell.remembered(item, outcome.entry))
     elif isinstance(outcome, Conflict):
-        _again_or_fail(cell, item, conflict_error(cell.stream, outcome))
+        if item.misled:
+            # Decided upon what did not come about: that is no attempt of its own (S18). What it stood upon has ended, or counts its own.
+            cell.requeued.append(item)
+        else:
+            _again_or_fail(cell, item, conflict_error(cell.stream, outcome))
     elif isinstance(outcome, SupersededError):
         cell.shard.superseded()
         cell.shard.forward(item)

@@ -163,6 +163,11 @@ class Waits:
     def count(self, stream: str) -> int:
         return self._counts[stream]
 
+    def find(self, stream: str, wait_id: str) -> WaitEntry | None:
+        """The wait, if it is open."""
+        opened = self._open.get((stream, wait_id))
+        return None if opened is None else opened.wait
+
     def waits(self, stream: str, command_id: str) -> bool:
         """Whether the turn of that command waits."""
         return (stream, command_id) in self._commands

@@ -75,6 +75,16 @@ async def test_s18_a_refusal_with_an_unknown_outcome_is_looked_up(owner: Owner, 
     assert owner.log.content(0).inbox["c-1", "notes/a"].status is InboxStatus.REFUSED
 
 
+async def test_s18_a_turn_upon_one_that_was_done_before_is_decided_again_though_its_own_outcome_was_unknown(owner: Owner) -> None:
+    """Its conflict comes of the repeat before it, so it is no attempt of its own: it is done, and its caller is told no 500 or 520."""
+    shard = await owner.take()
+    await ask(owner, shard, "note", "c-1", line="first")
+    owner.log.inject(0, Fault.UNKNOWN_LOST)
+    replies = await asyncio.gather(ask(owner, shard, "note", "c-1", line="first"), ask(owner, shard, "note", "c-2", line="second"))
+    assert [reply.body for reply in replies] == [b"1", b"2"]
+    assert owner.lines == ["first", "second"]
+
+
 async def test_s22_a_cancelled_command_is_cancelled_for_every_later_attempt(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = await owner.take()
     finish = asyncio.Event()
