@@ -282,6 +282,7 @@ class Node:
             seat.store, ownership, self._app, self._exchange, self._tasks, self._clock, self._entropy, self._threads, self._on_lost,
             bounds=self._config.live, sealer=self._stores.sealer,
         )  # fmt: skip
+        seat.taken(ownership.epoch)
         seat.shard = shard
         await shard.load()
         seat.handler = self._exchange.serve(shard)
@@ -355,7 +356,7 @@ class Node:
             return
         if load:
             heir = min(load, key=lambda worker: (load[worker], worker))
-            if not await self._offer(number, heir) and not self._draining:
+            if not await self._offer(number, seat.shard.epoch, heir) and not self._draining:
                 return  # nobody listens for it yet: it stays here, and the next plan offers it again
         await self._exchange.stop_listening(number)
         await self._stop_tells(seat)
@@ -367,11 +368,11 @@ class Node:
         self._exchange.announce({"op": "changed", "shard": number, "worker": self._config.worker})
         log.info("shard_released", shard=number)
 
-    async def _offer(self, number: int, heir: str) -> bool:
+    async def _offer(self, number: int, epoch: int, heir: str) -> bool:
         """True once `heir` has subscribed for the shard and buffers."""
         ready = self._ready[number] = asyncio.Event()
         self._exchange.share(number, True)
-        self._exchange.announce({"op": "offer", "shard": number, "worker": self._config.worker, "to": heir})
+        self._exchange.announce({"op": "offer", "shard": number, "worker": self._config.worker, "to": heir, "epoch": epoch})
         try:
             async with asyncio.timeout(_OFFER_S):
                 await ready.wait()
@@ -436,7 +437,10 @@ class Node:
         except msgspec.DecodeError:
             return
         if said.op == "offer" and said.to == self._config.worker:
-            if self._draining or said.shard in self._seats:
+            seat = self._seats.get(said.shard)
+            if self._draining or seat is not None:
+                if seat is not None:
+                    seat.offered(said.epoch)
                 self._exchange.announce({"op": "ready", "shard": said.shard, "worker": self._config.worker})
             else:
                 self._tasks.spawn(self._accept_offer(said), name=f"offer {said.shard}")
@@ -450,6 +454,7 @@ class Node:
     async def _accept_offer(self, said: Control) -> None:
         """Subscribe and buffer before the owner lets go; if the shard does not come, give the messages back by asking its owner."""
         seat = await self._sit(said.shard)
+        seat.offered(said.epoch)
         self._exchange.announce({"op": "ready", "shard": said.shard, "worker": self._config.worker})
         await asyncio.sleep(self._config.drain_s + _OFFER_S)
         if self._seats.get(said.shard) is seat and seat.shard is None:

@@ -3,6 +3,9 @@
 Messages of a shard reach everybody who is subscribed to it, so two workers may hold copies of one: while a shard changes hands, and while a
 worker that was stopped does not know yet that it was superseded. Who lost a shard that way drops its copies: had it handed them on, one
 copy could be done after the caller was told "no room" of the other. The new owner has them, or the caller repeats by id (S9).
+
+For the same reason an heir that was offered a shard keeps only what came in since: the owner that offers it says "no room" and "no time"
+to nobody any more, because the heir may do the copy. One that owned it before or in between knew of no heir, and may have said so.
 """
 
 import asyncio
@@ -19,7 +22,7 @@ Message = Any
 class Seat:
     """A shard of this process."""
 
-    __slots__ = ("buffer", "handler", "shard", "store", "tells")
+    __slots__ = ("_offered", "buffer", "handler", "shard", "store", "tells")
 
     def __init__(self) -> None:
         self.buffer: list[Message] = []
@@ -27,9 +30,22 @@ class Seat:
         self.shard: Shard | None = None
         self.store: ShardStore | None = None
         self.tells: asyncio.Task[Any] | None = None
+        self._offered: int | None = None
 
     def _hold(self, message: Message) -> None:
         self.buffer.append(message)
+
+    def offered(self, epoch: int) -> None:
+        """The owner of `epoch` offers the shard. Until it hears that we listen it gets everything too, so nothing is lost here."""
+        if self.shard is None:
+            self.buffer.clear()
+            self._offered = epoch
+
+    def taken(self, epoch: int) -> None:
+        """The shard is ours as of `epoch`; called before anything is handled."""
+        if self._offered is not None and epoch != self._offered + 1:
+            self.buffer.clear()
+        self._offered = None
 
     def release_buffer(self) -> None:
         """Handle what came in while nobody could decide it."""

@@ -119,12 +119,16 @@ def client_of(reply_to: str) -> str:
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
-    """A message on ``<ns>._control``. op: changed | offer | ready | taken. Only hints: losing one costs time, never a promise."""
+    """A message on ``<ns>._control``. op: changed | offer | ready | taken. Only hints: losing one costs time, never a promise.
+
+    epoch: of an offer, that of the owner.
+    """
 
     op: str
     worker: str = ""
     shard: int = -1
     to: str = ""
+    epoch: int = 0
 
 
 _packer = msgspec.msgpack.Encoder()

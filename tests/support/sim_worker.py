@@ -230,6 +230,10 @@ class SimWorker:
             await self.exchange.listen(number, partial(self._on_message, number, seat))
         return seat
 
+    async def accept_offer(self, number: int, epoch: int, ready: asyncio.Event) -> None:
+        (await self.sit(number)).offered(epoch)
+        ready.set()
+
     def _on_message(self, number: int, seat: Seat, message: Msg) -> None:
         if number in self._in_doubt:
             seat.buffer.append(message)
@@ -273,6 +277,7 @@ class SimWorker:
         await shard.load()
         if self.seats.get(number) is not seat:
             return
+        seat.taken(ownership.epoch)
         seat.shard = shard
         seat.handler = self.exchange.serve(shard)
         shard.start()
@@ -305,9 +310,10 @@ class SimWorker:
             done()
             return
         self.exchange.share(number, True)
-        heir.start(heir.sit(number), f"sit {number}")
+        ready = asyncio.Event()
+        heir.start(heir.accept_offer(number, seat.shard.epoch, ready), f"sit {number}")
         until = self._world.loop.time() + _OFFER_S
-        while number not in heir.seats:
+        while not ready.is_set():
             if self._world.loop.time() > until:
                 self.exchange.share(number, False)
                 done()
