@@ -36,9 +36,6 @@ class Subscription:
 
     pending_msgs = 0
 
-    pending_msgs = 0
-    """Each message is delivered by a callback of its own: none ever waits here."""
-
     def __init__(self, broker: "SimBroker", process: Process, subject: str, queue: str, on_message: OnMessage) -> None:
         self.prefix = subject.rstrip(">*")
         self.process = process
