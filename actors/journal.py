@@ -106,7 +106,8 @@ class Forked(msgspec.Struct, frozen=True, kw_only=True):
 
     parent, version, hash: the event of the parent after which it branches off. state: the whole state there, with `edit` applied (a JSON
     Patch, RFC 6902). live: what it sends leaves the fork. siblings: which fork stands for which stream among those that were forked
-    together; what is sent to one of these streams goes to its fork. correlation_id: the conversation that was forked.
+    together; what is sent to one of these streams goes to its fork. correlation_id: the conversation that was forked. id: what its code
+    knows itself by, the id of its first parent, so that it names others and its effects as its parent did.
     """
 
     parent: str
@@ -118,6 +119,7 @@ class Forked(msgspec.Struct, frozen=True, kw_only=True):
     live: bool = False
     siblings: dict[str, str] = {}
     correlation_id: str | None = None
+    id: str = ""
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):

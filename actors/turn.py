@@ -470,7 +470,8 @@ class Turn:
         return use
 
     def _id(self, kind: str, name: str, n: int) -> CommandId:
-        return CommandId(derived_id(self.command.stream, self.command.command_id, kind, name, n))
+        # Of the actor as its code knows it: a fork asks under the ids that stand in the journal which it took along (S33).
+        return CommandId(derived_id(f"{self.kind.name}/{self.key}", self.command.command_id, kind, name, n))
 
     def _arguments(self, receiver: str, method: str, arguments: dict[str, Any]) -> bytes:
         if not is_token(method):

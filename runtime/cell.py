@@ -284,7 +284,7 @@ class Cell:
         self.state, self.closed = recovered.state, recovered.closed
         self.version = self.committed = recovered.version
         let_holder_go_first(self, recovered.journal)
-        self.fork = recovered.fork
+        self.fork, self.key = recovered.fork, (recovered.fork and recovered.fork.id) or self.key
         self.snapshot_version = recovered.snapshot_version
         self.snapshot_bytes = recovered.tail_bytes
         self.base_bytes = recovered.snapshot_bytes

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import BadPayload, Unknown
-from actors.journal import TURN_STARTED, Forked, Started
+from actors.journal import FORKED, TURN_STARTED, Forked, Started
 from actors.registry import Registry
 from events.codec import encode
 from events.envelope import GENESIS_HASH, Kind, RecordedEvent
@@ -114,6 +114,10 @@ async def plan_before(
             raise BadPayload(f"a fork needs the state of {parent}, and {view.note}", field="app")
         (last,) = await window(reader, parent, version, version)
         state, hash_ = view.state, last.hash
+    first = await reader.read_stream(parent, after=0, limit=1)
+    own = parse_stream_id(parent)[1]
+    if first and first[0].type == FORKED:
+        own = msgspec.json.decode(first[0].payload, type=Forked).id or own
     return StreamFork(
         stream=child,
         parent=parent,
@@ -122,7 +126,7 @@ async def plan_before(
         arguments=ForkArguments(
             fork=Forked(
                 parent=parent, version=version, hash=hash_, state=msgspec.Raw(encode(patched(state, edit))), edit=edit, branch=branch,
-                live=live, siblings=siblings or {}, correlation_id=None if correlation is None else correlation[0],
+                live=live, siblings=siblings or {}, correlation_id=None if correlation is None else correlation[0], id=own,
             ),
             events=list(journal),
             command_id=command_id,

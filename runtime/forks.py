@@ -3,9 +3,9 @@
 import msgspec
 
 from actors.errors import Rejected
-from actors.journal import Forked
+from actors.journal import Forked, derived_id
 from actors.turn import Call
-from events.ids import StreamId
+from events.ids import CommandId, StreamId
 from events.store import Append
 
 
@@ -22,7 +22,11 @@ def receiver_in(fork: Forked | None, receiver: StreamId) -> StreamId | None:
 def group_of_fork(fork: Forked, group: Append) -> Append:
     """`group` as an actor of `fork` commits it: every event names branch and parent, and only what is not held is sent."""
     routed = ((send, receiver_in(fork, send.receiver)) for send in group.outbox)
-    outbox = [msgspec.structs.replace(send, receiver=receiver) for send, receiver in routed if receiver is not None]
+    outbox = [
+        msgspec.structs.replace(send, receiver=receiver, command_id=_outside(fork, send.receiver, receiver, send.command_id))
+        for send, receiver in routed
+        if receiver is not None
+    ]
     return msgspec.structs.replace(group, branch=fork.branch, parent=f"{fork.parent}@{fork.version}", outbox=outbox)
 
 
@@ -35,4 +39,10 @@ def call_of_fork(fork: Forked, call: Call) -> Call:
     receiver = receiver_in(fork, call.receiver)
     if receiver is None:
         raise Rejected(f"{call.receiver} lies outside the fork {fork.branch}, whose asks are held; a fork with --live may ask it")
-    return call if receiver == call.receiver else msgspec.structs.replace(call, receiver=receiver)
+    command_id = _outside(fork, call.receiver, receiver, call.command_id)
+    return msgspec.structs.replace(call, receiver=receiver, command_id=command_id)
+
+
+def _outside(fork: Forked, meant: StreamId, receiver: StreamId, command_id: CommandId) -> CommandId:
+    """Who lies outside must not take what a fork says for a repeat of what its parent has said."""
+    return CommandId(derived_id(fork.branch, command_id)) if receiver == meant and meant not in fork.siblings.values() else command_id

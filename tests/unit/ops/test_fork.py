@@ -54,6 +54,15 @@ class DeskActor(Actor[Desk], name="desk"):
     def total(self) -> int:
         return self.state.total
 
+    @command
+    async def by_id(self, rounds: int) -> str:
+        """Names others, and its own effects, by its id."""
+        done = ""
+        for number in range(rounds):
+            done = await self.ref("worker", self.id).work(item=f"{self.id}-{number}")
+        self.emit(Booked(note=done))
+        return done
+
 
 class Worker(Actor[Desk], name="worker"):
     @command
@@ -269,6 +278,30 @@ def test_a_tell_of_a_lone_fork_is_recorded_and_held(cuebook: Any) -> None:
     assert code == 1  # its asks lie outside
     assert "outside the fork" in rows[0]["reply"]["message"]
     assert state(cuebook, "ledger/l") == before
+
+
+def test_s33_a_forked_actor_knows_itself_by_the_id_of_its_parent(cuebook: Any, deployment: Path) -> None:
+    async def talk() -> None:
+        async with local_runtime(app, deployment / "log") as cue:
+            await cue.ask("desk/self", "by_id", rounds=3, command_id="named")
+
+    asyncio.run(talk())
+    EXECUTED.clear()
+    at = recorded(cuebook, "corr:named", "actor:desk/self", "type:ask.completed")[1]["event_id"]
+    code, _, said = cuebook("fork", "--correlation", "named", "--at", at, "--as", "f1")
+    assert code == 0, said
+    assert EXECUTED == ["work self-2"]
+    assert state(cuebook, "desk/self-f1") == state(cuebook, "desk/self")
+
+
+def test_a_cut_in_the_middle_of_two_turns_goes_on_with_both_and_repeats_neither(cuebook: Any) -> None:
+    """The desk waits for the worker, whose step has ended: the fork of the worker is asked under the id that its open turn has."""
+    done = recorded(cuebook, "corr:talk", "actor:worker/w0", "type:step.completed")[0]["event_id"]
+    code, _, said = cuebook("fork", "--correlation", "talk", "--at", done, "--as", "f1")
+    assert code == 0, said
+    assert EXECUTED == ["model 1", "work plain-1", "model 2", "work plain-2", "model 3", "work plain-3"]
+    assert state(cuebook, "worker/w0-f1") == state(cuebook, "worker/w0")
+    assert state(cuebook, "desk/p-f1") == state(cuebook, "desk/p")
 
 
 def _last(cuebook: Any, stream: str) -> int:
