@@ -10,6 +10,7 @@ from runtime.doubt import fail_unless_done
 from runtime.exchange import Reply
 from runtime.items import Item
 from runtime.records import conflict_error
+from runtime.unappendable import fail_for_good
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -79,6 +80,8 @@ def _fail_or_wait(cell: "Cell", item: Item, failure: ActorError) -> None:
     if item.stored is not None:
         cell.paused = FULL_RETRY_S
         cell.requeued.append(item)
+    elif item.command.explicit and not item.unknown and isinstance(failure, HandlerFailed):
+        cell.shard.spawn(fail_for_good(cell, item, failure), name=f"fail {cell.stream}")
     elif item.command.explicit or item.unknown:
         cell.shard.spawn(fail_unless_done(cell, item, failure), name=f"look up {cell.stream}")
     else:

@@ -9,8 +9,9 @@ import pytest
 
 from actors.errors import Cancelled, HandlerFailed, LogFull, Rejected
 from actors.turn import Command
-from events.store import InboxStatus
-from events.store_memory import Fault, MemoryLog
+from events.ids import Version
+from events.store import Append, Conflict, InboxStatus, Outcome
+from events.store_memory import Fault, MemoryLog, MemoryShard
 from runtime.exchange import Reply
 from runtime.shard import Shard
 from tests.unit.runtime.test_doubt import Owner
@@ -83,6 +84,25 @@ async def test_s18_a_turn_upon_one_that_was_done_before_is_decided_again_though_
     replies = await asyncio.gather(ask(owner, shard, "note", "c-1", line="first"), ask(owner, shard, "note", "c-2", line="second"))
     assert [reply.body for reply in replies] == [b"1", b"2"]
     assert owner.lines == ["first", "second"]
+
+
+async def test_s24_a_turn_that_can_never_be_appended_fails_for_every_later_attempt(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its caller was told 500, so that none of the attempts which are still on their way may be done."""
+    shard = await owner.take()
+    decide = MemoryShard._decide
+
+    def refusing(store: MemoryShard, group: Append) -> Outcome:
+        return Conflict(actual=Version(0), reason="it cannot be stored") if group.events else decide(store, group)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryShard, "_decide", refusing)
+        assert isinstance((await ask(owner, shard, "note", "c-1", line="x")).error, HandlerFailed)
+    again = await ask(owner, shard, "note", "c-1", line="x")
+    assert isinstance(again.error, HandlerFailed)
+    assert "cannot be stored" in again.error.message
+    assert owner.lines == []
+    assert owner.log.content(0).inbox["c-1", "notes/a"].status is InboxStatus.FAILED
+    assert (await ask(owner, shard, "note", "c-2", line="y")).body == b"1"
 
 
 async def test_s22_a_cancelled_command_is_cancelled_for_every_later_attempt(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,30 @@
+"""A turn that was refused by the log twice, for no fault of a turn before it: its failure is remembered under its id (S18, S24)."""
+
+from typing import TYPE_CHECKING
+
+from actors.errors import HandlerFailed, OutcomeUnknown, error_body
+from events.codec import canonical
+from events.store import Append, Committed, Duplicate, InboxStatus
+from runtime.control import commit_control
+from runtime.exchange import Reply
+from runtime.items import Item
+
+if TYPE_CHECKING:
+    from runtime.cell import Cell
+
+
+async def fail_for_good(cell: "Cell", item: Item, failure: HandlerFailed) -> None:
+    """End `item`, whose id its caller chose. A failure is said of the id and not of one attempt: none of those that may still be on their
+    way may be done after it was told. The append also finds what an earlier attempt did; then that is the answer."""
+
+    def build(_version: int) -> Append:
+        return cell.group(item, [], cell.entry(item, InboxStatus.FAILED, canonical(error_body(failure)), failure.number))
+
+    outcome = await commit_control(cell, build)
+    if isinstance(outcome, Committed):
+        reply = cell.stand(error=failure)
+    elif isinstance(outcome, Duplicate):
+        reply = cell.remembered(item, outcome.entry)
+    else:
+        reply = Reply(error=OutcomeUnknown(f"{failure.message}; ask again with the same id", retry_after_ms=500))
+    cell.finish(item, reply)
