@@ -198,16 +198,16 @@ async def test_what_is_wrong_with_the_shard_stops_nobody(tmp_path: Path, monkeyp
 
     async with local_runtime(APP, tmp_path) as runtime:
         shard = runtime.shards[runtime.exchange.shard_of(A)]
-        load = shard.store.load
+        tail = shard.store.tail
 
         async def away(*_: Any) -> Any:
             raise TransientError("the disk is away")
 
-        monkeypatch.setattr(shard.store, "load", away)
+        monkeypatch.setattr(shard.store, "tail", away)
         for _ in range(RESTARTS_MAX * 2):
             with pytest.raises(Unavailable):
                 await runtime.ask(A, "lines")
-        monkeypatch.setattr(shard.store, "load", load)
+        monkeypatch.setattr(shard.store, "tail", tail)
         assert await runtime.ask(A, "lines") == []
 
 
