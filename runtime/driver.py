@@ -86,6 +86,11 @@ class TurnDriver:
         self.committed_state: Any = None
         """What queries see once this turn has changed the working state; None while both are the same."""
 
+    @property
+    def opening(self) -> bool:
+        """The journal was begun, whether that is in the log yet or not."""
+        return self._opening is not None
+
     def only_asks_since(self) -> float | None:
         """Since when (monotonic) this turn has done nothing but wait for other actors; None if something of its own is under way."""
         return self._asking_since if self._asking and not self._busy else None

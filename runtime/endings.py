@@ -15,6 +15,7 @@ from runtime.doubt import fail_unless_done
 from runtime.exchange import Reply
 from runtime.items import Item, KnownError
 from runtime.records import conflict_error
+from runtime.reopening import stored_status
 from runtime.retries import attempt_failed
 from runtime.saying import said
 
@@ -154,6 +155,10 @@ async def end_cancelled(cell: "Cell", item: Item, *, journaled: bool = False) ->
     """S22: nothing it emitted is kept. What its journal or its inbox row left open is closed in the log; else there is no trace, but for
     the row that remembers it where its id may be repeated."""
     error = Cancelled(f"{item.command.command_id} was cancelled", command_id=item.command.command_id)
+    if not journaled and cell.driver is not None and cell.driver.opening:
+        # A concurrent step of it was cut short while the beginning was on its way into the log.
+        await cell.shard.commit.acknowledge([])
+        journaled = await stored_status(cell, item) is InboxStatus.RUNNING
     if journaled:
         item.stored = InboxStatus.RUNNING
     if item.stored is None:
