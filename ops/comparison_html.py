@@ -38,6 +38,7 @@ td.n, th.n { text-align:right; font-variant-numeric:tabular-nums }
 pre, code { font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace }
 pre { margin:6px 0 0; white-space:pre-wrap; overflow-wrap:anywhere; color:var(--ink) }
 code { overflow-wrap:anywhere }
+td code { overflow-wrap:normal; white-space:nowrap }
 svg { display:block; width:100%; height:14px; border-radius:7px }
 @media (max-width:640px) { main { padding:18px 12px 40px } .two { grid-template-columns:minmax(0,1fr) } section { padding:14px } }
 """

@@ -266,15 +266,22 @@ def usage_of(events: Sequence[RecordedEvent]) -> Usage:
     """The sums over `events`, given in the order of their times."""
     found = Usage(events=len(events), elapsed_us=events[-1].time - events[0].time if events else 0)
     turns: set[tuple[str, str | None]] = set()
+    began: dict[tuple[Any, ...], int] = {}
     for event in events:
         turns.add((event.stream, event.command_id))
         found.failures += event.error is not None and event.type != TURN_STARTED
-        if event.kind is not Kind.STEP or event.type.endswith(".started"):
+        if event.kind is not Kind.STEP:
             continue
-        found.step_us += event.duration_us or 0
-        found.steps += event.type.startswith("step.")
+        payload = msgspec.json.decode(event.payload)
+        effect, _, outcome = event.type.partition(".")
+        use = (event.stream, event.command_id, effect, payload.get("name"), payload.get("key"), payload.get("n"))
+        if outcome == "started":
+            began[use] = event.time
+            continue
+        found.step_us += event.time - began.pop(use, event.time)
+        found.steps += effect == "step"
         if event.type == "step.completed":
-            _add_tokens(found, msgspec.json.decode(event.payload).get("result"))
+            _add_tokens(found, payload.get("result"))
     found.turns = len(turns)
     return found
 

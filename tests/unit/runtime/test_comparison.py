@@ -102,6 +102,7 @@ async def test_tokens_cost_and_steps_are_summed_per_side_and_stream(directory: P
     async with reader(directory) as log:
         found = await compare(log, app.registry, "order-1", "order-3")
     left, right = found.left.usage, found.right.usage
+    assert left.step_us > 0
     assert (left.input_tokens, left.output_tokens, left.cost_usd, left.steps) == (50, 3, 0.5, 1)
     assert (right.input_tokens, right.output_tokens, right.cost_usd) == (90, 3, 0.5)
     assert found.left.streams["stock/s1"].steps == 0
