@@ -20,7 +20,7 @@ EXPORTS = {
         "Actor", "ActorError", "Event", "Rejected", "Sensitive", "State", "StepFailed", "WaitExpired", "command", "query",
         "upcaster",
     },
-    "projections": set[str](),
+    "projections": {"Database", "Projection", "operation", "row_id"},
     "runtime": {"App", "connect"},
     "ops": set[str](),
 }  # fmt: skip
