@@ -13,6 +13,7 @@ import msgspec
 
 from events.codec import encode
 from events.envelope import Kind, NewEvent, RecordedEvent
+from events.facts import FORKED
 from events.store import TimerEntry
 
 TURN_STARTED: Final = "turn.started"
@@ -28,7 +29,6 @@ DEAD_RETRIED: Final = "dead.retried"
 DEAD_DROPPED: Final = "dead.dropped"
 ACTOR_STOPPED: Final = "actor.stopped"
 ACTOR_RESTARTED: Final = "actor.restarted"
-FORKED: Final = "stream.forked"
 TURN_ENDS: Final = frozenset({TURN_COMPLETED, TURN_REFUSED, TURN_FAILED, TURN_PARKED, TURN_CANCELLED})
 _EFFECTS: Final = ("step", "ask", "view")
 RESERVED_TAGS: Final = frozenset({

@@ -1,18 +1,34 @@
 """Events as those need them who fold them: without what a state is not made of."""
 
 from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from events.envelope import RecordedEvent
+from events.errors import InvariantError
 from events.ids import StreamId
 
 if TYPE_CHECKING:
     from events.store import Snapshot
 
-Fact = tuple[int, str, str, bytes | None]
-"""(position, stream, ``tag:schema version``, payload) of a verified state event; None where the payload alone says too little."""
+FORKED: Final = "stream.forked"
+"""The type of the control event that a fork begins with: it holds the state of its parent, so a state is made of it too (S33)."""
+Fact = tuple[int, StreamId, str, bytes | None]
+"""(position, stream, ``tag:schema version``, payload) of a verified state event, or of `FORKED`; None where the payload alone says too
+little."""
 PlainEvent = tuple[int, str, bytes]
 """(version, ``tag:schema version``, payload) of a verified state event of one stream."""
+
+
+def in_full(events: Sequence[RecordedEvent | PlainEvent]) -> Sequence[RecordedEvent]:
+    """`events` of a read that asked for no plain ones.
+
+    Raises:
+        InvariantError: one came plain all the same.
+    """
+    found = [event for event in events if isinstance(event, RecordedEvent)]
+    if len(found) != len(events):
+        raise InvariantError("an event came plain that was asked for in full")
+    return found
 
 
 class ShardFacts(Protocol):

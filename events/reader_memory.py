@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from events.appending import TIME_DIGITS
 from events.envelope import Kind, RecordedEvent
-from events.facts import Fact
+from events.facts import FORKED, Fact
 from events.ids import CommandId, EventId, Position, StreamId, parse_stream_id, shard_of
 from events.letters import Letter, StoppedActor
 from events.limits import PAGE_EVENTS_MAX, SELECT_ROWS_MAX
@@ -34,7 +34,11 @@ class MemoryLogReader:
         position = 0
         while events := await self.read(shard, after=position):
             position = events[-1].position
-            yield [fact_of(event, plain) for event in events if event.kind is Kind.STATE]
+            yield [
+                fact_of(event, plain, self._of(event.stream).streams[event.stream][0])
+                for event in events
+                if event.kind is Kind.STATE or event.type == FORKED
+            ]
 
     async def read_stream(self, stream: StreamId, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         return after_version(self._of(stream).streams.get(stream, []), after)[: _page(limit)]
@@ -153,8 +157,8 @@ def after_version(events: Sequence[RecordedEvent], version: int) -> Sequence[Rec
     return events[max(0, version - events[0].version + 1) :] if events else []
 
 
-def fact_of(event: RecordedEvent, plain: Container[str]) -> Fact:
-    """An event as `LogReader.scan` gives it."""
+def fact_of(event: RecordedEvent, plain: Container[str], first: RecordedEvent) -> Fact:
+    """An event as `ScanReader.scan` gives it; first: of its stream."""
     tag = f"{event.type}:{event.schema_version}"
-    alone = tag in plain and event.key_id is None
+    alone = tag in plain and event.key_id is None and first.version == 1 and first.type != FORKED
     return event.position, event.stream, tag, bytes(event.payload) if alone else None

@@ -12,7 +12,8 @@ from typing import Final
 
 from events.envelope import GENESIS_HASH
 from events.errors import CorruptLogError
-from events.facts import Fact
+from events.facts import FORKED, Fact
+from events.ids import StreamId
 from events.lean_sqlite import PAYLOAD_AT, array_opening, lean_columns
 from events.limits import PAGE_EVENTS_MAX
 from events.reads_sqlite import in_snapshot, read_at, read_page
@@ -20,6 +21,8 @@ from events.sqlite_library import SqliteConnection, SqliteError
 
 SCAN_ROWS: Final = 4_000
 """Rows of one short read: the hop to the thread and back is shared by so many, and the loop of who folds them stands still so long."""
+_FORKED: Final = b'"%b"' % FORKED.encode()
+"""The third item of the array that the hash of such an event covers."""
 _SELECT: Final = f"SELECT position, stream_id, {lean_columns()} FROM events WHERE position > ? ORDER BY position LIMIT ?"
 
 
@@ -28,7 +31,7 @@ class _Stream:
 
     __slots__ = ("elsewhere", "last", "name", "opening")
 
-    def __init__(self, name: str, elsewhere: bool) -> None:
+    def __init__(self, name: StreamId, elsewhere: bool) -> None:
         self.name = name
         self.opening = array_opening(name)
         self.last = GENESIS_HASH
@@ -49,7 +52,7 @@ class ShardScan:
         self._streams: dict[int, _Stream] = {}
 
     def page(self, connection: SqliteConnection) -> list[Fact] | None:
-        """The state events among the next `SCAN_ROWS` rows; None at the end.
+        """The state events and forks among the next `SCAN_ROWS` rows; None at the end.
 
         Raises:
             CorruptLogError: an event does not verify; names it.
@@ -81,6 +84,10 @@ class ShardScan:
             if tag is not None:
                 clear = body is not None and tag in plain and not stream.elsewhere
                 add((position, stream.name, tag, body[PAYLOAD_AT:] if clear else None))
+            elif _FORKED in covered and (items := covered.split(b",", 4))[2] == _FORKED:
+                # One at version 0 continues from no hash, but may begin with an edited state.
+                stream.elsewhere = True
+                add((position, stream.name, f"{FORKED}:{items[3].decode()}", None))
         self.position = rows[-1][0]
         self.events += len(rows)
         return facts
@@ -89,9 +96,9 @@ class ShardScan:
         """All that are new at once: a shard has far fewer streams than events."""
         for number, name, base_version in connection.execute("SELECT id, name, base_version FROM streams").fetchall():
             if number not in self._streams:
-                self._streams[number] = _Stream(name, bool(base_version))
+                self._streams[number] = _Stream(StreamId(name), bool(base_version))
         # An event of no stream is damaged; reading it alone says so.
-        return self._streams.get(stream_id) or _Stream("", elsewhere=True)
+        return self._streams.get(stream_id) or _Stream(StreamId(""), elsewhere=True)
 
     def _name_damage(self, connection: SqliteConnection) -> None:
         """Of the next rows: a flipped bit can make bytes of a text, which SQLite's JSON refuses without saying where."""

@@ -14,7 +14,7 @@ from events import sealing
 from events.closing import CLOSED_BY, Closed, Erasure
 from events.envelope import RecordedEvent
 from events.errors import CorruptLogError, UnreadablePayloadError
-from events.facts import PlainEvent
+from events.facts import PlainEvent, in_full
 from events.ids import CommandId, StreamId, Version, parse_stream_id, shard_of
 from events.letters import Letter, StoppedActor
 from events.sealing import Sealer
@@ -198,7 +198,8 @@ class SealedShard:
         return found
 
     async def load(self, stream: StreamId, shape: str) -> tuple[Snapshot | None, Sequence[RecordedEvent]]:
-        return await self._opened(lambda shape: self._store.load(stream, shape), shape)  # type: ignore[return-value]  # none is plain
+        snapshot, events = await self._opened(lambda shape: self._store.load(stream, shape), shape)
+        return snapshot, in_full(events)
 
     async def tail(
         self, stream: StreamId, shape: str, plain: Container[str]

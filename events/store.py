@@ -475,10 +475,11 @@ class ScanReader(LogReader, Protocol):
     """A reader beside the files, which can give a whole shard."""
 
     def scan(self, shard: int, plain: Container[str]) -> AsyncIterator[Sequence[Fact]]:
-        """The state events of a whole shard, in order, verified as everywhere: for folding all of it at a third of the price of `read`.
+        """The state events and forks of a whole shard, in order, verified as everywhere: for folding all of it at a third of the price of
+        `read`.
 
         plain: the ``tag:schema version`` of which the payload alone is enough; any other comes without it, as do sealed and erased events
-        and those of a stream that began on a version of another one.
+        and all of a fork (S33), also of one at version 0: its state begins with what its first event says.
         """
         ...
 

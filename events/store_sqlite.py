@@ -20,6 +20,7 @@ from events.clock import Clock, Entropy, SystemClock, SystemEntropy
 from events.closing import Closed, Erasure
 from events.envelope import RecordedEvent
 from events.errors import ConfigurationError, CorruptLogError, InvariantError, SupersededError
+from events.facts import in_full
 from events.ids import CommandId, Position, StreamId, Version
 from events.letters import Letter, StoppedActor
 from events.limits import OUTBOX_PER_PAIR_MAX, OUTBOX_PER_SHARD_MAX
@@ -215,7 +216,8 @@ class SqliteShard:
         )
 
     async def load(self, stream: StreamId, shape: str) -> tuple[Snapshot | None, Sequence[RecordedEvent]]:
-        return await self._load(stream, shape, None)  # type: ignore[return-value]  # plain events come only where they were asked for
+        snapshot, events = await self._load(stream, shape, None)
+        return snapshot, in_full(events)
 
     async def tail(self, stream: StreamId, shape: str, plain: Container[str]) -> Loaded:
         return await self._load(stream, shape, plain)

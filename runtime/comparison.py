@@ -11,9 +11,10 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import Unknown
-from actors.journal import FORKED, TURN_STARTED, Forked
+from actors.journal import TURN_STARTED, Forked
 from actors.registry import Registry
 from events.envelope import Kind, RecordedEvent
+from events.facts import FORKED
 from events.ids import StreamId, parse_stream_id
 from events.selection import correlated
 from events.store import LogReader

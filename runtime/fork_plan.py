@@ -11,10 +11,11 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import BadPayload, Unknown
-from actors.journal import FORKED, TURN_STARTED, Forked, Started
+from actors.journal import TURN_STARTED, Forked, Started
 from actors.registry import Registry
 from events.codec import encode
 from events.envelope import GENESIS_HASH, Kind, RecordedEvent
+from events.facts import FORKED
 from events.ids import StreamId, is_token, parse_stream_id, stream_id
 from events.selection import correlated
 from events.store import LogReader

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from actors.errors import ActorError, BadPayload, IdReused, OutcomeUnknown, Rejected, TooLarge
-from actors.journal import FORKED, Forked
+from actors.journal import Forked
 from actors.registry import ActorType, field_of
 from actors.turn import Command
 from events.codec import args_hash, decode_strict, encode
 from events.envelope import GENESIS_HASH, Kind, NewEvent
 from events.errors import CuebookError
+from events.facts import FORKED
 from events.ids import CommandId, StreamId, Version, parse_stream_id
 from events.limits import EVENT_BYTES_MAX
 from events.store import Append, Arrival, Base, Committed, Duplicate, InboxEntry, InboxStatus

@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
-from actors.journal import FORKED, Forked
+from actors.journal import Forked
+from events.facts import FORKED
 from events.ids import StreamId
 from events.selection import Selection, Term
 from events.store import LogReader

@@ -6,10 +6,10 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import BadPayload, Unknown
-from actors.journal import FORKED
 from actors.registry import ActorType, Registry
 from events.clock import Clock, SystemClock
 from events.envelope import Kind, RecordedEvent
+from events.facts import FORKED
 from events.ids import StreamId
 from events.store import LogReader
 from runtime.conditions import MISSING, Moment, at_pointer, parse_pointer

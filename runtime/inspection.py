@@ -11,13 +11,13 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import BadPayload, Unknown
-from actors.journal import FORKED
 from actors.registry import ActorType, Registry
 from actors.traps import pure
 from events.appending import TIME_DIGITS
 from events.codec import canonical_hash
 from events.envelope import RecordedEvent
 from events.errors import CorruptLogError, CuebookError
+from events.facts import FORKED
 from events.ids import Position, StreamId, parse_stream_id, shard_of
 from events.store import LogReader, Snapshot, StreamInfo
 from runtime.merging import Positions, merged, positions_at

@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 
-from actors.journal import FORKED, TURN_ENDS, TURN_RETRIED, TURN_STARTED, Forked
+from actors.journal import TURN_ENDS, TURN_RETRIED, TURN_STARTED, Forked
 from actors.registry import ActorType
 from events.closing import CLOSED_BY
 from events.envelope import Kind, RecordedEvent
 from events.errors import CorruptLogError
-from events.facts import PlainEvent
+from events.facts import FORKED, PlainEvent
 from events.store import Snapshot
 
 

@@ -23,8 +23,8 @@ async def fold_shard(reader: ScanReader, registry: Registry, shard: int) -> dict
         CorruptLogError: an event does not verify, or does not fit its type. UnknownEventTypeError: the code does not know it.
     """
     plain: dict[str, Decode] = {tag: decode for kind in registry.types.values() for tag, decode in kind.plain.items()}
-    states: dict[str, Any] = {}
-    apart: dict[str, ActorType[Any]] = {}
+    states: dict[StreamId, Any] = {}
+    apart: dict[StreamId, ActorType[Any]] = {}
     """Streams that take more than their payloads: older schema versions, sealed or erased events, a beginning elsewhere."""
     async for facts in reader.scan(shard, plain):
         for _, stream, tag, payload in facts:
@@ -43,8 +43,8 @@ async def fold_shard(reader: ScanReader, registry: Registry, shard: int) -> dict
             elif not apart or stream not in apart:
                 fact.apply(state)
     for stream, kind in apart.items():
-        states[stream] = await _folded(reader, kind, StreamId(stream))
-    return states  # type: ignore[return-value]
+        states[stream] = await _folded(reader, kind, stream)
+    return states
 
 
 async def _folded(reader: LogReader, kind: ActorType[Any], stream: StreamId) -> Any:

@@ -5,10 +5,11 @@ from typing import Any
 import msgspec
 
 from actors.errors import BadPayload, Unknown
-from actors.journal import FORKED, TURN_STARTED, Started, derived_id
+from actors.journal import TURN_STARTED, Started, derived_id
 from actors.registry import Registry
 from events.codec import encode
 from events.envelope import RecordedEvent
+from events.facts import FORKED
 from events.ids import StreamId, parse_stream_id
 from events.selection import correlated
 from events.store import LogReader

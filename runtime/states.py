@@ -9,12 +9,12 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import BadPayload, Unknown
-from actors.journal import FORKED
 from actors.registry import ActorType, Registry
 from actors.traps import pure
 from events.codec import canonical_hash
 from events.envelope import Kind, RecordedEvent
 from events.errors import CorruptLogError, CuebookError, UnreadablePayloadError
+from events.facts import FORKED
 from events.ids import StreamId, parse_stream_id
 from events.sealing import key_of_body
 from events.store import LogReader

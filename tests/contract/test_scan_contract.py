@@ -2,13 +2,24 @@
 
 import pytest
 
-from events.envelope import Kind, NewEvent
+from events.envelope import GENESIS_HASH, Kind, NewEvent
 from events.errors import CorruptLogError
-from events.facts import Fact
+from events.facts import FORKED, Fact
+from events.ids import Version
 from events.log_directory import shard_path
 from events.scan_sqlite import SCAN_ROWS
-from events.store import ScanReader
-from tests.support.logs import LogUnderTest, SqliteLogUnderTest, append_one, as_bytes, deposited, group, stream_in, without_guards
+from events.store import Base, ScanReader
+from tests.support.logs import (
+    DAMAGED_ROWS,
+    LogUnderTest,
+    SqliteLogUnderTest,
+    append_one,
+    as_bytes,
+    deposited,
+    group,
+    stream_in,
+    without_guards,
+)
 
 SHARDS = 2
 A, B = stream_in(0, SHARDS, "a"), stream_in(0, SHARDS, "b")
@@ -34,6 +45,21 @@ async def test_it_gives_the_state_events_of_the_shard_in_order_over_pages(log: L
     assert facts == expected
 
 
+@pytest.mark.parametrize("version", [0, 3])
+async def test_s33_a_fork_and_all_that_follows_it_come_without_payload(log: LogUnderTest, version: int) -> None:
+    """Also one at version 0, which continues from no hash: its state may have been edited all the same."""
+    store = await log.shard()
+    await append_one(store, A, 0, *(deposited(n) for n in range(3)))
+    hash = bytes.fromhex((await (await log.reader()).read_stream(A, after=2))[0].hash) if version else GENESIS_HASH
+    fork = NewEvent(type=FORKED, kind=Kind.CONTROL, payload=b"{}")
+    base = Base(version=Version(version), hash=hash)
+    await append_one(store, B, version, fork, deposited(7), base=base, parent=f"{A}@{version}", branch="b")
+    await append_one(store, A, 3, NewEvent(type="turn.started", kind=Kind.CONTROL, payload=b"{}"), deposited(4), correlation_id=FORKED)
+    assert (await scanned(await log.reader()))[3:] == [
+        (4, B, "stream.forked:1", None), (5, B, "account.deposited:1", None), (7, A, "account.deposited:1", b'{"cents":4}'),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("text", ["\x00\x01\x1f\x7f", 'quotes " and \\', "tab\tline\n\r\b\f", "/slash", "é中\U0001f600", ""])
 async def test_any_text_that_the_hash_covers_verifies(log: LogUnderTest, text: str) -> None:
     """SQLite writes some characters in another way than the hash has them; such a row is read in the ordinary way."""
@@ -43,40 +69,25 @@ async def test_any_text_that_the_hash_covers_verifies(log: LogUnderTest, text: s
     assert [fact[3] for fact in await scanned(await log.reader())] == [b'{"cents":%d}' % n for n in (1, 2, 3)]
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        """UPDATE events SET payload = '{"cents":9}' WHERE position = 2""",
-        "UPDATE events SET correlation_id = 'x' WHERE position = 2",
-        "UPDATE events SET hash = x'00' WHERE position = 2",
-        "UPDATE events SET salt = NULL WHERE position = 2",
-        "UPDATE events SET kind = 'control' WHERE position = 2",
-        "UPDATE events SET stream_id = 99 WHERE position = 2",
-        "UPDATE events SET version = 7 WHERE position = 2",
-    ],
-)
-async def test_i20_a_damaged_row_is_named_and_never_folded(log: LogUnderTest, damage: str) -> None:
-    if not isinstance(log, SqliteLogUnderTest):
-        pytest.skip("a log in memory has no file to damage")
-    store = await log.shard()
+@pytest.mark.parametrize("damage", DAMAGED_ROWS)
+async def test_i20_a_damaged_row_is_named_and_never_folded(sqlite_log: SqliteLogUnderTest, damage: str) -> None:
+    store = await sqlite_log.shard()
     for version in range(3):
         await append_one(store, A, version, deposited(version))
     await store.close()
-    without_guards(shard_path(log.directory, 0), damage)
+    without_guards(shard_path(sqlite_log.directory, 0), damage)
     with pytest.raises(CorruptLogError) as found:
-        await scanned(await log.reader())
+        await scanned(await sqlite_log.reader())
     assert found.value.fields["position"] == 2
 
 
-async def test_i20_a_text_that_became_bytes_is_named(log: LogUnderTest) -> None:
+async def test_i20_a_text_that_became_bytes_is_named(sqlite_log: SqliteLogUnderTest) -> None:
     """One bit of a row's header makes that of it. SQLite's JSON refuses it, but does not say where it stands."""
-    if not isinstance(log, SqliteLogUnderTest):
-        pytest.skip("a log in memory has no file to damage")
-    store = await log.shard()
+    store = await sqlite_log.shard()
     for version in range(3):
         await append_one(store, A, version, deposited(version))
     await store.close()
-    as_bytes(shard_path(log.directory, 0), "type", 2)
+    as_bytes(shard_path(sqlite_log.directory, 0), "type", 2)
     with pytest.raises(CorruptLogError) as found:
-        await scanned(await log.reader())
+        await scanned(await sqlite_log.reader())
     assert found.value.fields["position"] == 2

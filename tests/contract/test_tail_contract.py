@@ -11,7 +11,17 @@ from events.ids import Version
 from events.log_directory import shard_path
 from events.store import ShardStore, Snapshot
 from tests.contract.test_fork_contract import CHILD, forked, parent_base
-from tests.support.logs import LogUnderTest, SqliteLogUnderTest, append_one, as_bytes, deposited, group, stream_in, without_guards
+from tests.support.logs import (
+    DAMAGED_ROWS,
+    LogUnderTest,
+    SqliteLogUnderTest,
+    append_one,
+    as_bytes,
+    deposited,
+    group,
+    stream_in,
+    without_guards,
+)
 
 SHARDS = 2
 A, B = stream_in(0, SHARDS, "a"), stream_in(0, SHARDS, "b")
@@ -80,29 +90,21 @@ async def test_any_text_that_the_hash_covers_verifies(log: LogUnderTest, text: s
 @pytest.mark.parametrize(
     "damage",
     [
-        """UPDATE events SET payload = '{"cents":9}' WHERE position = 2""",
-        "UPDATE events SET correlation_id = 'x' WHERE position = 2",
-        "UPDATE events SET hash = x'00' WHERE position = 2",
-        "UPDATE events SET salt = NULL WHERE position = 2",
-        "UPDATE events SET kind = 'control' WHERE position = 2",
-        "UPDATE events SET stream_id = 99 WHERE position = 2",
-        "UPDATE events SET version = 7 WHERE position = 2",
+        *DAMAGED_ROWS,
         "UPDATE events SET prev_position = 1 WHERE position = 3",
         "UPDATE events SET key_id = 'k' WHERE position = 2",
         "UPDATE events SET payload_digest = x'00' WHERE position = 2",
         "DELETE FROM events WHERE position = 2",
     ],
 )
-async def test_i20_a_damaged_row_is_named_and_never_folded(log: LogUnderTest, damage: str) -> None:
-    if not isinstance(log, SqliteLogUnderTest):
-        pytest.skip("a log in memory has no file to damage")
-    store = await log.shard()
+async def test_i20_a_damaged_row_is_named_and_never_folded(sqlite_log: SqliteLogUnderTest, damage: str) -> None:
+    store = await sqlite_log.shard()
     for version in range(3):
         await append_one(store, A, version, deposited(version))
     await append_one(store, B, 0, deposited())
-    await log.close()
-    without_guards(shard_path(log.directory, 0), damage)
-    store = await log.shard()
+    await sqlite_log.close()
+    without_guards(shard_path(sqlite_log.directory, 0), damage)
+    store = await sqlite_log.shard()
     with pytest.raises(CorruptLogError) as found:
         await store.tail(A, "s", PLAIN)
     assert found.value.fields["stream"] == A
@@ -111,16 +113,14 @@ async def test_i20_a_damaged_row_is_named_and_never_folded(log: LogUnderTest, da
     assert len((await store.tail(B, "s", PLAIN))[1]) == 1
 
 
-async def test_i20_a_text_that_became_bytes_is_named(log: LogUnderTest) -> None:
+async def test_i20_a_text_that_became_bytes_is_named(sqlite_log: SqliteLogUnderTest) -> None:
     """One bit of a row's header makes that of it. SQLite's JSON refuses it, but does not say where it stands."""
-    if not isinstance(log, SqliteLogUnderTest):
-        pytest.skip("a log in memory has no file to damage")
-    store = await log.shard()
+    store = await sqlite_log.shard()
     for version in range(3):
         await append_one(store, A, version, deposited(version))
-    await log.close()
-    as_bytes(shard_path(log.directory, 0), "event_id", 2)
-    store = await log.shard()
+    await sqlite_log.close()
+    as_bytes(shard_path(sqlite_log.directory, 0), "event_id", 2)
+    store = await sqlite_log.shard()
     with pytest.raises(CorruptLogError) as found:
         await store.tail(A, "s", PLAIN)
     assert (found.value.fields["stream"], found.value.fields["version"]) == (A, 2)

@@ -17,6 +17,16 @@ from events.store_memory import MemoryLog
 from events.store_sqlite import SqliteShard
 
 START_US = 1_700_000_000_000_000
+DAMAGED_ROWS = (
+    """UPDATE events SET payload = '{"cents":9}' WHERE position = 2""",
+    "UPDATE events SET correlation_id = 'x' WHERE position = 2",
+    "UPDATE events SET hash = x'00' WHERE position = 2",
+    "UPDATE events SET salt = NULL WHERE position = 2",
+    "UPDATE events SET kind = 'control' WHERE position = 2",
+    "UPDATE events SET stream_id = 99 WHERE position = 2",
+    "UPDATE events SET version = 7 WHERE position = 2",
+)
+"""For `without_guards`: what no reader may take for the event at position 2 of its shard (I-20)."""
 
 
 class ManualClock:

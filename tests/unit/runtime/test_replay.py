@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from actors import Actor, Event, State
+from actors.journal import Forked
 from actors.registry import Registry
-from events.envelope import NewEvent
+from events.envelope import GENESIS_HASH, Kind, NewEvent
 from events.errors import CorruptLogError
-from events.ids import StreamId
+from events.facts import FORKED
+from events.ids import StreamId, Version
+from events.store import Base
 from events.store_memory import MemoryLog
 from events.upcast import Upcasters
 from runtime.local import local_runtime
@@ -65,6 +69,20 @@ async def test_what_takes_more_than_its_payload_is_folded_by_itself_and_unknown_
     upcasters.add("totals.added", 1, lambda payload: {"cents": payload["euro"] * 100})
     states = await fold_shard(log.reader(), Registry([TotalActor], upcasters), 0)
     assert states == {total: Total(cents=225), other: Total(cents=5)}
+
+
+async def test_s33_a_fork_at_version_0_is_folded_from_the_state_that_it_began_with() -> None:
+    """With an edit, or there would be nothing to see; and one that has no event of its own has a state too."""
+    log = MemoryLog(1)
+    store = log.shard(0)
+    await store.take("worker")
+    base = Base(version=Version(0), hash=GENESIS_HASH)
+    rich, idle = StreamId("total/rich"), StreamId("total/idle")
+    for fork, more in ((rich, [NewEvent(type="totals.added", schema_version=2, payload=b'{"cents":5}')]), (idle, [])):
+        said = Forked(parent="total/a", version=0, hash=GENESIS_HASH.hex(), state=msgspec.Raw(b'{"cents":100}'), branch="b")
+        first = NewEvent(type=FORKED, kind=Kind.CONTROL, payload=msgspec.json.encode(said))
+        await store.append([group(fork, 0, first, *more, base=base, parent="total/a@0", branch="b")])
+    assert await fold_shard(log.reader(), Registry([TotalActor]), 0) == {rich: Total(cents=205), idle: Total(cents=100)}
 
 
 async def test_i20_a_payload_that_does_not_fit_is_refused_with_its_place() -> None:
