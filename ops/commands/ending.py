@@ -9,7 +9,7 @@ import msgspec
 from cyclopts import Parameter
 
 from ops import event_loop
-from ops.commands.access import is_up, log_folder, open_client
+from ops.commands.access import is_up, log_folder, open_client, open_log
 from ops.commands.common import DEFAULTS, Common
 from ops.commands.keep import nothing_runs
 from ops.exits import CommandError, Exit
@@ -64,13 +64,12 @@ def erase(
     """
     from events.erasure import erase as erase_stream
     from events.errors import UnknownStreamError
-    from events.forks import forks_of
     from runtime.sealed import open_sealer
 
     settings = common.load().settings
     name, shard = _named(settings, stream)
     folder = log_folder(settings)
-    forks = forks_of(folder, name)
+    forks = event_loop.run(_forks(settings, name))
     if forks:
         progress(f"note: {', '.join(forks)} branched off {name} and keep the state that they began with; erase them too if they must go")
     _confirm(name, yes)
@@ -137,6 +136,14 @@ async def _asked(settings: Settings, stream: "StreamId", method: str, arguments:
     async with open_client(settings) as cue:
         done: dict[str, Any] = msgspec.json.decode(await cue.ask(stream, method, arguments, _ASK_S, None))
         return done
+
+
+async def _forks(settings: Settings, stream: "StreamId") -> list[str]:
+    """The forks of `stream`, and theirs, that still hold what they began with (S33)."""
+    from runtime.forks_of import forks_of
+
+    async with open_log(settings) as reader:
+        return [found.stream async for found in forks_of(reader, stream) if found.status != "erased"]
 
 
 def _plain(closed: Any) -> dict[str, Any]:
