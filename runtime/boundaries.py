@@ -8,6 +8,7 @@ from actors.journal import TURN_STARTED
 from events.envelope import Kind, RecordedEvent
 from events.ids import StreamId
 from events.store import LogReader
+from runtime.lineage import last_until
 
 _PAGE: Final = 256
 _GOES_ON: Final = frozenset({"wait.answered", "wait.expired"})
@@ -88,17 +89,8 @@ async def require_boundary(reader: LogReader, stream: StreamId, version: int) ->
 
 
 async def version_at(reader: LogReader, stream: StreamId, time: int) -> int:
-    """The last version of `stream` with a logical time up to `time`; the one before its first own event if it began later. A search by
-    halves, since time grows with versions."""
+    """The last version of `stream` with a logical time up to `time`; the one before its first own event if it began later."""
     head = await reader.head(stream)
     if head is None:
         return 0
-    low, high = await first_version(reader, stream) - 1, int(head.version)
-    while low < high:
-        middle = (low + high + 1) // 2
-        page = await reader.read_stream(stream, after=middle - 1, limit=1)
-        if page and page[0].time <= time:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    return await last_until(reader, stream, time, low=await first_version(reader, stream) - 1, high=int(head.version))

@@ -15,7 +15,7 @@ from events.store import LogReader
 from runtime.conditions import MISSING, Moment, at_pointer, parse_pointer
 from runtime.filters import moment_us
 from runtime.inspection import find_event
-from runtime.lineage import read_lineage
+from runtime.lineage import last_until, read_lineage
 from runtime.states import Fold, code_of, head_version, json_patch, no_code
 
 _PAGE: Final = 500
@@ -41,16 +41,7 @@ async def version_at(reader: LogReader, stream: StreamId, text: str, clock: Cloc
         if found.stream == stream:
             return int(found.version)
         at_us = found.time
-    low, high = 0, await head_version(reader, stream)
-    # Logical time grows with the version, since it grows with the position (S30).
-    while low < high:
-        middle = (low + high + 1) // 2
-        page = await read_lineage(reader, stream, after=middle - 1, limit=1)
-        if page and page[0].time <= at_us:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    return await last_until(reader, stream, at_us, low=0, high=await head_version(reader, stream))
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,3 +50,18 @@ async def read_lineage(reader: LogReader, stream: StreamId, *, after: int = 0, l
         limit = min(limit, base.version - after)
         stream = base.parent
     return await reader.read_stream(stream, after=after, limit=limit)
+
+
+async def last_until(reader: LogReader, stream: StreamId, time: int, *, low: int, high: int) -> int:
+    """The last version of `stream`, above `low` and up to `high`, whose logical time is at most `time`; `low` if there is none.
+
+    A search by halves: logical time grows with the version, as it does with the position, and a fork is made after what it shares (S30).
+    """
+    while low < high:
+        middle = (low + high + 1) // 2
+        page = await read_lineage(reader, stream, after=middle - 1, limit=1)
+        if page and page[0].time <= time:
+            low = middle
+        else:
+            high = middle - 1
+    return low
