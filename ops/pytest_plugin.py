@@ -110,9 +110,10 @@ class _Recorded:
         return self._runner.run(names())
 
     def check(self, stream: str) -> "StateCheck":
+        from events.ids import StreamId
         from runtime.inspection import verify_state
 
-        return self._runner.run(verify_state(self._reader, self._registry, stream, gate=True))  # type: ignore[arg-type]
+        return self._runner.run(verify_state(self._reader, self._registry, StreamId(stream), gate=True))
 
     def close(self) -> None:
         self._runner.run(self._reader.close())

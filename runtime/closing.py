@@ -7,6 +7,7 @@ import msgspec
 from actors.turn import Turn
 from events.codec import canonical_hash
 from events.envelope import NewEvent
+from events.ids import Version
 from events.limits import SNAPSHOT_BYTES, SNAPSHOT_EVENTS, STATE_HASH_EVERY
 from events.store import Append, InboxStatus, Snapshot
 from runtime.items import Item
@@ -33,7 +34,7 @@ def closing_group(
         # Never of a fork: its first event says how it is bound to others.
         if due := due and cell.fork is None:
             body = cell.kind.encode_state(cell.state)
-            snapshot = Snapshot(stream=cell.stream, version=version, state=body, shape=cell.kind.shape)  # type: ignore[arg-type]
+            snapshot = Snapshot(stream=cell.stream, version=Version(version), state=body, shape=cell.kind.shape)
             cell.snapshot_version, cell.snapshot_bytes, cell.base_bytes = version, 0, len(body)
         if due or version // STATE_HASH_EVERY != cell.version // STATE_HASH_EVERY:
             events = [*events[:-1], msgspec.structs.replace(events[-1], state_hash=canonical_hash(cell.state))]

@@ -14,6 +14,7 @@ from actors.journal import DEAD_DROPPED, DEAD_RETRIED, end_event
 from actors.registry import Method
 from events.codec import canonical, encode
 from events.errors import AppendOutcomeUnknownError
+from events.ids import Version
 from events.letters import Letter, LetterState, Supervision
 from events.limits import LETTERS_PER_CALL_MAX
 from events.store import Append, Committed, Conflict, InboxEntry, InboxStatus
@@ -113,7 +114,7 @@ async def undeliverable(shard: "Shard", entry: InboxEntry, error: ActorError) ->
         while True:
             head = await shard.store.head(entry.stream)
             group = Append(
-                stream=entry.stream, expected_version=head.version if head else 0, command_id=entry.command_id, inbox=finished,  # type: ignore[arg-type]
+                stream=entry.stream, expected_version=head.version if head else Version(0), command_id=entry.command_id, inbox=finished,
                 supervision=Supervision(letter=letter),
             )  # fmt: skip
             outcome = await commit_held(shard.commit, group)

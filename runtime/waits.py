@@ -22,7 +22,7 @@ from actors.turn import Command
 from events.codec import args_hash, canonical, decode_strict, encode
 from events.envelope import NewEvent
 from events.errors import CuebookError, SupersededError
-from events.ids import CommandId, StreamId
+from events.ids import CommandId, Position, StreamId, Version
 from events.store import Append, Committed, Duplicate, InboxEntry, InboxStatus, Outcome, TimerEntry, WaitEntry
 from runtime.control import Look, add_control, commit_control, control_error
 from runtime.exchange import Reply, ReplyTo
@@ -318,7 +318,7 @@ class Waits:
             shard.superseded()
         if isinstance(outcome, Duplicate) and outcome.entry.args_hash == row.args_hash and outcome.entry.causation_id == row.causation_id:
             # An outcome that was unknown: it was ours.
-            outcome = Committed(events=(), version=0, position=0, time=0)  # type: ignore[arg-type]
+            outcome = Committed(events=(), version=Version(0), position=Position(0), time=0)
         if isinstance(outcome, Committed):
             askers = opened.askers
             self._drop(opened)
@@ -339,7 +339,7 @@ class Waits:
         self, wait: WaitEntry, entry: InboxEntry, command: Command, version: int, events: list[NewEvent], row: InboxEntry, gone: list[str]
     ) -> Append:
         return Append(
-            stream=wait.stream, expected_version=version, command_id=wait.command_id, events=events,  # type: ignore[arg-type]
+            stream=wait.stream, expected_version=Version(version), command_id=wait.command_id, events=events,
             causation_id=command.command_id, correlation_id=entry.correlation_id or entry.command_id, traceparent=command.traceparent,
             sender=command.sender, code_version=self._shard.code_version, received_time=command.time, inbox=row,
             timers_gone=[timer_id_of(wait_id) for wait_id in gone], waits_gone=gone,

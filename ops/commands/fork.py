@@ -243,11 +243,12 @@ async def _result(actors: _Actors, found: "Rerun", timeout_s: float) -> tuple[st
 
 
 async def _stream(settings: Settings, registry: "Registry", stream: str, at: int, name: str, edit: Any, *, live: bool, json: bool) -> int:
+    from events.ids import StreamId
     from runtime.fork_plan import plan_stream
 
     async with open_log(settings) as reader:
         child = _child(stream, name)
-        found = await plan_stream(reader, registry, stream, at, child, edit=edit, live=live)  # type: ignore[arg-type]
+        found = await plan_stream(reader, registry, StreamId(stream), at, child, edit=edit, live=live)
     async with _actors(settings, None) as actors:
         await _make(actors, found)
     print_rows([{"stream": found.stream, "parent": found.parent, "version": found.version, "live": live}], json=json)
@@ -269,11 +270,12 @@ async def _rerun(
     settings: Settings, registry: "Registry", stream: str, at: int, name: str, method: str | None, given: Any, *, live: bool,
     timeout_s: float, json: bool,
 ) -> int:  # fmt: skip
+    from events.ids import StreamId
     from runtime.reruns import plan_rerun
 
     async with open_log(settings) as reader:
         child = _child(stream, name)
-        found, command = await plan_rerun(reader, registry, stream, at, child, method, given, live=live)  # type: ignore[arg-type]
+        found, command = await plan_rerun(reader, registry, StreamId(stream), at, child, method, given, live=live)
     async with _actors(settings, None) as actors:
         await _make(actors, found)
         await _begin(actors, command)

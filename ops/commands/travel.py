@@ -73,11 +73,12 @@ def replay(
 async def _replay(
     settings: Settings, registry: "Registry | None", stream: str | None, to: int | None, *, provisional: bool, json: bool
 ) -> None:
+    from events.ids import StreamId
     from events.selection import EVERYTHING
 
     async with open_log(settings) as reader:
         if stream is not None:
-            view = await state_view(reader, registry, stream, to)  # type: ignore[arg-type]
+            view = await state_view(reader, registry, StreamId(stream), to)
             note_view(view)
             if view.note is not None:
                 await print_stream(reader, stream, view.version, EventPrinter(json=json))
@@ -140,10 +141,11 @@ async def _checks(
     gate: bool = False,
     upto: "Positions | None" = None,
 ) -> AsyncIterator["StateCheck"]:
+    from events.ids import StreamId
     from runtime.inspection import verify_state, verify_states
 
     if stream is not None:
-        yield await verify_state(reader, registry, stream, live, to=to, gate=gate)  # type: ignore[arg-type]
+        yield await verify_state(reader, registry, StreamId(stream), live, to=to, gate=gate)
         return
     async for check in verify_states(reader, registry, live, gate=gate, upto=upto):
         yield check
