@@ -4,7 +4,7 @@ CuebookError
  +- InvariantError                 a promise is broken: stop and call a human
  |   +- CorruptLogError            a row, a file or the tail is damaged; names where
  +- ConfigurationError             at start only: the message says what to change
- +- TransientError                 disk or broker away for now: the only kind that is retried
+ +- TransientError                 disk or broker away for a time: the only kind that is retried
  +- AppendError
  |   +- WrongExpectedVersionError  somebody appended first: reload and decide again
  |   +- SupersededError            this writer lost the shard: stop, tell nobody it was done
@@ -51,7 +51,7 @@ class ConfigurationError(CuebookError):
 
 
 class TransientError(CuebookError):
-    """A part that we need is away for now."""
+    """A part that we need is away for a time."""
 
     code = "transient"
 

@@ -235,7 +235,7 @@ def is_statement_fault(error: BaseException) -> bool:
 
 
 def translated(error: BaseException, path: Path) -> Exception:
-    """A failed read as an error of ours: damaged, or away for now."""
+    """A failed read as an error of ours: damaged, or away for a time."""
     if is_corrupt(error):
         return CorruptLogError(f"{path} is damaged: {error}", path=str(path))
     return TransientError(f"{path} cannot be read now: {error}", path=str(path))

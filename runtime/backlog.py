@@ -33,7 +33,7 @@ class Backlog:
         return len(self._behind)
 
     def leaves(self, stream: StreamId) -> bool:
-        """Whether the next stored command of `stream` stays in the inbox for now; then it is taken up later, by itself."""
+        """Whether the next stored command of `stream` stays in the inbox; then it is taken up by itself once there is room."""
         behind = self._behind.get(stream)
         if behind is None:
             cell = self._shard.cells.get(stream)

@@ -34,7 +34,7 @@ def plan(
         owners: shard to worker id, None = nobody. An id that is not in `live_workers` is a stalled owner.
         idle: own shards that a voluntary move should pick first (S5).
         pinned: own shards that must not move now: a `once` step runs there (S5).
-        busy: shards to leave alone for now, because it is not yet known who holds them.
+        busy: shards to leave alone, because it is not yet known who holds them.
         standby: live workers that get no further shards and are asked for none: draining, or unable to take some (S7).
     """
     members = sorted(set(live_workers) - set(standby))
