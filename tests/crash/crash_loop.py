@@ -17,12 +17,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import nats
 
+from runtime.wire import iso_time
 from tests.support.busy_bank import EFFECTS, effects
 from tests.support.busy_load import BusyLoad
 from tests.support.deployment import Deployment, run_cuebook, wait_until_async
@@ -36,6 +39,8 @@ AFTER_KILL_S, AFTER_STOP_S = 2.0, 7.0
 AFTER_MUCH_S = 12.0
 """Where all workers or the server died: they must be started first, with a backoff."""
 BUCKET_S = 0.5
+KINDS = {"kill": 4, "burst": 4, "stop": 5, "mixed": 3, "server": 2, "all": 1}
+"""What a round may be, and how often in relation to the others."""
 
 
 class Window(NamedTuple):
@@ -44,6 +49,8 @@ class Window(NamedTuple):
     trouble: str
     bound_s: float
     before: float
+    rates: tuple[float, ...]
+    """Answers per second from the trouble on, one per bucket."""
     recovered_s: float | None
 
     @property
@@ -53,7 +60,8 @@ class Window(NamedTuple):
     def line(self) -> str:
         took = "not within the window" if self.recovered_s is None else f"{self.recovered_s:.1f} s"
         verdict = "ok  " if self.met else "LATE"
-        return f"  {verdict} {self.trouble:<36} back at 80 % of {self.before:.0f}/s after {took} (bound {self.bound_s:.0f} s)"
+        line = f"  {verdict} {self.trouble:<36} back at 80 % of {self.before:.0f}/s after {took} (bound {self.bound_s:.0f} s)"
+        return line if self.met else f"{line}; each {BUCKET_S:g} s {' '.join(f'{rate:.0f}' for rate in self.rates)}"
 
 
 class Result(NamedTuple):
@@ -81,17 +89,24 @@ class Result(NamedTuple):
 
 
 class Trouble(NamedTuple):
-    """What a round did. last: monotonic time of its last SIGKILL or SIGSTOP."""
+    """What a round did. last: monotonic time of its last SIGKILL or SIGSTOP; at: that by the wall clock, for the log files."""
 
     what: str
     bound_s: float
     last: float
+    at: float
+
+
+def trouble(what: str, bound_s: float) -> Trouble:
+    """A round whose last signal was just sent."""
+    return Trouble(what, bound_s, time.monotonic(), time.time())
 
 
 class CrashLoop:
     """See the module."""
 
-    def __init__(self, deployment: Deployment, load: BusyLoad, seed: int) -> None:
+    def __init__(self, deployment: Deployment, load: BusyLoad, seed: int, kinds: Mapping[str, int] = KINDS) -> None:
+        self._kinds = kinds
         # Not a secret, and not the state of anybody else.
         self._random = random.Random(seed)
         self._deployment = deployment
@@ -107,10 +122,11 @@ class CrashLoop:
         await self._calm()
         before = await self._measure()
         while time.monotonic() < end:
-            trouble = await self._round()
-            await asyncio.sleep(max(0.0, trouble.last + QUIET_S - time.monotonic()))
-            self.windows.append(Window(trouble.what, trouble.bound_s, before, self._recovered(trouble.last, before)))
-            print(self.windows[-1].line(), flush=True)
+            done = await self._round()
+            await asyncio.sleep(max(0.0, done.last + QUIET_S - time.monotonic()))
+            rates = self._rates(done.last)
+            self.windows.append(Window(done.what, done.bound_s, before, rates, _recovered(rates, before)))
+            print(f"{iso_time(int(done.at * 1e6))} {self.windows[-1].line()}", flush=True)
             self._wake()
             await self._calm()
             before = await self._measure()
@@ -129,28 +145,23 @@ class CrashLoop:
         await asyncio.sleep(3.0)
         return self._load.per_second(start, time.monotonic())
 
-    def _recovered(self, since: float, before: float) -> float | None:
-        """Seconds from `since` to the first of two buckets in a row that are back."""
+    def _rates(self, since: float) -> tuple[float, ...]:
         count = int(QUIET_S / BUCKET_S)
-        rates = [self._load.per_second(since + n * BUCKET_S, since + (n + 1) * BUCKET_S) for n in range(count)]
-        for n in range(count - 1):
-            if (rates[n] + rates[n + 1]) / 2 >= SHARE * before:
-                return n * BUCKET_S
-        return None
+        return tuple(self._load.per_second(since + n * BUCKET_S, since + (n + 1) * BUCKET_S) for n in range(count))
 
     # -- trouble ------------------------------------------------------------------------------------------------------------------
 
     async def _round(self) -> Trouble:
-        kind = self._random.choices(["kill", "burst", "stop", "mixed", "server", "all"], [4, 4, 5, 3, 2, 1])[0]
+        kind = self._random.choices(list(self._kinds), list(self._kinds.values()))[0]
         workers = list(self._deployment.workers.values())
         self._random.shuffle(workers)
         if kind == "server":
             self._signal(self._server(), signal.SIGKILL, "kill nats-server")
-            return Trouble("SIGKILL of nats-server", AFTER_MUCH_S, time.monotonic())
+            return trouble("SIGKILL of nats-server", AFTER_MUCH_S)
         if kind == "all":
             for pid in workers:
                 self._signal(pid, signal.SIGKILL, "kill worker")
-            return Trouble(f"SIGKILL of all {len(workers)} workers", AFTER_MUCH_S, time.monotonic())
+            return trouble(f"SIGKILL of all {len(workers)} workers", AFTER_MUCH_S)
         if kind in ("stop", "mixed") and len(workers) > 1:
             stopped = workers[: self._random.randint(1, max(1, len(workers) // 2))]
             for pid in stopped:
@@ -160,13 +171,13 @@ class CrashLoop:
                 await asyncio.sleep(self._random.random())
                 self._signal(pid, signal.SIGKILL, "kill worker")
             what = f"SIGSTOP of {len(stopped)}" + (f", SIGKILL of {len(killed)}" if killed else "") + f" of {len(workers)}"
-            return Trouble(what, AFTER_STOP_S, time.monotonic())
+            return trouble(what, AFTER_STOP_S)
         count = 1 if kind == "kill" else self._random.randint(2, max(2, len(workers) - 1))
         for pid in workers[:count]:
             self._signal(pid, signal.SIGKILL, "kill worker")
             if self._random.random() < 0.5:
                 await asyncio.sleep(self._random.random() * 0.3)
-        return Trouble(f"SIGKILL of {count} of {len(workers)}", AFTER_KILL_S, time.monotonic())
+        return trouble(f"SIGKILL of {count} of {len(workers)}", AFTER_KILL_S)
 
     def _server(self) -> int:
         up = self._deployment.state.pid
@@ -201,14 +212,22 @@ class CrashLoop:
         self._wake()
 
 
-async def play(deployment: Deployment, seed: int, seconds: float, effects_file: Path) -> Result:
+def _recovered(rates: Sequence[float], before: float) -> float | None:
+    """Seconds to the first of two buckets in a row that are back."""
+    for n, (one, next_one) in enumerate(pairwise(rates)):
+        if (one + next_one) / 2 >= SHARE * before:
+            return n * BUCKET_S
+    return None
+
+
+async def play(deployment: Deployment, seed: int, seconds: float, effects_file: Path, kinds: Mapping[str, int]) -> Result:
     """One run on a deployment that is up; it is stopped, and its files are judged."""
     began = time.monotonic()
     deployment.wait_balanced()
     client = await nats.connect(deployment.nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_quiet)
     try:
         async with BusyLoad(client, seed, callers=24, tellers=4, accounts=40, pause_s=0.06) as load:
-            loop = CrashLoop(deployment, load, seed)
+            loop = CrashLoop(deployment, load, seed, kinds)
             try:
                 await loop.run(seconds)
             finally:
@@ -232,11 +251,11 @@ async def _quiet(error: Exception) -> None:
     """The client reconnects by itself; what that costs shows in the windows."""
 
 
-def run_once(folder: Path, seed: int, seconds: float, workers: int) -> Result:
+def run_once(folder: Path, seed: int, seconds: float, workers: int, kinds: Mapping[str, int] = KINDS) -> Result:
     """One run in an empty folder. The log is left there, its deployment stopped."""
     file = folder / "effects"
     with Deployment(folder / "data", app="tests.support.busy_bank:app", workers=workers, environment={EFFECTS: str(file)}) as deployment:
-        return asyncio.run(play(deployment, seed, seconds, file))
+        return asyncio.run(play(deployment, seed, seconds, file, kinds))
 
 
 def main(argv: list[str]) -> int:
@@ -244,11 +263,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=None, help="default: from the clock")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="only these kinds of trouble")
     parser.add_argument("--keep", type=Path, help="where the folder of a failed run is kept")
     options = parser.parse_args(argv)
     seed = int(time.time()) if options.seed is None else options.seed
     with tempfile.TemporaryDirectory(prefix="cuebook-crash-") as folder:
-        result = run_once(Path(folder), seed, options.minutes * 60, options.workers)
+        kinds = {kind: KINDS[kind] for kind in options.kinds}
+        result = run_once(Path(folder), seed, options.minutes * 60, options.workers, kinds)
         print("\n".join(result.lines()), flush=True)
         failed = bool(result.problems) or any(not window.met for window in result.windows)
         if failed and options.keep is not None:

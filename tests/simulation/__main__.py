@@ -10,6 +10,8 @@ from tests.simulation.checkers import violations
 from tests.simulation.runs import results
 from tests.simulation.world import simulate
 
+_EVERY_S = 10.0
+
 
 def replay(seed: int, verbose: bool) -> int:
     history, trace = simulate(seed, verbose=verbose)
@@ -20,6 +22,24 @@ def replay(seed: int, verbose: bool) -> int:
     for line in found:
         print(f"  {line}")
     return 1 if found else 0
+
+
+class Progress:
+    """A line to stderr every ten seconds: how many seeds are done, how fast, how long the rest will take, how many failed."""
+
+    def __init__(self, seeds: int) -> None:
+        self._seeds = seeds
+        self._began = self._last = time.monotonic()
+
+    def note(self, ran: int, failed: int) -> None:
+        """So many are done."""
+        now = time.monotonic()
+        if now - self._last >= _EVERY_S:
+            self._last = now
+            rate = ran / (now - self._began)
+            left_s = int((self._seeds - ran) / rate)
+            said = f"{ran:,} of {self._seeds:,} seeds, {rate:.2f}/s, {left_s // 60}:{left_s % 60:02} left, {failed} with a violation"
+            print(said, file=sys.stderr, flush=True)
 
 
 def main() -> int:
@@ -34,18 +54,23 @@ def main() -> int:
     if given.seed is not None:
         return replay(given.seed, given.verbose)
     began = time.monotonic()
+    progress = Progress(given.seeds)
     totals: Counter[str] = Counter()
-    failed = ran = 0
+    failed: dict[int, list[str]] = {}
+    ran = 0
     for seed, found, counts, steps in results(range(given.first, given.first + given.seeds), given.jobs):
         ran += 1
         totals.update(counts)
         totals["callbacks"] += steps
         if found:
-            failed += 1
-            print(f"seed {seed}: {found[0]}{f' (and {len(found) - 1} more)' if len(found) > 1 else ''}", flush=True)
-            print(f"    replay: python -m tests.simulation --seed {seed} -v", flush=True)
+            failed[seed] = found
+            print(f"seed {seed}: {found[0]}", file=sys.stderr, flush=True)
+        progress.note(ran, len(failed))
+    for seed, found in sorted(failed.items()):
+        print(f"seed {seed}: {found[0]}{f' (and {len(found) - 1} more)' if len(found) > 1 else ''}")
+        print(f"    replay: python -m tests.simulation --seed {seed} -v")
     seconds = time.monotonic() - began
-    print(f"{ran} seeds, {failed} with a violation, {seconds:.1f} s, {ran / seconds:.1f} seeds/s")
+    print(f"{ran} seeds, {len(failed)} with a violation, {seconds:.1f} s, {ran / seconds:.1f} seeds/s")
     print(", ".join(f"{name} {count:,}" for name, count in sorted(totals.items())))
     return 1 if failed else 0
 

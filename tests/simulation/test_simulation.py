@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from events.envelope import RecordedEvent
+from tests.simulation import __main__ as long_run
 from tests.simulation.checkers import CHECKERS, violations
 from tests.simulation.mutations import MUTATIONS, SEEDS
 from tests.simulation.world import simulate
@@ -59,6 +60,21 @@ def test_a_seed_is_the_same_run_in_every_process() -> None:
     ]  # fmt: skip
     assert runs[0] == runs[1]
     assert len(runs[0]) > 5_000
+
+
+def test_the_long_run_goes_on_after_a_violation_says_how_far_it_is_and_lists_all_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {3: ["I-4: one", "I-7: two"], 5: ["run: three"]}
+    monkeypatch.setattr(long_run, "results", lambda seeds, _: ((seed, found.get(seed, []), {"kill": 2}, 10) for seed in seeds))
+    monkeypatch.setattr(long_run, "_EVERY_S", 0.0)
+    monkeypatch.setattr(sys, "argv", ["simulation", "--first", "2", "--seeds", "6"])
+    assert long_run.main() == 1
+    out, err = capsys.readouterr()
+    assert err.splitlines()[-1].startswith("6 of 6 seeds, ")
+    assert err.splitlines()[-1].endswith("0:00 left, 2 with a violation")
+    assert [line for line in out.splitlines() if line.startswith("seed ")] == ["seed 3: I-4: one (and 1 more)", "seed 5: run: three"]
+    assert out.splitlines()[-1] == "callbacks 60, kill 12"
 
 
 def test_the_runs_reach_what_they_are_for() -> None:
