@@ -1,6 +1,7 @@
 """Fixtures that every test may use. Async tests run on uvloop where it is installed, in asyncio's debug mode."""
 
 import importlib.util
+import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,8 +12,10 @@ import nats
 import pytest
 from nats.aio.client import Client
 
+from ops.__main__ import main
 from ops.exits import StartError
 from ops.nats_server import NatsServer, find_program
+from tests.support.verbs import Ran, Verb, VerbOn
 
 # CI runs the same examples every time; by hand each run looks at new ones.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
@@ -30,6 +33,35 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 def tmp_data(tmp_path: Path) -> Path:
     """An empty folder for one deployment; not created, as on a first start."""
     return tmp_path / "data"
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests has named no deployment of his own."""
+    for name in ("CUEBOOK_NATS_URL", "CUEBOOK_APP", "CUEBOOK_DATA"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def verb_on(no_settings: None, capsys: pytest.CaptureFixture[str]) -> VerbOn:
+    """Runs a verb in this process."""
+
+    def run(data: Path, *arguments: str) -> Ran:
+        code = main([*arguments, "--data", str(data)])
+        out, err = capsys.readouterr()
+        return code, [json.loads(line) for line in out.splitlines() if line.startswith(("{", "["))], err
+
+    return run
+
+
+@pytest.fixture
+def cuebook(deployment: Path, verb_on: VerbOn) -> Verb:
+    """Runs a verb on the fixture `deployment` of a module: the folder of one that is down."""
+
+    def run(*arguments: str, data: Path | None = None) -> Ran:
+        return verb_on(data or deployment, *arguments)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -31,12 +31,10 @@ def model_results(capsys: pytest.CaptureFixture[str], data: Path) -> list[Any]:
 
 
 @pytest.fixture
-def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def steps(tmp_path: Path, no_settings: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "steps.txt"
     file.touch()
     monkeypatch.setenv("CUEBOOK_TEST_STEPS", str(file))
-    for name in ("CUEBOOK_NATS_URL", "CUEBOOK_APP", "CUEBOOK_DATA"):
-        monkeypatch.delenv(name, raising=False)
     return file
 
 

@@ -90,10 +90,10 @@ Verb = Callable[..., list[Any]]
 
 
 @pytest.fixture
-def verb(deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Verb:
+def verb(
+    deployment: Deployment, tmp_path: Path, no_settings: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Verb:
     """Runs a verb on the deployment's files, or where only the server's address is known; its rows."""
-    for name in ("CUEBOOK_NATS_URL", "CUEBOOK_APP", "CUEBOOK_DATA"):
-        monkeypatch.delenv(name, raising=False)
     (tmp_path / "elsewhere").mkdir()
 
     def run(*arguments: str, elsewhere: bool = False) -> list[Any]:

@@ -21,10 +21,10 @@ Log = Callable[..., tuple[list[tuple[str, int]], str]]
 
 
 @pytest.fixture
-def shown(own_bank: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Log:
+def shown(
+    own_bank: Deployment, tmp_path: Path, no_settings: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Log:
     """`cuebook log -n 0` on the files, or from elsewhere: (stream, version) in the order shown, and stderr."""
-    for name in ("CUEBOOK_NATS_URL", "CUEBOOK_APP", "CUEBOOK_DATA"):
-        monkeypatch.delenv(name, raising=False)
     (tmp_path / "elsewhere").mkdir()
 
     def run(*arguments: str, elsewhere: bool = False) -> tuple[list[tuple[str, int]], str]:

@@ -3,15 +3,14 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from actors import Actor, Event, Sensitive, State, command, query
 from events.verify import verify
-from ops.__main__ import main
 from runtime import App
 from runtime.local import local_runtime
+from tests.support.verbs import Verb
 
 APP = f"{__name__}:app"
 EMAIL, ADDRESS, KEY, NOTE = "jane@example.org", "12 Long Street", "sk-abcdefghijklmnop1234", "knows my dog Rex"
@@ -83,20 +82,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cuebook(deployment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    for name in ("CUEBOOK_NATS_URL", "CUEBOOK_APP", "CUEBOOK_DATA"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: str, data: Path = deployment) -> tuple[int, list[Any], str]:
-        code = main([*arguments, "--data", str(data)])
-        out, err = capsys.readouterr()
-        return code, [json.loads(line) for line in out.splitlines() if line.startswith("{")], err
-
-    return run
-
-
-@pytest.fixture
-def report(cuebook: Any, tmp_path: Path) -> Path:
+def report(cuebook: Verb, tmp_path: Path) -> Path:
     file = tmp_path / "bug.jsonl"
     code, rows, said = cuebook("export", str(file), "--correlation", "order-1", "--app", APP, "--redact", "dog Rex")
     assert code == 0, said
@@ -119,7 +105,7 @@ def test_only_the_streams_of_the_conversation_up_to_its_end_are_in_the_file(repo
     assert "order-2" not in report.read_text()
 
 
-def test_it_opens_with_the_same_verbs_and_its_chain_verifies(report: Path, cuebook: Any, tmp_path: Path) -> None:
+def test_it_opens_with_the_same_verbs_and_its_chain_verifies(report: Path, cuebook: Verb, tmp_path: Path) -> None:
     other = tmp_path / "opened"
     assert cuebook("import", str(report), data=other)[0] == 0
     assert verify(other / "log") == []
@@ -132,7 +118,7 @@ def test_it_opens_with_the_same_verbs_and_its_chain_verifies(report: Path, cuebo
     assert cuebook("replay", "--verify", "--app", APP, data=other)[0] == 0
 
 
-def test_hashes_and_ids_are_those_of_the_original(report: Path, cuebook: Any) -> None:
+def test_hashes_and_ids_are_those_of_the_original(report: Path, cuebook: Verb) -> None:
     _, rows, _ = cuebook("log", "corr:order-1", "-n", "0")
     original = {row["event_id"]: row["hash"] for row in rows}
     lines = map(json.loads, report.read_text().splitlines())
@@ -143,7 +129,7 @@ def test_hashes_and_ids_are_those_of_the_original(report: Path, cuebook: Any) ->
     assert all(event["salt"] is None for event in redacted)  # else values could be tried against the digest
 
 
-def test_without_code_it_says_that_no_marks_are_known(cuebook: Any, tmp_path: Path) -> None:
+def test_without_code_it_says_that_no_marks_are_known(cuebook: Verb, tmp_path: Path) -> None:
     file = tmp_path / "bug.jsonl"
     code, _, said = cuebook("export", str(file), "--correlation", "order-1")
     assert code == 0
@@ -151,12 +137,12 @@ def test_without_code_it_says_that_no_marks_are_known(cuebook: Any, tmp_path: Pa
     assert KEY not in file.read_text()
 
 
-def test_an_unknown_conversation_is_not_found_and_leaves_no_file(cuebook: Any, tmp_path: Path) -> None:
+def test_an_unknown_conversation_is_not_found_and_leaves_no_file(cuebook: Verb, tmp_path: Path) -> None:
     code, _, said = cuebook("export", str(tmp_path / "x.jsonl"), "--correlation", "nobody")
     assert code == 3
     assert "nobody" in said
     assert list(tmp_path.iterdir()) == []
 
 
-def test_redact_without_correlation_is_refused(cuebook: Any, tmp_path: Path) -> None:
+def test_redact_without_correlation_is_refused(cuebook: Verb, tmp_path: Path) -> None:
     assert cuebook("export", str(tmp_path / "x.jsonl"), "--redact", "abcd")[0] == 2

@@ -41,12 +41,11 @@ def test_every_verb_that_looks_or_travels_shows_an_example() -> None:
     assert shown <= {verb for verb, _ in examples()}
 
 
+@pytest.mark.usefixtures("no_settings")
 @pytest.mark.parametrize(("verb", "line"), examples())
 def test_the_example_of_the_help_works_on_the_example_log(
     verb: str, line: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("CUEBOOK_NATS_URL", "CUEBOOK_APP", "CUEBOOK_DATA"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     capsys.readouterr()

@@ -1,7 +1,6 @@
 """`fork`, `rerun`, `branches` (S33): the parent never changes, only what comes after the cut runs, nothing leaves a fork unless it may."""
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,10 @@ import pytest
 
 from actors import Actor, Event, State, command, query
 from events.verify import verify
-from ops.__main__ import main
+from ops.settings import name_app
 from runtime import App
 from runtime.local import local_runtime
+from tests.support.verbs import Verb
 
 APP = f"{__name__}:app"
 EXECUTED: list[str] = []
@@ -115,36 +115,23 @@ def deployment(tmp_path: Path) -> Path:
 
     asyncio.run(make())
     EXECUTED.clear()
+    name_app(data, APP)
     return data
 
 
-@pytest.fixture
-def cuebook(deployment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    for name in ("CUEBOOK_NATS_URL", "CUEBOOK_APP", "CUEBOOK_DATA"):
-        monkeypatch.delenv(name, raising=False)
-    (deployment / "cuebook.toml").write_text(f'app = "{APP}"\n')
-
-    def run(*arguments: str) -> tuple[int, list[Any], str]:
-        code = main([*arguments, "--data", str(deployment)])
-        out, err = capsys.readouterr()
-        return code, [json.loads(line) for line in out.splitlines() if line.startswith("{")], err
-
-    return run
-
-
-def state(cuebook: Any, stream: str, *more: str) -> Any:
+def state(cuebook: Verb, stream: str, *more: str) -> Any:
     code, rows, said = cuebook("state", stream, *more)
     assert code == 0, said
     return rows[0]["state"]
 
 
-def recorded(cuebook: Any, *terms: str) -> list[Any]:
+def recorded(cuebook: Verb, *terms: str) -> list[Any]:
     code, rows, _ = cuebook("log", "-n", "0", *terms)
     assert code == 0
     return list(rows)
 
 
-def test_s33_a_fork_begins_with_the_state_at_its_version_and_goes_its_own_way(cuebook: Any, deployment: Path) -> None:
+def test_s33_a_fork_begins_with_the_state_at_its_version_and_goes_its_own_way(cuebook: Verb, deployment: Path) -> None:
     before = recorded(cuebook, "actor:desk/1")
     code, rows, said = cuebook("fork", "desk/1", "--at", "2", "--as", "what-if")
     assert code == 0, said
@@ -157,14 +144,14 @@ def test_s33_a_fork_begins_with_the_state_at_its_version_and_goes_its_own_way(cu
     assert verify(deployment / "log") == []
 
 
-def test_s33_versions_up_to_the_cut_are_those_of_the_parent(cuebook: Any) -> None:
+def test_s33_versions_up_to_the_cut_are_those_of_the_parent(cuebook: Verb) -> None:
     cuebook("fork", "desk/1", "--at", "2", "--as", "what-if")
     assert state(cuebook, "desk/what-if", "--at", "1")["notes"] == ["a"]
     (event,) = recorded(cuebook, "actor:desk/what-if")
     assert (event["version"], event["type"], event["parent"], event["branch"]) == (3, "stream.forked", "desk/1@2", "what-if")
 
 
-def test_s33_an_edit_changes_the_state_that_it_begins_with(cuebook: Any) -> None:
+def test_s33_an_edit_changes_the_state_that_it_begins_with(cuebook: Verb) -> None:
     patch = '[{"op": "replace", "path": "/total", "value": 900}]'
     assert cuebook("fork", "desk/1", "--at", "2", "--as", "rich", "--edit", patch)[0] == 0
     assert state(cuebook, "desk/rich") == {"total": 900, "notes": ["a", "b"]}
@@ -183,14 +170,14 @@ def test_s33_an_edit_changes_the_state_that_it_begins_with(cuebook: Any) -> None
         (("desk/1", "--at", "2", "--as", "x", "--edit", '{"total": 5}'), 2, "no JSON Patch"),
     ],
 )
-def test_what_cannot_be_forked_is_refused_and_leaves_nothing(cuebook: Any, arguments: Any, code: int, said: str) -> None:
+def test_what_cannot_be_forked_is_refused_and_leaves_nothing(cuebook: Verb, arguments: Any, code: int, said: str) -> None:
     before = recorded(cuebook)
     ended, _, told = cuebook("fork", *arguments)
     assert (ended, said in told) == (code, True), told
     assert recorded(cuebook) == before
 
 
-def test_branches_lists_forks_and_forks_of_forks(cuebook: Any) -> None:
+def test_branches_lists_forks_and_forks_of_forks(cuebook: Verb) -> None:
     cuebook("fork", "desk/1", "--at", "2", "--as", "one")
     cuebook("fork", "desk/one", "--at", "3", "--as", "deeper", "--edit", '[{"op": "replace", "path": "/total", "value": 1}]')
     cuebook("fork", "desk/1", "--at", "1", "--as", "two")
@@ -202,12 +189,12 @@ def test_branches_lists_forks_and_forks_of_forks(cuebook: Any) -> None:
 # -- a conversation -----------------------------------------------------------------------------------------------------------------------
 
 
-def effect(cuebook: Any, number: int) -> Any:
+def effect(cuebook: Verb, number: int) -> Any:
     """The result of the n-th model call of the conversation."""
     return recorded(cuebook, "corr:talk", "actor:desk/p", "type:step.completed")[number]
 
 
-def test_only_what_comes_after_the_cut_is_executed(cuebook: Any, deployment: Path) -> None:
+def test_only_what_comes_after_the_cut_is_executed(cuebook: Verb, deployment: Path) -> None:
     before = recorded(cuebook)
     at = effect(cuebook, 2)["event_id"]
     code, rows, said = cuebook("fork", "--correlation", "talk", "--at", at, "--as", "f1")
@@ -222,7 +209,7 @@ def test_only_what_comes_after_the_cut_is_executed(cuebook: Any, deployment: Pat
     assert cuebook("replay", "--verify")[0] == 0
 
 
-def test_an_edited_result_changes_what_follows_and_compare_names_it_first(cuebook: Any) -> None:
+def test_an_edited_result_changes_what_follows_and_compare_names_it_first(cuebook: Verb) -> None:
     at = effect(cuebook, 2)["event_id"]
     edit = '[{"op": "replace", "path": "/result", "value": "better"}]'
     code, _, said = cuebook("fork", "--correlation", "talk", "--at", at, "--as", "f1", "--edit", edit)
@@ -235,7 +222,7 @@ def test_an_edited_result_changes_what_follows_and_compare_names_it_first(cueboo
     assert first["divergence"]["patch"] == [{"op": "replace", "path": "/result", "value": "better"}]
 
 
-def test_an_edited_input_runs_the_whole_turn_with_it(cuebook: Any) -> None:
+def test_an_edited_input_runs_the_whole_turn_with_it(cuebook: Verb) -> None:
     (started,) = recorded(cuebook, "corr:talk", "actor:desk/p", "type:turn.started")
     edit = '[{"op": "replace", "path": "/arguments/rounds", "value": 1}]'
     code, _, said = cuebook("fork", "--correlation", "talk", "--at", started["event_id"], "--as", "f1", "--edit", edit)
@@ -244,14 +231,14 @@ def test_an_edited_input_runs_the_whole_turn_with_it(cuebook: Any) -> None:
     assert state(cuebook, "desk/p-f1")["notes"] == ["before", "done plain-0"]
 
 
-def test_new_code_runs_from_the_cut_on(cuebook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_code_runs_from_the_cut_on(cuebook: Verb, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{__name__}.ANSWER", "newer")
     at = effect(cuebook, 2)["event_id"]
     assert cuebook("fork", "--correlation", "talk", "--at", at, "--as", "f1", "--app", APP)[0] == 0
     assert state(cuebook, "desk/p-f1")["notes"][-1] == "done plain-0,done plain-1,done plain-2,done newer-3"
 
 
-def test_what_a_fork_sends_reaches_its_siblings_and_no_parent(cuebook: Any) -> None:
+def test_what_a_fork_sends_reaches_its_siblings_and_no_parent(cuebook: Verb) -> None:
     at = effect(cuebook, 3)["event_id"]
     assert cuebook("fork", "--correlation", "talk", "--at", at, "--as", "f1")[0] == 0
     assert state(cuebook, "ledger/l-f1")["notes"] == ["done plain-3"]
@@ -259,7 +246,7 @@ def test_what_a_fork_sends_reaches_its_siblings_and_no_parent(cuebook: Any) -> N
     assert sent == ["ledger/l-f1"]
 
 
-def test_what_lies_outside_the_fork_is_held_unless_it_is_live(cuebook: Any) -> None:
+def test_what_lies_outside_the_fork_is_held_unless_it_is_live(cuebook: Verb) -> None:
     code, _, said = cuebook("fork", "worker/w0", "--at", str(recorded(cuebook, "actor:worker/w0")[-1]["version"]), "--as", "shy")
     assert code == 0, said
     code, rows, _ = cuebook("rerun", "worker/shy", "reach", '{"other": "1"}', "--at", str(_last(cuebook, "worker/shy")), "--as", "shier")
@@ -271,7 +258,7 @@ def test_what_lies_outside_the_fork_is_held_unless_it_is_live(cuebook: Any) -> N
     assert (code, rows[0]["reply"]) == (0, 3), said
 
 
-def test_a_tell_of_a_lone_fork_is_recorded_and_held(cuebook: Any) -> None:
+def test_a_tell_of_a_lone_fork_is_recorded_and_held(cuebook: Verb) -> None:
     (started,) = recorded(cuebook, "corr:talk", "actor:desk/p", "type:turn.started")
     before = state(cuebook, "ledger/l")
     code, rows, _ = cuebook("rerun", "desk/p", "--at", str(started["version"]), "--as", "lone")
@@ -280,7 +267,7 @@ def test_a_tell_of_a_lone_fork_is_recorded_and_held(cuebook: Any) -> None:
     assert state(cuebook, "ledger/l") == before
 
 
-def test_s33_a_forked_actor_knows_itself_by_the_id_of_its_parent(cuebook: Any, deployment: Path) -> None:
+def test_s33_a_forked_actor_knows_itself_by_the_id_of_its_parent(cuebook: Verb, deployment: Path) -> None:
     async def talk() -> None:
         async with local_runtime(app, deployment / "log") as cue:
             await cue.ask("desk/self", "by_id", rounds=3, command_id="named")
@@ -294,7 +281,7 @@ def test_s33_a_forked_actor_knows_itself_by_the_id_of_its_parent(cuebook: Any, d
     assert state(cuebook, "desk/self-f1") == state(cuebook, "desk/self")
 
 
-def test_a_cut_in_the_middle_of_two_turns_goes_on_with_both_and_repeats_neither(cuebook: Any) -> None:
+def test_a_cut_in_the_middle_of_two_turns_goes_on_with_both_and_repeats_neither(cuebook: Verb) -> None:
     """The desk waits for the worker, whose step has ended: the fork of the worker is asked under the id that its open turn has."""
     done = recorded(cuebook, "corr:talk", "actor:worker/w0", "type:step.completed")[0]["event_id"]
     code, _, said = cuebook("fork", "--correlation", "talk", "--at", done, "--as", "f1")
@@ -304,11 +291,11 @@ def test_a_cut_in_the_middle_of_two_turns_goes_on_with_both_and_repeats_neither(
     assert state(cuebook, "desk/p-f1") == state(cuebook, "desk/p")
 
 
-def _last(cuebook: Any, stream: str) -> int:
+def _last(cuebook: Verb, stream: str) -> int:
     return int(recorded(cuebook, f"actor:{stream}")[-1]["version"])
 
 
-def test_rerun_takes_the_recorded_command_and_runs_its_steps_again(cuebook: Any) -> None:
+def test_rerun_takes_the_recorded_command_and_runs_its_steps_again(cuebook: Verb) -> None:
     (started, *_) = recorded(cuebook, "corr:talk", "actor:worker/w0", "type:turn.started")
     code, rows, said = cuebook("rerun", "worker/w0", "--at", str(started["version"] + 1), "--as", "again")
     assert code == 0, said
@@ -317,16 +304,31 @@ def test_rerun_takes_the_recorded_command_and_runs_its_steps_again(cuebook: Any)
     assert state(cuebook, "worker/again")["notes"] == ["done plain-0"]
 
 
-def test_rerun_of_a_short_turn_of_a_client_says_that_its_arguments_are_not_in_the_log(cuebook: Any) -> None:
+def test_rerun_of_a_short_turn_of_a_client_says_that_its_arguments_are_not_in_the_log(cuebook: Verb) -> None:
     code, _, said = cuebook("rerun", "desk/1", "--at", "2", "--as", "again")
     assert code == 2
     assert "give METHOD and ARGUMENTS" in said
 
 
-def test_a_cut_inside_what_one_commit_wrote_takes_all_of_it(cuebook: Any) -> None:
+def test_a_cut_inside_what_one_commit_wrote_takes_all_of_it(cuebook: Verb) -> None:
     (booked,) = recorded(cuebook, "corr:talk", "actor:desk/p", "type:desk_fork.booked")
     code, _, said = cuebook("fork", "--correlation", "talk", "--at", booked["event_id"], "--as", "f1")
     assert code == 0, said
     assert EXECUTED == []
     assert state(cuebook, "desk/p-f1") == state(cuebook, "desk/p")
     assert state(cuebook, "ledger/l-f1")["notes"] == ["done plain-3"]  # the tell was on its way
+
+
+def test_s33_erasing_a_parent_names_its_forks_and_theirs_also_one_at_version_0(cuebook: Verb) -> None:
+    """One that was erased itself holds nothing any more."""
+    cuebook("rerun", "desk/1", "book", '{"note": "z"}', "--at", "1", "--as", "zero")
+    cuebook("fork", "desk/1", "--at", "2", "--as", "one")
+    cuebook("fork", "desk/one", "--at", "3", "--as", "deeper")
+    assert cuebook("erase", "desk/one", "--yes")[1][0]["forks"] == ["desk/deeper"]
+    code, rows, said = cuebook("erase", "desk/1", "--yes")
+    assert (code, rows[0]["forks"]) == (0, ["desk/zero", "desk/deeper"])
+    assert "desk/zero, desk/deeper branched off desk/1" in said
+    _, rows, _ = cuebook("branches", "desk/1")
+    assert [(row["stream"], row["status"], row["edited"]) for row in rows] == [
+        ("desk/zero", "live", False), ("desk/one", "erased", None), ("desk/deeper", "live", False),
+    ]  # fmt: skip

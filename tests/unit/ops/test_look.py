@@ -1,13 +1,11 @@
 """The reading verbs on the files of a log, with no server: what they print, and what they exit with."""
 
 import asyncio
-import json
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,6 +14,7 @@ from ops.__main__ import main
 from ops.examples.bank import app
 from ops.settings import name_app
 from runtime.local import local_runtime
+from tests.support.verbs import Verb
 
 APP = "ops.examples.bank:app"
 
@@ -38,21 +37,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
-@pytest.fixture
-def cuebook(deployment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs a verb in this process; returns (exit code, rows of stdout, stderr)."""
-    for name in ("CUEBOOK_NATS_URL", "CUEBOOK_APP", "CUEBOOK_DATA"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: str, data: Path = deployment) -> tuple[int, list[Any], str]:
-        code = main([*arguments, "--data", str(data)])
-        out, err = capsys.readouterr()
-        return code, [json.loads(line) for line in out.splitlines() if line.startswith("{")], err
-
-    return run
-
-
-def test_log_shows_the_newest_in_the_one_record_shape(cuebook: Any) -> None:
+def test_log_shows_the_newest_in_the_one_record_shape(cuebook: Verb) -> None:
     code, rows, _ = cuebook("log", "-n", "5")
     assert (code, len(rows)) == (0, 5)
     assert all(tuple(row) == ENVELOPE_FIELDS for row in rows)
@@ -60,7 +45,7 @@ def test_log_shows_the_newest_in_the_one_record_shape(cuebook: Any) -> None:
     assert rows[-1]["stream"] == "account/bob"
 
 
-def test_log_filters_and_0_means_all(cuebook: Any) -> None:
+def test_log_filters_and_0_means_all(cuebook: Verb) -> None:
     _, rows, _ = cuebook("log", "actor:account/ada", "type:account.deposited", "-n", "0")
     assert [row["version"] for row in rows] == list(range(1, 104))
     _, rows, _ = cuebook("log", "-type:account.deposited", "-kind:message", "-n", "0")
@@ -68,13 +53,13 @@ def test_log_filters_and_0_means_all(cuebook: Any) -> None:
     assert cuebook("log", "before:1h")[1] == []
 
 
-def test_a_filter_that_is_none_is_a_usage_error(cuebook: Any) -> None:
+def test_a_filter_that_is_none_is_a_usage_error(cuebook: Verb) -> None:
     code, rows, err = cuebook("log", "frob:1")
     assert (code, rows) == (2, [])
     assert "frob" in err
 
 
-def test_tail_without_a_deployment_prints_what_is_there_and_says_so(cuebook: Any) -> None:
+def test_tail_without_a_deployment_prints_what_is_there_and_says_so(cuebook: Verb) -> None:
     code, rows, err = cuebook("tail", "actor:account/bob", "--from", "start")
     assert (code, [row["stream"] for row in rows]) == (0, ["account/bob"])
     assert "no deployment runs" in err
@@ -83,13 +68,13 @@ def test_tail_without_a_deployment_prints_what_is_there_and_says_so(cuebook: Any
     assert cuebook("tail", "--from", "5y")[0] == 2
 
 
-def test_streams_lists_every_actor(cuebook: Any) -> None:
+def test_streams_lists_every_actor(cuebook: Verb) -> None:
     code, rows, _ = cuebook("streams")
     assert code == 0
     assert [row["stream"] for row in rows] == ["account/ada", "account/bob"]
 
 
-def test_state_of_now_and_of_the_past(cuebook: Any) -> None:
+def test_state_of_now_and_of_the_past(cuebook: Verb) -> None:
     total = sum(range(1, 104))
     assert cuebook("state", "account/ada")[1][0]["state"] == {"cents": total - 7, "transfers": 1}
     assert cuebook("state", "account/ada", "--at", "2")[1][0]["state"] == {"cents": 3, "transfers": 0}
@@ -98,7 +83,7 @@ def test_state_of_now_and_of_the_past(cuebook: Any) -> None:
     assert cuebook("state", "nobody")[0] == 2
 
 
-def test_state_without_code_shows_the_events_and_says_so(cuebook: Any, deployment: Path, tmp_path: Path) -> None:
+def test_state_without_code_shows_the_events_and_says_so(cuebook: Verb, deployment: Path, tmp_path: Path) -> None:
     """The app's name may lead nowhere on the machine where somebody looks at a log (S32)."""
     (tmp_path / "log").symlink_to(deployment / "log")
     name_app(tmp_path, "no_such_module:app")
@@ -109,7 +94,7 @@ def test_state_without_code_shows_the_events_and_says_so(cuebook: Any, deploymen
     assert cuebook("state", "account/ada", "--app", "no_such_module:app", data=tmp_path)[0] == 2
 
 
-def test_show_finds_an_event_and_adds_what_is_asked_for(cuebook: Any) -> None:
+def test_show_finds_an_event_and_adds_what_is_asked_for(cuebook: Verb) -> None:
     _, (sent,), _ = cuebook("log", "type:account.withdrawn")
     place = f"{sent['shard']}:{sent['position']}"
     code, (shown,), _ = cuebook("show", place)
@@ -123,7 +108,7 @@ def test_show_finds_an_event_and_adds_what_is_asked_for(cuebook: Any) -> None:
     assert cuebook("show", "zz")[0] == 2
 
 
-def test_trace_gives_a_row_per_turn_or_a_diagram(cuebook: Any, capsys: pytest.CaptureFixture[str], deployment: Path) -> None:
+def test_trace_gives_a_row_per_turn_or_a_diagram(cuebook: Verb, capsys: pytest.CaptureFixture[str], deployment: Path) -> None:
     _, rows, _ = cuebook("trace", "move-1")
     assert [(row["depth"], row["stream"], row["method"]) for row in rows] == [(0, "account/ada", "transfer"), (1, "account/bob", "deposit")]
     assert main(["trace", "move-1", "--mermaid", "--data", str(deployment)]) == 0
@@ -131,7 +116,7 @@ def test_trace_gives_a_row_per_turn_or_a_diagram(cuebook: Any, capsys: pytest.Ca
     assert cuebook("trace", "nothing")[0] == 3
 
 
-def test_replay_gives_the_state_and_verify_compares_it(cuebook: Any) -> None:
+def test_replay_gives_the_state_and_verify_compares_it(cuebook: Verb) -> None:
     assert cuebook("replay", "account/ada", "--to", "2")[1][0]["state"]["cents"] == 3
     assert len(cuebook("replay")[1]) == 2
     code, rows, err = cuebook("replay", "--verify")
@@ -141,7 +126,7 @@ def test_replay_gives_the_state_and_verify_compares_it(cuebook: Any) -> None:
 
 
 def test_replay_verify_with_other_code_exits_with_4_and_names_the_version(
-    cuebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cuebook: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = Path(sys.modules["ops.examples.bank"].__file__ or "").read_text()
     (tmp_path / "other_bank_for_this_test.py").write_text(source.replace("state.cents += self.cents", "state.cents += 2 * self.cents"))
@@ -153,11 +138,11 @@ def test_replay_verify_with_other_code_exits_with_4_and_names_the_version(
     assert "account/ada version 100: state_hash expected" in err
 
 
-def test_verify_is_silent_about_a_sound_log(cuebook: Any) -> None:
+def test_verify_is_silent_about_a_sound_log(cuebook: Verb) -> None:
     assert cuebook("verify")[:2] == (0, [])
 
 
-def test_verify_names_a_row_with_one_flipped_byte_and_exits_with_4(cuebook: Any, deployment: Path, tmp_path: Path) -> None:
+def test_verify_names_a_row_with_one_flipped_byte_and_exits_with_4(cuebook: Verb, deployment: Path, tmp_path: Path) -> None:
     _, (event,), _ = cuebook("log", "type:account.withdrawn")
     log = tmp_path / "log"
     log.mkdir()
@@ -175,7 +160,7 @@ def test_verify_names_a_row_with_one_flipped_byte_and_exits_with_4(cuebook: Any,
     assert cuebook("state", "account/ada", data=tmp_path)[0] == 4
 
 
-def test_status_of_what_does_not_run_has_every_field_and_exits_with_3(cuebook: Any, deployment: Path) -> None:
+def test_status_of_what_does_not_run_has_every_field_and_exits_with_3(cuebook: Verb, deployment: Path) -> None:
     code, (row,), _ = cuebook("status")
     assert code == 3
     assert list(row) == [
@@ -186,7 +171,7 @@ def test_status_of_what_does_not_run_has_every_field_and_exits_with_3(cuebook: A
     assert [set(shard) for shard in row["shards"]] == [{"shard", "position", "owner_epoch"}] * 4
 
 
-def test_doctor_finds_nothing_wrong_here_and_gives_each_problem_a_remedy(cuebook: Any, tmp_path: Path) -> None:
+def test_doctor_finds_nothing_wrong_here_and_gives_each_problem_a_remedy(cuebook: Verb, tmp_path: Path) -> None:
     code, rows, _ = cuebook("doctor")
     assert [row for row in rows if not row["ok"]] == []
     assert code == 0
@@ -199,14 +184,14 @@ def test_doctor_finds_nothing_wrong_here_and_gives_each_problem_a_remedy(cuebook
 
 
 @pytest.mark.parametrize("arguments", [("log",), ("streams",), ("state", "a/b"), ("verify",), ("replay",), ("trace", "x"), ("show", "0:1")])
-def test_where_there_is_no_log_the_reading_verbs_exit_with_3(cuebook: Any, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_where_there_is_no_log_the_reading_verbs_exit_with_3(cuebook: Verb, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     code, rows, err = cuebook(*arguments, data=tmp_path)
     assert (code, rows) == (3, [])
     assert "there is no log" in err
 
 
 @pytest.mark.parametrize("arguments", [("ask", "account/ada", "balance"), ("tell", "account/ada", "deposit")])
-def test_talking_to_what_does_not_run_exits_with_5(cuebook: Any, arguments: tuple[str, ...]) -> None:
+def test_talking_to_what_does_not_run_exits_with_5(cuebook: Verb, arguments: tuple[str, ...]) -> None:
     code, rows, err = cuebook(*arguments)
     assert (code, rows) == (5, [])
     assert "next: " in err
@@ -216,7 +201,7 @@ def test_talking_to_what_does_not_run_exits_with_5(cuebook: Any, arguments: tupl
     "arguments",
     [("ada", "balance"), ("account/ada", "deposit", "{"), ("account/ada", "deposit", "[1]"), ("account/ada", "deposit", "@/no/such/file")],
 )
-def test_an_ask_that_cannot_be_read_exits_with_2(cuebook: Any, arguments: tuple[str, ...]) -> None:
+def test_an_ask_that_cannot_be_read_exits_with_2(cuebook: Verb, arguments: tuple[str, ...]) -> None:
     assert cuebook("ask", *arguments)[0] == 2
 
 

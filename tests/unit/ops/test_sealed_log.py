@@ -35,10 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cuebook(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def cuebook(folder: Path, no_settings: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """Runs a verb with the keys, or without; returns (exit code, stdout, stderr)."""
-    for name in ("CUEBOOK_NATS_URL", "CUEBOOK_APP", "CUEBOOK_DATA"):
-        monkeypatch.delenv(name, raising=False)
 
     def run(*arguments: str, keys: bool) -> tuple[int, str, str]:
         monkeypatch.setenv("CUEBOOK_KEYS", str(folder / ("keys" if keys else "no-keys")))

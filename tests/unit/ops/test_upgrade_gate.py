@@ -121,10 +121,8 @@ Gate = Callable[..., tuple[int, dict[str, Any], str]]
 
 
 @pytest.fixture
-def gate(deployment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Gate:
+def gate(deployment: Path, tmp_path: Path, no_settings: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Gate:
     """Runs the gate with new code; returns (exit code, rows by stream, stderr)."""
-    for name in ("CUEBOOK_NATS_URL", "CUEBOOK_APP", "CUEBOOK_DATA"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     # One process is one app: here each test is.
@@ -210,13 +208,12 @@ def test_up_to_a_version_no_turn_is_open(gate: Gate) -> None:
     assert (code, rows["till/b"]["open_turns"]) == (0, [])
 
 
+@pytest.mark.usefixtures("no_settings")
 @pytest.mark.parametrize("arguments", [("review", ".", "--once"), ("up", "--app", "ops.team_app:app")])
 def test_another_app_on_the_folder_is_refused_before_anything_starts(
     deployment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
     """S7, in one clear sentence; and the app that the folder remembers stays."""
-    for name in ("CUEBOOK_NATS_URL", "CUEBOOK_APP", "CUEBOOK_DATA"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     assert main([*arguments, "--data", str(deployment)]) == 2
     _, err = capsys.readouterr()

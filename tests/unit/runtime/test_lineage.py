@@ -121,11 +121,9 @@ async def _write(folder: Path) -> None:
     await log.close()
 
 
-def test_the_verbs_read_forks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verbs_read_forks(tmp_path: Path, no_settings: None, capsys: pytest.CaptureFixture[str]) -> None:
     import asyncio
 
-    for name in ("CUEBOOK_NATS_URL", "CUEBOOK_APP", "CUEBOOK_DATA"):
-        monkeypatch.delenv(name, raising=False)
     asyncio.run(_write(tmp_path / "log"))
     name_app(tmp_path, "tests.support.big_log:app")
 

@@ -57,12 +57,10 @@ async def _nothing(folder: Path) -> None:
 
 
 def test_ps_prints_a_row_each_and_nothing_where_all_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, no_settings: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import asyncio
 
-    for name in ("CUEBOOK_NATS_URL", "CUEBOOK_APP", "CUEBOOK_DATA"):
-        monkeypatch.delenv(name, raising=False)
     asyncio.run(fill(tmp_path / "one" / "log"))
     assert main(["ps", "--data", str(tmp_path / "one")]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
