@@ -16,6 +16,7 @@ CuebookError
  +- StreamBusyError                finish or cancel what is under way first
  +- StreamClosedError              archived or erased: nothing more can be done with it
  +- EncodingError                  a value does not survive JSON (S13, S16)
+ +- EmbeddingError                 a model gave no embedding, or vectors of two models were brought together
 """
 
 from typing import Any
@@ -121,3 +122,9 @@ class EncodingError(CuebookError):
     """A value is not plain JSON, or does not come back as it went in."""
 
     code = "encoding"
+
+
+class EmbeddingError(CuebookError):
+    """A model gave something that is no embedding, or vectors of two models or sizes were brought together."""
+
+    code = "embedding"
