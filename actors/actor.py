@@ -69,6 +69,11 @@ class Actor(Generic[S]):
         return self._turn.key
 
     @property
+    def sender(self) -> str | None:
+        """The actor whose turn asked for this one, as ``type/id``; None from outside. Recorded, so a re-run sees the same."""
+        return self._turn.command.sender
+
+    @property
     def state(self) -> S:
         """The state with everything emitted so far. Read it; change it only through events."""
         state: S = self._turn.state

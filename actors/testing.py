@@ -132,16 +132,20 @@ class _Waiting(msgspec.Struct, kw_only=True):
 class ActorTest:
     """One actor under test. ``result = await ActorTest(AccountActor, "42").given(Deposited(cents=5)).when("deposit", cents=3)``."""
 
-    def __init__(self, actor: type[Actor[Any]], id: str = "test", *, answers: Mapping[str, Answer] | None = None) -> None:
+    def __init__(
+        self, actor: type[Actor[Any]], id: str = "test", *, answers: Mapping[str, Answer] | None = None, sender: str | None = None
+    ) -> None:
         """
         Args:
             answers: what other actors and projections reply, by ``type.method``, ``type/id.method`` or ``projection.operation``; called
                 with the arguments.
+            sender: the actor that asks, as ``type/id``; None = from outside.
         """
         self.kind: ActorType[Any] = ActorType(actor)
         self.key = id
         self.stream = stream_id(self.kind.name, id)
         self.answers = dict(answers or {})
+        self.sender = sender
         self._events: list[RecordedEvent] = []
         self._commands = 0
         self._now_us = 1_700_000_000_000_000
@@ -185,7 +189,7 @@ class ActorTest:
         body = encode_checked(arguments, f"the arguments of {method}")
         command = Command(
             stream=self.stream, method=method, args=body, command_id=CommandId(f"test-{self._commands}"), explicit=False,
-            received_at_us=self._now_us,
+            received_at_us=self._now_us, sender=self.sender,
         )  # fmt: skip
         decoded = spec.decode(body)
         if spec.query:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from actors.tools.limits import GIT_TIMEOUT_S
@@ -45,8 +46,13 @@ def git_environment() -> dict[str, str]:
     }
 
 
-def run_git(folder: Path, *arguments: str, timeout_s: float = GIT_TIMEOUT_S) -> bytes | None:
-    """Standard output of one git command in `folder`; None when git is absent, fails or exceeds `timeout_s`."""
+def run_git(
+    folder: Path, *arguments: str, timeout_s: float = GIT_TIMEOUT_S, stdin: bytes | None = None, more: Mapping[str, str] | None = None
+) -> bytes | None:
+    """Standard output of one git command in `folder`; None when git is absent, fails or exceeds `timeout_s`.
+
+    `stdin` is what it reads; `more` is added to its environment.
+    """
     git = shutil.which("git")
     if git is None:
         return None
@@ -55,8 +61,9 @@ def run_git(folder: Path, *arguments: str, timeout_s: float = GIT_TIMEOUT_S) -> 
         done = subprocess.run(
             [git, "--no-pager", *switches, *arguments],
             cwd=folder,
-            env=git_environment(),
-            stdin=subprocess.DEVNULL,
+            env={**git_environment(), **(more or {})},
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            input=stdin,
             capture_output=True,
             timeout=timeout_s,
             check=False,

@@ -1,0 +1,10 @@
+"""Files, checkpoints and programs of a workspace, under capabilities.
+
+`Files` is the actor; `rules` decides, `disk` and `steps` do, `checkpoints` keeps whole states in a git repository
+of its own, `commands` runs programs.
+"""
+
+from actors.files.rules import DEFAULT_RULES, CommandTool, Grant, Refusal, Rules
+from actors.files.workspace_files import Files
+
+__all__ = ["DEFAULT_RULES", "CommandTool", "Files", "Grant", "Refusal", "Rules"]

@@ -1,0 +1,159 @@
+"""One program, started without a shell and within limits, and gone when its step ends, however it ends."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import resource
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from actors.files.disk import own_folder
+from actors.files.limits import (
+    COMMAND_FILE_BYTES_MAX,
+    COMMAND_GRACE_S,
+    COMMAND_MEMORY_BYTES_MAX,
+    COMMAND_OUTPUT_BYTES_MAX,
+    COMMAND_PROCESSES_MAX,
+)
+
+_PR_SET_PDEATHSIG = 1
+# Loaded before any fork: the child of a threaded process must not take the loader's lock.
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, tag="ran"):
+    """How a command ended. `exit_code` is negative where a signal ended it, as subprocess has it; `output` is both streams, at most 64 KiB,
+    the middle left out."""
+
+    exit_code: int
+    output: str
+    output_bytes: int
+    timed_out: bool = False
+
+
+class CommandMissingError(Exception):
+    """The program is not installed, or lies inside the workspace, where anybody may have put it."""
+
+
+async def run_command(root: str, words: Sequence[str], timeout_s: float) -> Outcome:
+    """Start `words` in `root`, wait for its end, and hand over what it said.
+
+    The program gets a session of its own, an environment without our settings and secrets, a home folder inside the workspace's own folder,
+    no input, and limits of memory, file size and processes. When this coroutine ends - result, timeout, cancellation - the whole process
+    group is gone; it also dies with the worker.
+
+    Raises:
+        CommandMissingError: see there.
+        OSError: it cannot be started.
+    """
+    program, home = await asyncio.to_thread(_prepared, root, words[0])
+    child = await asyncio.create_subprocess_exec(
+        program,
+        *words[1:],
+        cwd=root,
+        env={"PATH": os.defpath, "HOME": home, "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=partial(_limit, timeout_s),
+    )
+    kept = _Kept(COMMAND_OUTPUT_BYTES_MAX)
+    timed_out = False
+    try:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await _drain(child.stdout, kept.add)
+                await child.wait()
+        except TimeoutError:
+            timed_out = True
+            await _end(child)
+            await _drain(child.stdout, kept.add)
+    finally:
+        # Also what the program left behind in its group, after a normal end.
+        _signal(child.pid, signal.SIGKILL)
+        await asyncio.shield(child.wait())
+    return Outcome(exit_code=child.returncode or 0, output=kept.text(), output_bytes=kept.seen, timed_out=timed_out)
+
+
+def _prepared(root: str, name: str) -> tuple[str, str]:
+    """The program and its home folder. Raises: CommandMissingError, OSError."""
+    program = sys.executable if name == "python" else shutil.which(name)
+    if program is None:
+        raise CommandMissingError(f"{name} is not installed on this machine")
+    if name != "python" and Path(program).resolve().is_relative_to(Path(root).resolve()):
+        raise CommandMissingError(f"{name} lies inside the workspace")
+    home = own_folder(root) / "home"
+    home.mkdir(mode=0o700, exist_ok=True)
+    return program, str(home)
+
+
+def _limit(timeout_s: float) -> None:
+    """Runs in the child between fork and exec: system calls only."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    for what, most in (
+        (resource.RLIMIT_AS, COMMAND_MEMORY_BYTES_MAX),
+        (resource.RLIMIT_FSIZE, COMMAND_FILE_BYTES_MAX),
+        (resource.RLIMIT_CPU, int(timeout_s) + 1),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NPROC, COMMAND_PROCESSES_MAX),
+    ):
+        _, hard = resource.getrlimit(what)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        # Some systems refuse a limit that they do not know; then this one does not hold, and the others do.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(what, (most, most))
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    """Ask politely, then insist."""
+    _signal(child.pid, signal.SIGTERM)
+    try:
+        async with asyncio.timeout(COMMAND_GRACE_S):
+            await child.wait()
+    except TimeoutError:
+        pass
+    _signal(child.pid, signal.SIGKILL)
+
+
+def _signal(group: int, what: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, what)
+
+
+async def _drain(stream: asyncio.StreamReader | None, take: Callable[[bytes], None]) -> None:
+    while stream is not None:
+        block = await stream.read(64 * 1024)
+        if not block:
+            return
+        take(block)
+
+
+class _Kept:
+    """The first and the last half of an output of any length, in bounded memory."""
+
+    def __init__(self, limit: int) -> None:
+        self._half = limit // 2
+        self._first = bytearray()
+        self._last = bytearray()
+        self.seen = 0
+
+    def add(self, block: bytes) -> None:
+        self.seen += len(block)
+        room = self._half - len(self._first)
+        self._first += block[:room]
+        self._last += block[max(room, 0) :]
+        del self._last[: -self._half]
+
+    def text(self) -> str:
+        left_out = self.seen - len(self._first) - len(self._last)
+        middle = f"\n[{left_out:,} bytes left out]\n".encode() if left_out else b""
+        return (bytes(self._first) + middle + bytes(self._last)).decode("utf-8", "replace")

@@ -1,0 +1,203 @@
+"""Who may touch which file: capabilities as data, and the one function that decides.
+
+The decision is pure: it sees the path as it was written, never the disk. What the disk adds (links, devices, sizes) is checked by
+`actors.files.disk` where the file is opened, so that nothing can change between the look and the use.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final, Literal
+
+import msgspec
+
+from actors.files.limits import COMMAND_TIMEOUT_S, FILE_BYTES_MAX, PATH_BYTES_MAX
+
+Operation = Literal["read", "write", "delete", "run"]
+Rule = Literal[
+    "path_invalid", "outside_workspace", "protected", "not_granted", "outside_grant", "link", "not_a_file", "too_large", "unknown_command",
+    "argument",
+]  # fmt: skip
+
+WORKSPACE_FOLDER: Final = ".cuebook"
+"""Backups and checkpoints, at the top of the workspace. No agent may touch it, no checkpoint holds it."""
+
+PROTECTED: Final = (
+    "*.env", ".env.*", "*.key", "*.pem", "*.secret", "id_rsa*", "id_ed25519*", "*.p12", "*.pfx", ".netrc", ".npmrc", ".pypirc",
+)  # fmt: skip
+"""Names that hold secrets, by custom: refused to every agent for reading and writing alike, wherever they lie."""
+
+_CLOSED_FOLDERS: Final = (".git", ".hg", ".svn", WORKSPACE_FOLDER)
+# Names that Windows gives to devices whatever stands behind the dot; refused everywhere, so that a workspace can be moved.
+_DEVICES: Final = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$)(\..*)?")
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one kind of agent may do. Paths are patterns from the workspace's top: `*` within a name, `**` for any folders."""
+
+    file_write: bool = False
+    allowed_paths: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    description: str = ""
+
+
+class CommandTool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A program that agents may start, with what they may say to it. It gets no shell, and nothing that is not listed here.
+
+    argv: the program and its fixed arguments; ``python`` is the interpreter that runs Cuebook. options: further ones that a caller may
+    choose from; one that ends in ``=`` takes a value behind it. paths: whether the caller may name files of the workspace.
+    """
+
+    argv: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    paths: bool = False
+    timeout_s: float = COMMAND_TIMEOUT_S
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The capabilities of all agents of a workspace. An agent that is not named may read and nothing else."""
+
+    agents: dict[str, Grant] = {}
+    commands: dict[str, CommandTool] = {}
+    protected_files: tuple[str, ...] = PROTECTED
+    max_file_bytes: int = FILE_BYTES_MAX
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """Why something was not done: the rule for programs, the reason for people."""
+
+    rule: Rule
+    reason: str
+
+
+_CODE = tuple(f"**/*.{ending}" for ending in ("py", "js", "ts", "tsx", "jsx", "html", "css", "json", "yaml", "yml", "md"))
+_PROJECT = ("**/*.toml", "**/*.sql", "**/*.sh", "**/Dockerfile", "**/docker-compose.yml", "**/.gitignore")
+_PLANS = ("config/**", "**/config/**", "docker/**", "docs/architecture/**", "**/docker-compose.yml")
+
+DEFAULT_RULES: Final = Rules(
+    agents={
+        "codesmith": Grant(file_write=True, allowed_paths=_CODE + _PROJECT),
+        "architect": Grant(file_write=True, allowed_paths=_PLANS),
+        "fixer": Grant(file_write=True, allowed_paths=_CODE),
+        "fixer2": Grant(file_write=True, allowed_paths=_CODE),
+        "docs": Grant(file_write=True, allowed_paths=("docs/**", "**/*.md")),
+        "performance": Grant(file_write=True, allowed_paths=("performance/**", "benchmarks/**", "profiling/**")),
+        "tradestrat": Grant(file_write=True, allowed_paths=("trading/**", "strategies/**", "backtest/**")),
+        "video": Grant(file_write=True, allowed_paths=("**/*.json", "**/*.md")),
+        "reviewer": Grant(),
+        "research": Grant(),
+        "orchestrator": Grant(),
+        "arbitrator": Grant(),
+    }
+)
+"""The predecessor's table of twelve, its patterns anchored."""
+
+
+def path_parts(path: str) -> tuple[str, ...] | Refusal:
+    """The names that lead from the workspace's top to a file, or why `path` does not name one there.
+
+    Only plain relative paths with `/` are taken; nothing is normalised, because every rewriting is a chance to mean two things.
+    """
+    if not path or len(path.encode("utf-8", "surrogatepass")) > PATH_BYTES_MAX:
+        return Refusal(rule="path_invalid", reason=f"a path has 1 to {PATH_BYTES_MAX:,} bytes")
+    if any(ord(character) < 32 or ord(character) == 127 or 0xD800 <= ord(character) <= 0xDFFF for character in path):
+        return Refusal(rule="path_invalid", reason="the path holds a control character")
+    if path.startswith(("/", "~")) or "\\" in path or re.match(r"[A-Za-z]:", path):
+        return Refusal(rule="outside_workspace", reason=f"{path!r} is not relative to the workspace")
+    parts = tuple(path.split("/"))
+    if ".." in parts:
+        return Refusal(rule="outside_workspace", reason=f"{path!r} climbs out with '..'")
+    if any(part in {"", "."} or part != part.rstrip(". ") for part in parts):
+        return Refusal(rule="path_invalid", reason=f"{path!r} has an empty name, '.', or a name that ends in a dot or a space")
+    if any(_DEVICES.fullmatch(part) for part in parts) or ":" in path:
+        return Refusal(rule="not_a_file", reason=f"{path!r} names a device")
+    # Compared without case: on many disks .GIT is the same folder. Git's own short name on FAT counts as well.
+    if any(part.casefold() in _CLOSED_FOLDERS or part.casefold() == "git~1" for part in parts):
+        return Refusal(rule="protected", reason=f"{path!r} lies in a folder that no agent may touch")
+    return parts
+
+
+@lru_cache(maxsize=4_096)
+def _pattern(pattern: str) -> re.Pattern[str]:
+    """`pattern` as a whole-path expression: `**` is any number of folders, `*` and `?` stay within a name."""
+    out: list[str] = []
+    segments = pattern.split("/")
+    for number, segment in enumerate(segments):
+        last = number == len(segments) - 1
+        if segment == "**":
+            out.append(".+" if last else "(?:[^/]+/)*")
+            continue
+        out.append("".join("[^/]*" if one == "*" else "[^/]" if one == "?" else re.escape(one) for one in segment))
+        if not last:
+            out.append("/")
+    return re.compile("".join(out))
+
+
+def matches(path: str, patterns: Sequence[str]) -> bool:
+    """`path` as a whole fits one of `patterns`: `backend/**` takes `backend/x.py`, and neither `backendevil/x.py` nor `backend`."""
+    return any(_pattern(pattern).fullmatch(path) for pattern in patterns)
+
+
+def protected(parts: Sequence[str], rules: Rules) -> bool:
+    """A name on the way is one of those that hold secrets, in any case of letters."""
+    return any(matches(part.casefold(), tuple(pattern.casefold() for pattern in rules.protected_files)) for part in parts)
+
+
+def grant_of(agent: str, rules: Rules) -> Grant:
+    """What `agent` may do: looked up exactly; who is not there may only read."""
+    return rules.agents.get(agent, Grant())
+
+
+def decide(agent: str, operation: Operation, path: str, rules: Rules) -> Refusal | None:
+    """Whether `agent` may read, write or delete `path`; None = yes."""
+    parts = path_parts(path)
+    if isinstance(parts, Refusal):
+        return parts
+    if protected(parts, rules):
+        return Refusal(rule="protected", reason=f"{path!r} has a name that holds secrets")
+    if operation == "read":
+        return None
+    grant = grant_of(agent, rules)
+    if not grant.file_write:
+        return Refusal(rule="not_granted", reason=f"{agent or 'an unnamed caller'} may not write files")
+    if not matches(path, grant.allowed_paths):
+        return Refusal(rule="outside_grant", reason=f"{agent} may not write {path!r}: its paths are {', '.join(grant.allowed_paths)}")
+    return None
+
+
+def too_large(size: int, rules: Rules) -> Refusal | None:
+    if size > rules.max_file_bytes:
+        return Refusal(rule="too_large", reason=f"{size:,} bytes; at most {rules.max_file_bytes:,} are allowed")
+    return None
+
+
+def command_line(agent: str, name: str, arguments: Sequence[str], rules: Rules) -> list[str] | Refusal:
+    """What to start when `agent` asks for the command `name`: the tool's own words, then what the caller may add.
+
+    An argument is an option from the tool's list or the path of a file in the workspace, which is handed on as ``./path``: whatever it is
+    called, no program can take it for an option.
+    """
+    tool = rules.commands.get(name)
+    if tool is None:
+        declared = ", ".join(sorted(rules.commands)) or "none is declared"
+        return Refusal(rule="unknown_command", reason=f"there is no command {name!r}: {declared}")
+    if name not in grant_of(agent, rules).commands:
+        return Refusal(rule="not_granted", reason=f"{agent or 'an unnamed caller'} may not run {name!r}")
+    words = list(tool.argv)
+    for argument in arguments:
+        if argument.startswith("-"):
+            option, equals, value = argument.partition("=")
+            known = argument in tool.options or (equals and f"{option}=" in tool.options)
+            if not known or any(ord(character) < 32 for character in value):
+                return Refusal(rule="argument", reason=f"{name} takes no option {argument!r}: {', '.join(tool.options) or 'none'}")
+            words.append(argument)
+            continue
+        if not tool.paths:
+            return Refusal(rule="argument", reason=f"{name} takes no paths: {argument!r}")
+        parts = path_parts(argument)
+        if isinstance(parts, Refusal):
+            return parts
+        if protected(parts, rules):
+            return Refusal(rule="protected", reason=f"{argument!r} has a name that holds secrets")
+        words.append(f"./{argument}")
+    return words

@@ -1,0 +1,382 @@
+"""The files of one workspace as an actor: whoever changes one asks here, so there is one place that refuses, one that records, and one that
+can take everything back."""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from actors.actor import Actor, command, query
+from actors.errors import Rejected, StepFailed
+from actors.event import Event, State
+from actors.files import checkpoints, disk
+from actors.files.commands import Outcome, run_command
+from actors.files.disk import Found
+from actors.files.edits import Edit, edited
+from actors.files.limits import CHANGES_KEPT, CHECKPOINTS_KEPT
+from actors.files.rules import DEFAULT_RULES, Operation, Refusal, Rules, command_line, decide, too_large
+from actors.files.steps import Content, keep, put, read_text, read_whole, workspace_folder
+from actors.team.workspace_id import workspace_id
+from events.codec import encode
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One file that was written or deleted. `before` and `after` are None where there was, or is, no file."""
+
+    number: int
+    path: str
+    before: Found | None
+    after: Found | None
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A state of the whole workspace that can be restored. `changes` is the number of the last change in it."""
+
+    commit: str
+    label: str
+    files: int
+    left_out: int
+    changes: int
+
+
+class FilesState(State):
+    """`done` counts changes for ever; `changes` are the newest of them that can be undone, those after number `forgotten`."""
+
+    root: str = ""
+    rules: Rules = DEFAULT_RULES
+    done: int = 0
+    forgotten: int = 0
+    changes: list[Change] = []
+    checkpoints: list[Checkpoint] = []
+    denied: int = 0
+
+
+class WorkspaceOpened(Event[FilesState], tag="files.workspace_opened"):
+    """The workspace is known by its folder, and these capabilities hold from here on. `rules_sha256` names them in short."""
+
+    root: str
+    rules: Rules
+    rules_sha256: str
+
+    def apply(self, state: FilesState) -> None:
+        state.root = self.root
+        state.rules = self.rules
+
+
+class FileWritten(Event[FilesState], tag="files.written"):
+    """A file has new content. The old one is in the workspace's backups under its digest."""
+
+    agent: str
+    change: Change
+
+    def apply(self, state: FilesState) -> None:
+        _keep(state, self.change)
+
+
+class FileDeleted(Event[FilesState], tag="files.deleted"):
+    """A file is gone. It is in the workspace's backups under its digest."""
+
+    agent: str
+    change: Change
+
+    def apply(self, state: FilesState) -> None:
+        _keep(state, self.change)
+
+
+class AccessDenied(Event[FilesState], tag="files.access_denied"):
+    """An agent was refused."""
+
+    agent: str
+    operation: Operation
+    target: str
+    refusal: Refusal
+
+    def apply(self, state: FilesState) -> None:
+        state.denied += 1
+
+
+class ChangesUndone(Event[FilesState], tag="files.changes_undone"):
+    """Every file changed after change number `to` is byte for byte what it was then."""
+
+    to: int
+    paths: list[str]
+
+    def apply(self, state: FilesState) -> None:
+        state.changes = [change for change in state.changes if change.number <= self.to]
+
+
+class CheckpointMade(Event[FilesState], tag="files.checkpoint_made"):
+    """The workspace can be brought back to this."""
+
+    checkpoint: Checkpoint
+
+    def apply(self, state: FilesState) -> None:
+        state.checkpoints = [*state.checkpoints, self.checkpoint][-CHECKPOINTS_KEPT:]
+
+
+class CheckpointRestored(Event[FilesState], tag="files.checkpoint_restored"):
+    """The workspace is byte for byte what the checkpoint held."""
+
+    checkpoint: Checkpoint
+    restored: checkpoints.Restored
+
+    def apply(self, state: FilesState) -> None:
+        state.changes = [change for change in state.changes if change.number <= self.checkpoint.changes]
+
+
+class CommandRun(Event[FilesState], tag="files.command_run"):
+    """A program was run in the workspace. Its output is in the step's record and in the reply."""
+
+    agent: str
+    command: str
+    arguments: list[str]
+    exit_code: int
+    timed_out: bool
+    output_sha256: str
+
+    def apply(self, state: FilesState) -> None:
+        """It changes nothing that this actor keeps."""
+
+
+def _keep(state: FilesState, change: Change) -> None:
+    state.done = change.number
+    state.changes.append(change)
+    if len(state.changes) > CHANGES_KEPT:
+        state.forgotten = state.changes.pop(0).number
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
+    """A change that was made."""
+
+    change: Change
+
+
+ReadReply: TypeAlias = Content | Refusal
+ChangeReply: TypeAlias = Changed | Refusal
+CommandReply: TypeAlias = Outcome | Refusal
+
+
+class Files(Actor[FilesState], name="files"):
+    """Files, checkpoints and programs of one workspace; the id is that of its folder (`workspace_id`).
+
+    What an agent may do is decided by `actors.files.rules`. A refusal is a reply and an event, never an exception, so that it is in the log
+    and the agent's own turn goes on. When another actor asks, its type is the agent; `agent` counts only from outside.
+    """
+
+    @command
+    async def open(self, root: str, rules: Rules | None = None) -> str:
+        """Name the folder, and the capabilities that hold in it from now on (default: those it has). Returns: the folder.
+
+        Raises:
+            Rejected: no such folder, a system folder, not the folder of this id, or one of our own actors asks for other rules.
+        """
+        try:
+            found = await self.step("resolve", workspace_folder, root)
+        except StepFailed as error:
+            raise Rejected(error.message.split(": ", 2)[-1], path=root) from error
+        if workspace_id(Path(found)) != self.id:
+            raise Rejected(f"{found} is the workspace {workspace_id(Path(found))}, not {self.id}", workspace=workspace_id(Path(found)))
+        if rules is not None and rules != self.state.rules and self.sender is not None:
+            raise Rejected("capabilities are set from outside, not by an agent", agent=self.sender)
+        wanted = rules if rules is not None else self.state.rules
+        if found != self.state.root or wanted != self.state.rules:
+            self.emit(WorkspaceOpened(root=found, rules=wanted, rules_sha256=hashlib.sha256(encode(wanted)).hexdigest()))
+        return found
+
+    @command
+    async def read(self, path: str, agent: str = "", first: int = 1, last: int | None = None) -> ReadReply:
+        """Lines of a text file, counted from 1, `last` included."""
+        agent = self._agent(agent)
+        refusal = decide(agent, "read", path, self._rules())
+        if refusal is not None:
+            return self._denied(agent, "read", path, refusal)
+        read = await self.step("read", read_text, self.state.root, path, self.state.rules.max_file_bytes, first, last)
+        if isinstance(read, Refusal):
+            return self._denied(agent, "read", path, read)
+        if read is None:
+            raise Rejected(f"{path} is not there", path=path)
+        return read
+
+    @command
+    async def write(self, path: str, content: str, agent: str = "", overwrite: bool = True, expected: str | None = None) -> ChangeReply:
+        """Make or replace a text file.
+
+        Args:
+            overwrite: false = only if there is none.
+            expected: digest of the content that the writer has seen; another one is refused.
+        """
+        agent = self._agent(agent)
+        refusal = decide(agent, "write", path, self._rules()) or too_large(len(content.encode()), self.state.rules)
+        if refusal is not None:
+            return self._denied(agent, "write", path, refusal)
+        return await self._change(agent, path, content, expected, overwrite)
+
+    @command
+    async def edit(self, path: str, edits: list[Edit], agent: str = "", expected: str | None = None) -> ChangeReply:
+        """Change lines of a text file; all edits speak of the lines as they are now."""
+        agent = self._agent(agent)
+        refusal = decide(agent, "write", path, self._rules())
+        if refusal is not None:
+            return self._denied(agent, "write", path, refusal)
+        held = await self.step("read", read_whole, self.state.root, path, self.state.rules.max_file_bytes)
+        if isinstance(held, Refusal):
+            return self._denied(agent, "write", path, held)
+        if held is None:
+            raise Rejected(f"{path} is not there", path=path)
+        if expected is not None and held.found.sha256 != expected:
+            raise Rejected(f"{path} has changed since it was read", path=path, sha256=held.found.sha256)
+        content = edited(held.text, edits)
+        refusal = too_large(len(content.encode()), self.state.rules)
+        if refusal is not None:
+            return self._denied(agent, "write", path, refusal)
+        return await self._change(agent, path, content, held.found.sha256, True)
+
+    @command
+    async def delete(self, path: str, agent: str = "", expected: str | None = None) -> ChangeReply:
+        """Remove a file; its content stays in the backups."""
+        agent = self._agent(agent)
+        refusal = decide(agent, "delete", path, self._rules())
+        if refusal is not None:
+            return self._denied(agent, "delete", path, refusal)
+        return await self._change(agent, path, None, expected, True)
+
+    @command
+    async def undo(self, to: int) -> list[str]:
+        """Bring every file that changed after change number `to` back, byte for byte. Returns: their paths.
+
+        Raises:
+            Rejected: change `to` is too old, or a file was changed by somebody else since, so that undoing would lose that.
+        """
+        self._rules()
+        later = [change for change in self.state.changes if change.number > to]
+        if to < self.state.forgotten:
+            oldest = self.state.forgotten
+            raise Rejected(f"change {oldest} can no longer be undone; restore a checkpoint", to=to, forgotten=oldest)
+        first: dict[str, Change] = {}
+        last: dict[str, Change] = {}
+        for change in later:
+            first.setdefault(change.path, change)
+            last[change.path] = change
+        for path, change in first.items():
+            refusal = await self._apply(path, "undo", change.before, last[path].after, None)
+            if refusal is not None:
+                raise Rejected(refusal.reason, path=path, rule=refusal.rule)
+        if first:
+            self.emit(ChangesUndone(to=to, paths=sorted(first)))
+        return sorted(first)
+
+    @command
+    async def checkpoint(self, label: str = "") -> Checkpoint:
+        """Keep the whole workspace as it is now, apart from what git ignores and names that hold secrets."""
+        rules = self._rules()
+        parent = self.state.checkpoints[-1].commit if self.state.checkpoints else None
+        try:
+            kept = await self.step("checkpoint", checkpoints.make, self.state.root, label, parent, rules)
+        except StepFailed as error:
+            raise Rejected(error.message) from error
+        made = Checkpoint(commit=kept.commit, label=label, files=kept.files, left_out=kept.left_out, changes=self.state.done)
+        self.emit(CheckpointMade(checkpoint=made))
+        return made
+
+    @command
+    async def restore(self, commit: str) -> checkpoints.Restored:
+        """Bring the whole workspace back to a checkpoint of this workspace, byte for byte."""
+        rules = self._rules()
+        wanted = next((kept for kept in self.state.checkpoints if kept.commit == commit), None)
+        if wanted is None:
+            raise Rejected(f"there is no checkpoint {commit[:12]!r}", known=[kept.commit for kept in self.state.checkpoints[-10:]])
+        try:
+            restored = await self.step("restore", checkpoints.restore, self.state.root, commit, rules)
+        except StepFailed as error:
+            raise Rejected(error.message) from error
+        self.emit(CheckpointRestored(checkpoint=wanted, restored=restored))
+        return restored
+
+    @command
+    async def compare(self, first: str, second: str) -> str:
+        """The differences between two checkpoints as a unified diff."""
+        known = {kept.commit for kept in self.state.checkpoints}
+        if not {first, second} <= known:
+            raise Rejected("both must be checkpoints of this workspace", known=sorted(known)[-10:])
+        return await self.step("compare", checkpoints.compare, self.state.root, first, second)
+
+    @command
+    async def run(self, command: str, arguments: list[str] | None = None, agent: str = "") -> CommandReply:
+        """Run a program that the rules declare. It changes files without asking here: make a checkpoint before."""
+        agent = self._agent(agent)
+        rules = self._rules()
+        given = arguments or []
+        words = command_line(agent, command, given, rules)
+        if isinstance(words, Refusal):
+            return self._denied(agent, "run", " ".join([command, *given])[:1_000], words)
+        try:
+            ended = await self.step("run", run_command, self.state.root, words, rules.commands[command].timeout_s)
+        except StepFailed as error:
+            raise Rejected(error.message, command=command) from error
+        self.emit(
+            CommandRun(
+                agent=agent, command=command, arguments=given, exit_code=ended.exit_code, timed_out=ended.timed_out,
+                output_sha256=hashlib.sha256(ended.output.encode()).hexdigest(),
+            )
+        )  # fmt: skip
+        return ended
+
+    @query
+    def changes(self, after: int = 0, limit: int = 100) -> list[Change]:
+        """Changes that can be undone, oldest first."""
+        return [change for change in self.state.changes if change.number > after][: max(limit, 0)]
+
+    @query
+    def kept(self) -> list[Checkpoint]:
+        """The checkpoints, oldest first."""
+        return list(self.state.checkpoints)
+
+    @query
+    def may(self, agent: str, operation: Literal["read", "write", "delete"], path: str) -> Refusal | None:
+        """Whether `agent` would be let, without a trace in the log; None = yes."""
+        return decide(agent, operation, path, self.state.rules)
+
+    def _agent(self, said: str) -> str:
+        return said if self.sender is None else self.sender.partition("/")[0]
+
+    def _rules(self) -> Rules:
+        if not self.state.root:
+            raise Rejected("open the workspace first: open(root)", workspace=self.id)
+        return self.state.rules
+
+    def _denied(self, agent: str, operation: Operation, target: str, refusal: Refusal) -> Refusal:
+        self.emit(AccessDenied(agent=agent, operation=operation, target=target[:1_000], refusal=refusal))
+        return refusal
+
+    async def _change(self, agent: str, path: str, content: str | None, expected: str | None, overwrite: bool) -> ChangeReply:
+        """Two steps, so that a crash between them is no question: the first records what was there and keeps it, the second does nothing
+        where the file is already what it is to be."""
+        before = await self.step("keep", keep, self.state.root, path, self.state.rules.max_file_bytes)
+        if isinstance(before, Refusal):
+            return self._denied(agent, "write" if content is not None else "delete", path, before)
+        if expected is not None and (before is None or before.sha256 != expected):
+            raise Rejected(f"{path} has changed since it was read", path=path, sha256=None if before is None else before.sha256)
+        if before is not None and not overwrite:
+            raise Rejected(f"{path} is there already", path=path, sha256=before.sha256)
+        if before is None and content is None:
+            raise Rejected(f"{path} is not there", path=path)
+        after = None
+        if content is not None:
+            raw = content.encode()
+            after = Found(sha256=disk.digest(raw), size_bytes=len(raw), mode=0o644 if before is None else before.mode)
+        refusal = await self._apply(path, "put", after, before, content)
+        if refusal is not None:
+            return self._denied(agent, "write" if content is not None else "delete", path, refusal)
+        change = Change(number=self.state.done + 1, path=path, before=before, after=after)
+        self.emit(FileWritten(agent=agent, change=change) if content is not None else FileDeleted(agent=agent, change=change))
+        return Changed(change=change)
+
+    async def _apply(self, path: str, name: str, wanted: Found | None, expected: Found | None, content: str | None) -> Refusal | None:
+        # The content stands in the record of the turn's own arguments already.
+        written = partial(put, content=content)
+        try:
+            return await self.step(name, written, self.state.root, path, wanted, expected, self.state.rules.max_file_bytes, key=path)
+        except StepFailed as error:
+            raise Rejected(error.message, path=path) from error

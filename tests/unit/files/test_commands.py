@@ -1,0 +1,131 @@
+"""Programs of the workspace: without a shell, within limits, and gone with their step."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from actors.files.commands import CommandMissingError, run_command
+from actors.files.limits import COMMAND_OUTPUT_BYTES_MAX
+
+
+def script(workspace: Path, text: str) -> list[str]:
+    (workspace / "job.py").write_text(text)
+    return ["python", "./job.py"]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A zombie has ended: nobody but its parent can see it, and it does nothing.
+    status = Path(f"/proc/{pid}/stat")
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+async def gone(pid: int) -> bool:
+    """True as soon as the process has ended; False if it has not within ten seconds."""
+    for _ in range(1_000):
+        if not alive(pid):
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+async def until(path: Path) -> str:
+    for _ in range(1_000):
+        if path.exists() and path.read_text().endswith("\n"):
+            return path.read_text()
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{path} was not written")
+
+
+async def test_output_exit_code_and_a_clean_environment(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUEBOOK_TOKEN", "canary")
+    ended = await run_command(
+        str(workspace), script(workspace, "import os, sys\nprint(sorted(os.environ), os.getcwd(), sys.stdin.read())\nsys.exit(3)"), 30
+    )
+    assert ended.exit_code == 3
+    assert str(workspace) in ended.output
+    assert "CUEBOOK" not in ended.output
+    assert not ended.timed_out
+
+
+async def test_no_shell(workspace: Path) -> None:
+    words = [*script(workspace, "import sys\nprint(sys.argv[1:])"), "$(touch made)", "; touch made", "`touch made`"]
+    ended = await run_command(str(workspace), words, 30)
+    assert "$(touch made)" in ended.output
+    assert not (workspace / "made").exists()
+
+
+async def test_a_timeout_ends_the_whole_family(workspace: Path) -> None:
+    text = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"])
+open("pids", "w").write(f"{os.getpid()} {child.pid}\\n")
+print("begun", flush=True)
+time.sleep(600)
+"""
+    ended = await run_command(str(workspace), script(workspace, text), 1.0)
+    assert ended.timed_out
+    assert ended.exit_code < 0
+    assert "begun" in ended.output
+    for pid in (await until(workspace / "pids")).split():
+        assert await gone(int(pid))
+
+
+async def test_cancelling_ends_it(workspace: Path) -> None:
+    words = script(workspace, "import os, time\nopen('pids', 'w').write(f'{os.getpid()}\\n')\ntime.sleep(600)")
+    task = asyncio.ensure_future(run_command(str(workspace), words, 600))
+    pid = int(await until(workspace / "pids"))
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+    assert await gone(pid)
+
+
+async def test_what_it_leaves_behind_ends_with_it(workspace: Path) -> None:
+    text = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+open("pids", "w").write(f"{child.pid}\\n")
+"""
+    ended = await run_command(str(workspace), script(workspace, text), 30)
+    assert ended.exit_code == 0
+    assert await gone(int((workspace / "pids").read_text()))
+
+
+async def test_a_flood_of_output_costs_bounded_memory_and_keeps_both_ends(workspace: Path) -> None:
+    words = script(workspace, "print('first')\nfor _ in range(20_000): print('x' * 100)\nprint('last')")
+    ended = await run_command(str(workspace), words, 60)
+    assert ended.exit_code == 0
+    assert ended.output_bytes > 2_000_000
+    assert len(ended.output) < COMMAND_OUTPUT_BYTES_MAX + 100
+    assert ended.output.startswith("first")
+    assert ended.output.endswith("last\n")
+    assert "bytes left out" in ended.output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
+async def test_memory_is_limited(workspace: Path) -> None:
+    ended = await run_command(str(workspace), script(workspace, "b = bytearray(3 * 1024 ** 3)"), 60)
+    assert ended.exit_code != 0
+    assert "MemoryError" in ended.output
+
+
+async def test_a_program_that_is_not_there_or_lies_in_the_workspace(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CommandMissingError):
+        await run_command(str(workspace), ["no-such-program"], 5)
+    evil = workspace / "evil"
+    evil.write_text("#!/bin/sh\ntouch made\n")
+    evil.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{workspace}:{os.environ['PATH']}")
+    with pytest.raises(CommandMissingError):
+        await run_command(str(workspace), ["evil"], 5)
+    assert not (workspace / "made").exists()
