@@ -4,14 +4,18 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, TypeVar, overload
 
+from actors.errors import BadPayload
 from actors.event import Event, S
 from actors.ref import ActorRef, ViewRef
+from actors.step_cache import CacheWish
 from events.ids import is_token
 
 if TYPE_CHECKING:
     from actors.turn import Turn
 
 T = TypeVar("T")
+Namespace = Literal["response", "api", "analysis"]
+"""Of the cache: `events.caching.NAMESPACES`."""
 F = TypeVar("F", bound=Callable[..., Any])
 _ROLE = "__cuebook_role__"
 
@@ -96,16 +100,37 @@ class Actor(Generic[S]):
         *args: Any,
         key: str | None = None,
         once: bool = False,
+        cache_ttl: "float | timedelta | None" = None,
+        namespace: "Namespace | None" = None,
+        cache_key: Any = None,
         **kwargs: Any,
     ) -> T: ...
 
     @overload
     async def step(
-        self, name: str, function: Callable[..., T], *args: Any, key: str | None = None, once: bool = False, **kwargs: Any
+        self,
+        name: str,
+        function: Callable[..., T],
+        *args: Any,
+        key: str | None = None,
+        once: bool = False,
+        cache_ttl: "float | timedelta | None" = None,
+        namespace: "Namespace | None" = None,
+        cache_key: Any = None,
+        **kwargs: Any,
     ) -> T: ...
 
     async def step(
-        self, name: str, function: Callable[..., Any], *args: Any, key: str | None = None, once: bool = False, **kwargs: Any
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        key: str | None = None,
+        once: bool = False,
+        cache_ttl: "float | timedelta | None" = None,
+        namespace: "Namespace | None" = None,
+        cache_key: Any = None,
+        **kwargs: Any,
     ) -> Any:
         """Run a side effect once and journal its result; after a crash a finished step returns what was recorded (S15).
 
@@ -118,11 +143,23 @@ class Actor(Generic[S]):
             key: names one of several concurrent uses of `name`.
             once: at most once: if a crash leaves open whether it happened, the actor is held until a person says so with ``_answer``, and
                 it is never guessed (S21).
+            cache_ttl: take a result that this step had with the same content at most so many seconds ago, if the cache has it, and offer
+                ours to later ones (S37). Only for what gives the same with the same content. Another actor, and so another workspace, never
+                gets it. What was taken is recorded as the result, and marked.
+            namespace: ``response`` (good for 30 minutes), ``api`` (1 hour) or ``analysis`` (2 hours); alone, it is cached for that time.
+            cache_key: what the result depends on, any JSON value, in place of the arguments: a digest, or less than all of them. Needed
+                where `function` is a method or a closure.
 
         Raises:
             StepFailed: `function` raised; recorded, and raised again on a re-run.
+            BadPayload: a step cannot be cached like this.
         """
-        return await self._turn.step(name, function, args, kwargs, key, once)
+        wish: CacheWish | None = None
+        if cache_ttl is not None or namespace is not None:
+            wish = CacheWish(cache_ttl, namespace, cache_key)
+        if (wish is not None and once) or (wish is None and cache_key is not None):
+            raise BadPayload(f"step {name}: {'what happens at most once is not cached' if once else 'cache_key without cache_ttl'}")
+        return await self._turn.step(name, function, args, kwargs, key, once, wish)
 
     @overload
     async def wait_for(self, name: str, *, timeout_s: "float | timedelta | None" = None) -> Any: ...

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.journal import Wait
 from actors.message import Call
+from actors.step_cache import StepCache
 from events.envelope import NewEvent
 from events.ids import StreamId
 
@@ -15,9 +16,20 @@ if TYPE_CHECKING:
 class Driver(Protocol):
     """What a turn needs from whoever runs it."""
 
+    @property
+    def step_cache(self) -> StepCache | None:
+        """Where results of earlier steps are looked up (S37); None = every lookup is a miss."""
+        ...
+
+    @property
+    def code_version(self) -> str | None:
+        """Of the code that decides: a result of other code is not taken from the cache."""
+        ...
+
     async def record(self, turn: "Turn", events: list[NewEvent]) -> int:
         """Commit journal events singly and return their time in µs. The first call is the barrier of S15: it waits until every earlier
-        turn of the actor is committed, and commits ``turn.started`` together with `events`."""
+        turn of the actor is committed, and commits ``turn.started`` together with `events`. Sets `Turn.recorded` to the version of the
+        last of them."""
         ...
 
     async def ask(self, turn: "Turn", call: Call) -> bytes:

@@ -4,12 +4,12 @@ import typing
 from datetime import datetime, timedelta
 from typing import Any
 
-from actors.errors import ActorError, BadPayload, NondeterminismError, StepFailed, WaitExpired, error_body, error_from_body
+from actors.errors import ActorError, BadPayload, NondeterminismError, StepFailed, TooLarge, WaitExpired, error_body, error_from_body
 from actors.journal import PARKED_STEP, Use, Wait, derived_id
 from actors.json_schema import outcome_schema
-from events.codec import encode
+from events.codec import encode, encode_checked
 from events.ids import CommandId, StreamId, is_token
-from events.limits import TIMER_ID_CHARACTERS
+from events.limits import ARGUMENTS_BYTES_MAX, EVENT_BYTES_MAX, TIMER_ID_CHARACTERS
 from events.store import TimerEntry
 
 
@@ -51,6 +51,23 @@ def returns_of(function: Any) -> Any:
     except TypeError:
         pass
     return found
+
+
+def arguments_of(receiver: str, method: str, arguments: dict[str, Any]) -> bytes:
+    """The arguments of an ask, a send or a timer as JSON. Raises: BadPayload, EncodingError, TooLarge."""
+    if not is_token(method):
+        raise BadPayload(f"{method!r} is no name of a method")
+    body = encode_checked(arguments, f"the arguments of {receiver}.{method}")
+    if len(body) > ARGUMENTS_BYTES_MAX:
+        raise TooLarge(f"the arguments of {receiver}.{method} have {len(body):,} bytes, allowed are {ARGUMENTS_BYTES_MAX:,}")
+    return body
+
+
+def sized(result: bytes, use: Use) -> bytes:
+    """`result`, if an event can hold it. Raises: TooLarge."""
+    if len(result) > EVENT_BYTES_MAX:
+        raise TooLarge(f"the result of {use} has {len(result):,} bytes, allowed are {EVENT_BYTES_MAX:,}")
+    return result
 
 
 def failure_of(error: Exception) -> dict[str, Any]:

@@ -182,14 +182,16 @@ def started_event(started: Started) -> NewEvent:
     return NewEvent(type=TURN_STARTED, kind=Kind.CONTROL, payload=encode(started), summary=f"{started.command} began"[:200])
 
 
-def effect_event(use: Use, outcome: str, fields: dict[str, Any], *, duration_us: int | None = None) -> NewEvent:
-    """`outcome` is started, completed or failed; `fields` are the kind's own."""
+def effect_event(
+    use: Use, outcome: str, fields: dict[str, Any], *, duration_us: int | None = None, said: str | None = None
+) -> NewEvent:
+    """`outcome` is started, completed or failed; `fields` are the kind's own. said: of the outcome in the summary, if not its name."""
     error = str(fields["message"])[:500] if outcome == "failed" else None
     return NewEvent(
         type=f"{use.kind}.{outcome}",
         kind=Kind.STEP,
         payload=encode({"name": use.name, "key": use.key, "n": use.n, **fields}),
-        summary=f"{use} {outcome}"[:200],
+        summary=f"{use} {said or outcome}"[:200],
         duration_us=duration_us,
         error=error,
     )

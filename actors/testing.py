@@ -18,6 +18,7 @@ from actors.journal import Wait, open_turn, sent_event, started_event, wait_even
 from actors.json_schema import check
 from actors.past import segment_bases
 from actors.registry import ActorType
+from actors.step_cache import StepCache
 from actors.traps import pure
 from actors.turn import Call, Command, Suspended, Turn
 from events.codec import canonical_hash, encode_checked
@@ -52,7 +53,12 @@ Answer = Callable[..., Any]
 class MemoryDriver:
     """The `Driver` of actors.testing: a journal in a list, virtual time, answers by name."""
 
-    def __init__(self, stream: StreamId, answers: Mapping[str, Answer], now_us: int, start_version: int) -> None:
+    code_version: str | None = None
+
+    def __init__(
+        self, stream: StreamId, answers: Mapping[str, Answer], now_us: int, start_version: int, step_cache: StepCache | None = None
+    ) -> None:
+        self.step_cache = step_cache
         self.stream = stream
         self.answers = answers
         self.now_us = now_us
@@ -69,6 +75,7 @@ class MemoryDriver:
             self.now_us += 1
             self.version += 1
             self.journal.append(recorded(self.stream, self.version, event, turn.command.command_id, self.now_us))
+        turn.recorded = self.version
         return self.now_us
 
     async def suspend(self, turn: Turn, wait: Wait) -> None:
@@ -133,19 +140,27 @@ class ActorTest:
     """One actor under test. ``result = await ActorTest(AccountActor, "42").given(Deposited(cents=5)).when("deposit", cents=3)``."""
 
     def __init__(
-        self, actor: type[Actor[Any]], id: str = "test", *, answers: Mapping[str, Answer] | None = None, sender: str | None = None
+        self,
+        actor: type[Actor[Any]],
+        id: str = "test",
+        *,
+        answers: Mapping[str, Answer] | None = None,
+        sender: str | None = None,
+        step_cache: StepCache | None = None,
     ) -> None:
         """
         Args:
             answers: what other actors and projections reply, by ``type.method``, ``type/id.method`` or ``projection.operation``; called
                 with the arguments.
             sender: the actor that asks, as ``type/id``; None = from outside.
+            step_cache: where steps with ``cache_ttl`` look (S37); without one every lookup is a miss.
         """
         self.kind: ActorType[Any] = ActorType(actor)
         self.key = id
         self.stream = stream_id(self.kind.name, id)
         self.answers = dict(answers or {})
         self.sender = sender
+        self._step_cache = step_cache
         self._events: list[RecordedEvent] = []
         self._commands = 0
         self._now_us = 1_700_000_000_000_000
@@ -272,7 +287,7 @@ class ActorTest:
     def _turn(self, command: Command, state: Any, *, upto: int | None = None) -> tuple[Turn, MemoryDriver]:
         """A turn of `command` after the first `upto` events, with its journal among them."""
         events = self._events[:upto]
-        driver = MemoryDriver(self.stream, self.answers, self._now_us, len(events))
+        driver = MemoryDriver(self.stream, self.answers, self._now_us, len(events), self._step_cache)
         opened = open_turn(events, command.command_id)
         bases = [] if opened is None else segment_bases(self.kind, events, opened.segments, self.kind.initial())
         spec = self.kind.method(command.method)

@@ -8,13 +8,14 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
 
+from actors import effects
 from actors.actor import Actor
 from actors.driver import Driver
-from actors.effects import diverged, duration_us, failure_of, json_value, once_question, raised_again, returns_of, timer_entry
 from actors.errors import BadPayload, StepFailed, TooLarge
 from actors.event import Event
 from actors.journal import Entry, Opened, Started, Use, Wait, derived_id, effect_event
@@ -23,11 +24,13 @@ from actors.message import Call, Command
 from actors.past import NO_PAST, Past
 from actors.ref import ActorRef, ViewRef
 from actors.registry import ActorType, Method
+from actors.step_cache import CachedStep, CacheWish, cached_step
+from events.caching import Cached
 from events.codec import encode_checked
 from events.envelope import Kind, NewEvent
 from events.errors import EncodingError, InvariantError
 from events.ids import CommandId, StreamId, is_token, stream_id
-from events.limits import ARGUMENTS_BYTES_MAX, EVENT_BYTES_MAX, REPLY_BYTES_MAX, TURN_BYTES_MAX, TURN_EVENTS_MAX
+from events.limits import EVENT_BYTES_MAX, REPLY_BYTES_MAX, TURN_BYTES_MAX, TURN_EVENTS_MAX
 from events.store import OutboxEntry, TimerEntry
 
 __all__ = ["Call", "Command", "Driver", "Suspended", "Turn"]
@@ -47,7 +50,7 @@ class Turn:
     __slots__ = (
         "_busy", "_chunks", "_driver", "_new_ids", "_now_us", "_offset", "_past", "_present", "_random", "_task", "_uses", "command",
         "emitted", "entries", "journaled", "key", "kind", "method", "once_running", "payload_bytes", "readonly",
-        "seed", "sends", "state", "suspended", "time", "timers", "timers_gone", "version",
+        "recorded", "seed", "sends", "state", "suspended", "time", "timers", "timers_gone", "version",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +91,8 @@ class Turn:
         self._now_us = command.received_at_us
         self.time = command.time
         """Logical time of the last journal entry: what this turn asks of others comes after it (S30)."""
+        self.recorded = 0
+        """Version of the last journal entry."""
         self._driver = driver
         self._uses: dict[tuple[str, str, str | None], int] = {}
         self._random: random.Random | None = None
@@ -185,15 +190,21 @@ class Turn:
             raise TooLarge(f"a turn may emit {TURN_EVENTS_MAX:,} events and {TURN_BYTES_MAX:,} bytes")
 
     async def step(
-        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None, once: bool
-    ) -> Any:
-        given = json_value({"args": list(args), "kwargs": kwargs} if kwargs else {"args": list(args)})
+        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None, once: bool,
+        wish: CacheWish | None = None,
+    ) -> Any:  # fmt: skip
+        given = effects.json_value({"args": list(args), "kwargs": kwargs} if kwargs else {"args": list(args)})
+        decode = partial(msgspec.json.decode, type=effects.returns_of(function))
 
         async def run() -> bytes:
             return encode_checked(await self._driver.run_step(function, args, kwargs), f"the result of step {name}")
 
-        result = await self._effect("step", name, key, given, run, once=function if once else None)
-        return msgspec.json.decode(result, type=returns_of(function))
+        cached = None if wish is None else cached_step(self, self._driver, wish, (name, function, args, kwargs), decode)
+        try:
+            return decode(await self._effect("step", name, key, given, run, once=function if once else None, cached=cached))
+        finally:
+            if cached is not None:
+                cached.end()
 
     def ref(self, actor: type[Actor[Any]] | str, id: str, timeout_s: float | None) -> ActorRef:
         type_name = actor if isinstance(actor, str) else actor.__actor_name__
@@ -212,7 +223,7 @@ class Turn:
     async def _ask(
         self, receiver: StreamId, method: str, arguments: dict[str, Any], timeout_s: float | None, actor: type[Actor[Any]] | str
     ) -> Any:
-        body = self._arguments(receiver, method, arguments)
+        body = effects.arguments_of(receiver, method, arguments)
         name = f"{receiver}.{method}"
         use = self._peek("ask", name, None)
         call = Call(
@@ -225,12 +236,12 @@ class Turn:
             return await self._driver.ask(self, call)
 
         reply = await self._effect("ask", name, None, given, run)
-        returns = Any if isinstance(actor, str) else returns_of(getattr(actor, method, None))
+        returns = Any if isinstance(actor, str) else effects.returns_of(getattr(actor, method, None))
         return msgspec.json.decode(reply, type=returns)
 
     def _tell(self, receiver: StreamId, method: str, arguments: dict[str, Any]) -> None:
         self._check_may("send")
-        body = self._arguments(receiver, method, arguments)
+        body = effects.arguments_of(receiver, method, arguments)
         if not self._past:
             self._driver.check_send(self, receiver)
         name = f"{receiver}.{method}"
@@ -259,11 +270,11 @@ class Turn:
         spec = self.kind.method(method)
         if spec.query:
             raise BadPayload(f"{method} is a query: a timer calls a command")
-        body = self._arguments(self.command.stream, method, arguments)
+        body = effects.arguments_of(self.command.stream, method, arguments)
         spec.decode(body)  # a mistake is told now, not when the timer is due
         name = timer_id or self.new_id()
         correlation_id = self.command.correlation_id or self.command.command_id
-        self.timers.append(timer_entry(self.command.stream, name, when, every, method, body, self._now_us, correlation_id))
+        self.timers.append(effects.timer_entry(self.command.stream, name, when, every, method, body, self._now_us, correlation_id))
         return name
 
     def unschedule(self, timer_id: str) -> None:
@@ -324,9 +335,11 @@ class Turn:
     # -- the journal --------------------------------------------------------------------------------------------------------------
 
     async def _effect(
-        self, kind: str, name: str, key: str | None, given: dict[str, Any], run: Callable[[], Awaitable[bytes]], *, once: Any = None
-    ) -> bytes:
-        """One journaled effect: from the record if it is there, else intent, run, result. once: the function of a ``once`` step."""
+        self, kind: str, name: str, key: str | None, given: dict[str, Any], run: Callable[[], Awaitable[bytes]], *, once: Any = None,
+        cached: CachedStep | None = None,
+    ) -> bytes:  # fmt: skip
+        """One journaled effect: from the record if it is there, else intent, run, result. once: the function of a ``once`` step. cached:
+        its result may be one that somebody has had before (S37)."""
         self._check_may("await")
         use = self._next(kind, name, key)
         entry = self.entries.get(use)
@@ -338,6 +351,13 @@ class Turn:
             entry.consumed = True
         if entry is not None and once is not None and not entry.cleared:
             await self._park(use, entry, once)
+        if cached is not None and (hit := await self._look_up(cached)) is not None:
+            events = [effect_event(use, "started", given)] if entry is None else []
+            events.append(effect_event(use, "completed", cached.fields(hit), said="taken from the cache"))
+            self._now_us = max(self._now_us, await self._driver.record(self, events))
+            self.flush_chunks()
+            return hit.result
+        mark = {} if cached is None else cached.mark()
         if entry is None or once is not None:
             once_only = {} if once is None else {"once": True}
             self._now_us = await self._driver.record(self, [effect_event(use, "started", {**given, **once_only})])
@@ -345,28 +365,32 @@ class Turn:
         began = self._now_us
         self._busy += 1
         if once is not None:
-            self.once_running[use] = once_question(
+            self.once_running[use] = effects.once_question(
                 self.command.stream, self.command.command_id, use, 1 if entry is None else entry.attempts + 1, once
             )
             self._driver.once_changed(self)
         try:
-            result = await run()
+            result = effects.sized(await run(), use)
         except Exception as error:  # whatever the effect raises is recorded, then raised as what a re-run would raise
-            failure = failure_of(error)
+            failure = {**effects.failure_of(error), **mark}
             self._now_us = await self._driver.record(self, [effect_event(use, "failed", failure)])
             self._once_ended(use)
-            raise raised_again(failure, use) from error
+            raise effects.raised_again(failure, use) from error
         finally:
             self._busy -= 1
-        if len(result) > EVENT_BYTES_MAX:
-            failure = failure_of(TooLarge(f"the result of {use} has {len(result):,} bytes, allowed are {EVENT_BYTES_MAX:,}"))
-            self._now_us = await self._driver.record(self, [effect_event(use, "failed", failure)])
-            self._once_ended(use)
-            raise raised_again(failure, use)
-        done = effect_event(use, "completed", {"result": msgspec.Raw(result)})
+        done = effect_event(use, "completed", {"result": msgspec.Raw(result), **mark})
         self._now_us = max(began, await self._driver.record(self, [done]))
+        if cached is not None:
+            cached.keep(result, self.recorded, self._now_us)
         self._once_ended(use)
         return result
+
+    async def _look_up(self, cached: CachedStep) -> Cached | None:
+        self._busy += 1
+        try:
+            return await cached.look_up()
+        finally:
+            self._busy -= 1
 
     def _once_ended(self, use: Use) -> None:
         if self.once_running.pop(use, None) is not None:
@@ -385,7 +409,7 @@ class Turn:
         entry = self.entries.get(use)
         if entry is None:
             self._check_follows(use)
-            timeout_us = None if timeout_s is None else duration_us(timeout_s)
+            timeout_us = None if timeout_s is None else effects.duration_us(timeout_s)
             wait = Wait(name=name, n=use.n, wait_id=self._id("wait", name, use.n), timeout_us=timeout_us, schema=schema_of(type, name))
             await self._suspend(wait)
         else:
@@ -404,7 +428,7 @@ class Turn:
 
     async def _park(self, use: Use, entry: Entry, function: Any) -> None:
         """S21: nobody knows what became of the last attempt, so a person is asked."""
-        question = once_question(self.command.stream, self.command.command_id, use, entry.attempts, function)
+        question = effects.once_question(self.command.stream, self.command.command_id, use, entry.attempts, function)
         if entry.parked:
             self._driver.still_waits(self, question.wait_id)
             self.suspended = True
@@ -438,7 +462,7 @@ class Turn:
         entry.consumed = True
         self._now_us = max(self._now_us, entry.at_us)
         if entry.failure is not None:
-            raise raised_again(entry.failure, entry.use)
+            raise effects.raised_again(entry.failure, entry.use)
         return b"null" if entry.result is None else bytes(entry.result)
 
     def _check_follows(self, use: Use) -> None:
@@ -450,12 +474,12 @@ class Turn:
         unused = [entry.use for entry in self.entries.values() if not (entry.consumed or entry.carried)]
         # A finished segment holds everything that it asked for.
         if unused and (alone or self._past):
-            raise diverged(unused, use)
+            raise effects.diverged(unused, use)
 
     def _check_left_over(self) -> None:
         unused = [entry.use for entry in self.entries.values() if not (entry.consumed or entry.carried)]
         if unused:
-            raise diverged(unused, None)
+            raise effects.diverged(unused, None)
 
     def bind(self, task: asyncio.Task[Any] | None) -> None:
         """Name the task that runs the handler itself, so that concurrent steps can be told from sequential ones."""
@@ -472,11 +496,3 @@ class Turn:
     def _id(self, kind: str, name: str, n: int) -> CommandId:
         # Of the actor as its code knows it: a fork asks under the ids that stand in the journal which it took along (S33).
         return CommandId(derived_id(f"{self.kind.name}/{self.key}", self.command.command_id, kind, name, n))
-
-    def _arguments(self, receiver: str, method: str, arguments: dict[str, Any]) -> bytes:
-        if not is_token(method):
-            raise BadPayload(f"{method!r} is no name of a method")
-        body = encode_checked(arguments, f"the arguments of {receiver}.{method}")
-        if len(body) > ARGUMENTS_BYTES_MAX:
-            raise TooLarge(f"the arguments of {receiver}.{method} have {len(body):,} bytes, allowed are {ARGUMENTS_BYTES_MAX:,}")
-        return body

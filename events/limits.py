@@ -70,6 +70,13 @@ QUARANTINE_LOOK_S: Final = 2.0
 TELL_KEPT_S: Final = 3 * 24 * 3600
 INBOX_KEPT_S: Final = 7 * 24 * 3600
 
+# The cache (S37). A value that is larger is computed again.
+CACHE_TTL_MAX_S: Final = 86_400.0
+CACHE_VALUE_BYTES_MAX: Final = 256 * KIB
+CACHE_RECENT_MAX: Final = 4_096
+CACHE_RECENT_BYTES_MAX: Final = 64 * MIB
+CACHE_SERVER_BYTES_MAX: Final = 256 * MIB
+
 # The log.
 SHARDS_MIN: Final = 4
 PAGE_EVENTS_MAX: Final = 1_000

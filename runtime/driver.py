@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.errors import Overloaded
 from actors.journal import Wait, fired_events, started_event
+from actors.step_cache import StepCache
 from actors.turn import Call, Turn
 from events.crash_points import CrashPoint, reached
 from events.envelope import NewEvent
@@ -34,6 +35,8 @@ class NoEffects:
     """The driver of a turn that awaits nothing: it can have no effects, so one serves all."""
 
     __slots__ = ()
+    step_cache: StepCache | None = None
+    code_version: str | None = None
 
     async def record(self, turn: Turn, events: list[NewEvent]) -> int:
         raise _no_effects(turn)
@@ -85,6 +88,15 @@ class TurnDriver:
         self._asking_since = 0.0
         self.committed_state: Any = None
         """What queries see once this turn has changed the working state; None while both are the same."""
+
+    @property
+    def step_cache(self) -> StepCache | None:
+        """None for a fork: what it does again, it does itself (S33)."""
+        return None if self._cell.fork is not None else self._cell.shard.exchange.step_cache
+
+    @property
+    def code_version(self) -> str | None:
+        return self._cell.shard.code_version
 
     @property
     def opening(self) -> bool:
@@ -198,6 +210,7 @@ class TurnDriver:
             raise StaleError
         self._cell.recorded(outcome)
         turn.time = outcome.time
+        turn.recorded = outcome.events[-1].version
         reached(CrashPoint.TURN_JOURNALED)
         return outcome.events[-1].recorded_at_us
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from actors.errors import OutcomeUnknown, Unavailable
+from actors.step_cache import StepCache
 from actors.turn import Call, Command, Turn
 from events.clock import Clock
 from events.envelope import RecordedEvent
@@ -28,6 +29,7 @@ class MemoryExchange:
         self._clock = clock
         self._shards: dict[int, Shard] = {}
         self._deadlines = Deadlines()
+        self.step_cache: StepCache | None = None
         self.on_events: Callable[[Sequence[RecordedEvent]], None] | None = None
         self.on_chunk: Callable[[Command, int, Any, bool], None] | None = None
 

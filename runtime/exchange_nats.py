@@ -26,6 +26,7 @@ from actors.errors import (
     error_body,
     error_from_body,
 )
+from actors.step_cache import StepCache
 from actors.turn import Call, Command, Turn
 from events.clock import Clock
 from events.codec import canonical_hash, encode
@@ -95,6 +96,7 @@ class NatsExchange:
         self._out = Outgoing(client, tasks)
         self._calls: dict[int, list[Envelope]] = {}
         self._hints: dict[int, int] = {}
+        self.step_cache: StepCache | None = None
         self.paused = False
         """Set while messages that waited in our socket during a pause of this process are read: headerless asks are expired (S10)."""
         self._copies = False

@@ -14,6 +14,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from actors.step_cache import StepCache
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
 from events.crash_points import CrashPoint, reached
 from events.errors import ConfigurationError, CorruptLogError, CuebookError, TransientError
@@ -62,7 +63,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
 class Node:
     """A worker. `run` returns the exit code of its process."""
 
-    def __init__(self, config: NodeConfig, app: App, *, clock: Clock | None = None, entropy: Entropy | None = None) -> None:
+    def __init__(
+        self, config: NodeConfig, app: App, *, clock: Clock | None = None, entropy: Entropy | None = None,
+        step_cache: StepCache | None = None,
+    ) -> None:  # fmt: skip
+        self._step_cache = step_cache
         self._config = config
         self._app = app
         self._clock = clock or SystemClock()
@@ -145,6 +150,7 @@ class Node:
     async def _serve(self, stop: asyncio.Event) -> None:
         nc: Client = self._nc
         self._exchange = NatsExchange(nc, self._subjects, self._tasks, self._clock, self._config.worker)
+        self._exchange.step_cache = self._step_cache
         await self._check_namespace()
         await self._exchange.start()
         await nc.subscribe(self._subjects.control, cb=self._on_control)

@@ -109,6 +109,8 @@ def _ended(shard: "Shard", closed: Closed) -> None:
     if closed.status == "erased":
         shard.waits.forget(closed.stream)
         shard.drop_sends(closed.stream)
+        if shard.exchange.step_cache is not None:
+            shard.exchange.step_cache.forget(closed.stream)
     if (cell := shard.cells.get(closed.stream)) is not None:
         cell.state = None
         cell.wake()
