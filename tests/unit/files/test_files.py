@@ -77,7 +77,8 @@ async def test_links_and_devices_are_refused_where_they_lie(files: ActorTest, wo
     os.link(outside / "x.py", workspace / "src" / "hard.py")
     os.mkfifo(workspace / "src" / "pipe.py")
     for path, rule in (("src/way/x.py", "link"), ("src/link.py", "link"), ("src/hard.py", "link"), ("src/pipe.py", "not_a_file")):
-        tried = (await write(files, path, "ours"), await files.when("read", path=path), await files.when("delete", path=path, agent="fixer"))
+        deleted = await files.when("delete", path=path, agent="fixer")
+        tried = (await write(files, path, "ours"), await files.when("read", path=path), deleted)
         for result in tried:
             assert result.reply["type"] == "refused", path
             assert result.reply["rule"] == rule, path
