@@ -150,6 +150,7 @@ class ActorTest:
     ) -> None:
         """
         Args:
+            sender: the stream of the actor that sends the commands, None = a client. It may be set anew between them.
             answers: what other actors and projections reply, by ``type.method``, ``type/id.method`` or ``projection.operation``; called
                 with the arguments.
             sender: the actor that asks, as ``type/id``; None = from outside.
