@@ -1,0 +1,10 @@
+"""What a person's text asks for, by rules: no model, no clock, no state. German first, English beside it.
+
+`words` is the table of patterns, `classify` the function, `guards` what stops a request that goes in circles.
+"""
+
+from actors.classifier.classify import Classification, classify, memo_info, set_rules
+from actors.classifier.guards import blocked
+from actors.classifier.words import DEFAULT_WORDS, Words
+
+__all__ = ["DEFAULT_WORDS", "Classification", "Words", "blocked", "classify", "memo_info", "set_rules"]
