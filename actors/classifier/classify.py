@@ -99,7 +99,8 @@ def classify_by(text: str, depth: int, words: Words) -> Classification:
     return Classification(
         digest=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32], words_version=words.version, flags=sorted(flags),
         work=work, sufficient_context=enough, coherence=round(coherence, 3), confidence=round(confidence, 3), safety=round(safety, 3),
-        action=action, agent=AGENT[work] if action == "route_agent" and work is not None else None, control=control, response=response, question=question,
+        action=action, agent=AGENT[work] if action == "route_agent" and work is not None else None, control=control, response=response,
+        question=question,
     )  # fmt: skip
 
 
