@@ -5,7 +5,7 @@ cause. Every stream is forked at the last boundary before. A turn that is under 
 there, a reply that is on its way stands in that journal, and a tell that is on its way is delivered to the fork of its receiver.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -203,6 +203,7 @@ async def plan_conversation(
         )  # fmt: skip
         if cut.started is not None:
             reruns.append(_open(cut, journal, siblings, name))
+    reruns.sort(key=_asked_first(cuts))
     reruns.extend(_on_their_way(events, cuts, siblings, name))
     later, notes = _later(events, cuts, siblings, name)
     return ForkPlan(name=name, forks=forks, reruns=reruns, later=later, notes=notes)
@@ -271,6 +272,26 @@ def _open(cut: _Cut, journal: Sequence[CopiedEvent], siblings: dict[str, str], n
             sender=siblings.get(started.sender or "", started.sender), causation_id=cut.journal[0].causation_id, correlation_id=name,
         ),
     )  # fmt: skip
+
+
+def _asked_first(cuts: Sequence[_Cut]) -> Callable[[Rerun], int]:
+    """The order in which open turns go on: each before the one that waits for its reply. An ask that came first would begin it anew, and
+    repeat what its journal holds."""
+    askers = {
+        msgspec.json.decode(entry.payload)["command_id"]: cut.started.command_id
+        for cut in cuts
+        if cut.started is not None
+        for entry in cut.journal
+        if entry.type == "ask.started"
+    }
+
+    def depth(rerun: Rerun) -> int:
+        asked, command_id = 0, rerun.arguments.command_id
+        while asked <= len(askers) and (asker := askers.get(command_id)) is not None:
+            asked, command_id = asked + 1, asker
+        return -asked
+
+    return depth
 
 
 def _inside(events: Sequence[RecordedEvent], cuts: Sequence[_Cut]) -> list[RecordedEvent]:

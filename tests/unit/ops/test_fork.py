@@ -8,8 +8,10 @@ import pytest
 
 from actors import Actor, Event, State, command, query
 from events.verify import verify
-from ops.settings import name_app
+from ops.commands.access import open_log
+from ops.settings import Settings, name_app
 from runtime import App
+from runtime.fork_plan import plan_conversation
 from runtime.local import local_runtime
 from tests.support.verbs import Verb
 
@@ -289,6 +291,18 @@ def test_a_cut_in_the_middle_of_two_turns_goes_on_with_both_and_repeats_neither(
     assert EXECUTED == ["model 1", "work plain-1", "model 2", "work plain-2", "model 3", "work plain-3"]
     assert state(cuebook, "worker/w0-f1") == state(cuebook, "worker/w0")
     assert state(cuebook, "desk/p-f1") == state(cuebook, "desk/p")
+
+
+def test_an_open_turn_goes_on_before_the_one_that_asked_it(cuebook: Verb, deployment: Path) -> None:
+    """Else the ask may come first, and the worker would do its step once more."""
+    done = recorded(cuebook, "corr:talk", "actor:worker/w0", "type:step.completed")[0]["event_id"]
+
+    async def planned() -> list[str]:
+        async with open_log(Settings(data=deployment)) as reader:
+            plan = await plan_conversation(reader, app.registry, "talk", done, "f1")
+        return [rerun.stream for rerun in plan.reruns]
+
+    assert asyncio.run(planned()) == ["worker/w0-f1", "desk/p-f1"]
 
 
 def _last(cuebook: Verb, stream: str) -> int:
