@@ -53,6 +53,9 @@ STATE_HASH_EVERY: Final = 100
 # Time.
 ASK_DEADLINE_S: Final = 30.0
 STALL_AFTER_S: Final = 5.0
+WRITE_LOCK_S: Final = 1.0
+STOPPED_WRITE_LOCK_S: Final = 0.05
+"""Who is stopped by a signal lets go of no lock: waiting for it helps nobody. (One that gets the lock at once did not hold it.)"""
 LOOP_BLOCKED_S: Final = 15.0
 PAUSE_NOTICED_S: Final = 2.0
 PASSIVATE_AFTER_S: Final = 300.0

@@ -17,6 +17,7 @@ from events.errors import CorruptLogError, UnreadablePayloadError
 from events.facts import PlainEvent, in_full
 from events.ids import CommandId, StreamId, Version, parse_stream_id, shard_of
 from events.letters import Letter, StoppedActor
+from events.limits import WRITE_LOCK_S
 from events.sealing import Sealer
 from events.store import (
     Accepted,
@@ -90,8 +91,8 @@ class SealedShard:
 
     # -- writing --------------------------------------------------------------------------------------------------------------------------
 
-    async def take(self, worker: str) -> Ownership:
-        return await self._store.take(worker)
+    async def take(self, worker: str, *, wait_s: float = WRITE_LOCK_S) -> Ownership:
+        return await self._store.take(worker, wait_s=wait_s)
 
     async def commit(
         self, groups: Sequence[Append], arrivals: Sequence[Arrival] = (), sends: Sequence[tuple[StreamId, StreamId, str, int]] = (),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Concatenate, Final, Literal, ParamSpec, TypeVa
 import aiosqlite
 
 from events.errors import ConfigurationError, CorruptLogError, TransientError
+from events.limits import WRITE_LOCK_S
 
 if TYPE_CHECKING:
     import sqlite3 as sqlite
@@ -33,7 +34,7 @@ Durability = Literal["process", "disk"]
 """What an acknowledged append survives: "process" = kill -9 (synchronous=NORMAL), "disk" = power loss of an honest disk
 (FULL)."""
 
-BUSY_S: Final = 1.0
+BUSY_S: Final = WRITE_LOCK_S
 """How long a write waits for another process's transaction before it is a `TransientError` (S2)."""
 CACHE_KIB: Final = 64 * 1024
 AUTOCHECKPOINT_PAGES: Final = 10_000

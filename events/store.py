@@ -16,6 +16,7 @@ from events.facts import Fact, ShardFacts
 from events.floor import ShardFloor
 from events.ids import CommandId, EventId, Position, StreamId, Version
 from events.letters import Letter, StoppedActor, Supervision
+from events.limits import WRITE_LOCK_S
 from events.selection import Selected, Selection
 
 
@@ -287,12 +288,12 @@ class ShardStore(ShardClosing, ShardFacts, ShardFloor, Protocol):
 
     shard: int
 
-    async def take(self, worker: str) -> Ownership:
+    async def take(self, worker: str, *, wait_s: float = WRITE_LOCK_S) -> Ownership:
         """Become the owner: epoch + 1 and a new token in one transaction (S2). What the former owner appends from now
         on is refused.
 
         Raises:
-            TransientError: the write lock was not free within 1 s (S2).
+            TransientError: the write lock was not free within `wait_s`.
         """
         ...
 

@@ -39,7 +39,7 @@ from events.errors import (
 from events.facts import PlainEvent
 from events.ids import CommandId, Position, StreamId, Version, parse_stream_id, shard_of
 from events.letters import Letter, StoppedActor, Supervision, letter_with
-from events.limits import INBOX_KEPT_S, OUTBOX_PER_PAIR_MAX, OUTBOX_PER_SHARD_MAX
+from events.limits import INBOX_KEPT_S, OUTBOX_PER_PAIR_MAX, OUTBOX_PER_SHARD_MAX, WRITE_LOCK_S
 from events.reader_memory import MemoryLogReader, after_version
 from events.store import (
     Accepted,
@@ -152,7 +152,7 @@ class MemoryShard:
         self._ownership: Ownership | None = None
         self._closed = False
 
-    async def take(self, worker: str) -> Ownership:
+    async def take(self, worker: str, *, wait_s: float = WRITE_LOCK_S) -> Ownership:
         content = self._content
         content.epoch += 1
         content.token = self._log.entropy.token_bytes(16)

@@ -23,7 +23,7 @@ from events.errors import ConfigurationError, CorruptLogError, InvariantError, S
 from events.facts import in_full
 from events.ids import CommandId, Position, StreamId, Version
 from events.letters import Letter, StoppedActor
-from events.limits import OUTBOX_PER_PAIR_MAX, OUTBOX_PER_SHARD_MAX
+from events.limits import OUTBOX_PER_PAIR_MAX, OUTBOX_PER_SHARD_MAX, WRITE_LOCK_S
 from events.loads_sqlite import Loaded, Loads, load_streams
 from events.log_directory import LogIdentity, anchor_path, read_identity, shard_path
 from events.quarantine import Quarantine, quarantined
@@ -153,8 +153,8 @@ class SqliteShard:
         except SqliteError as error:
             raise translated(error, self._path) from error
 
-    async def take(self, worker: str) -> Ownership:
-        return await self._write(self._writer.take, worker)
+    async def take(self, worker: str, *, wait_s: float = WRITE_LOCK_S) -> Ownership:
+        return await self._write(self._writer.take, worker, wait_s)
 
     async def commit(
         self, groups: Sequence[Append], arrivals: Sequence[Arrival] = (), sends: Sequence[Send] = (),

@@ -28,7 +28,7 @@ from events.errors import (
 from events.heads import ShardMemory, load_memory
 from events.ids import StreamId
 from events.indexes_sqlite import check_indexes
-from events.limits import INBOX_KEPT_S
+from events.limits import INBOX_KEPT_S, WRITE_LOCK_S
 from events.log_directory import LogIdentity, check_identity
 from events.schema import migrate
 from events.sqlite_library import SqliteConnection, SqliteError, error_name, is_busy, is_corrupt, is_full, is_statement_fault
@@ -119,10 +119,14 @@ class ShardWriter:
         elif anchor is not None and (anchor.device, anchor.inode) != self._file:
             self.warnings.append(f"{self._path.name} is another file than its anchor was written for: it was copied or restored")
 
-    def take(self, connection: SqliteConnection, worker: str) -> Ownership:
+    def take(self, connection: SqliteConnection, worker: str, wait_s: float = WRITE_LOCK_S) -> Ownership:
         """`ShardStore.take`."""
         self._check_file()
-        self._begin(connection)
+        connection.execute(f"PRAGMA busy_timeout = {int(wait_s * 1_000)}").fetchall()
+        try:
+            self._begin(connection)
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {int(WRITE_LOCK_S * 1_000)}").fetchall()
         try:
             epoch = connection.execute("SELECT epoch FROM owner").fetchall()[0][0] + 1
             token = self._entropy.token_bytes(16)

@@ -19,7 +19,7 @@ from ops.up_state import read_up
 if TYPE_CHECKING:
     from actors.registry import Registry
     from events.store import LogReader
-    from runtime.placement import ShardFacts
+    from runtime.survey import ShardFacts
 
 FREE_BYTES_MIN = 1024**3
 CLOCK_BEHIND_S_MAX = 5.0
@@ -152,7 +152,7 @@ def _space(settings: Settings) -> Finding:
 
 def _file_system(settings: Settings) -> Finding:
     from events.errors import ConfigurationError
-    from runtime.lease import check_local_filesystem
+    from runtime.local_disk import check_local_filesystem
 
     try:
         check_local_filesystem(Path(settings.data))
@@ -196,7 +196,7 @@ async def _log(settings: Settings) -> AsyncIterator[Finding]:
     from events.quarantine import Quarantine
     from events.reader_sqlite import SqliteLogReader
     from ops.doctor_keeping import keeping
-    from runtime.placement import survey
+    from runtime.survey import survey
 
     data = Path(settings.data)
     if not (data / "log" / "log.json").is_file():

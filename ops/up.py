@@ -128,7 +128,7 @@ def _roles(settings: Settings, app: str, workers: int, quiet: bool) -> list[Role
 async def _ready(data: Path, shards: int, workers: int, kept: asyncio.Task[int]) -> None:
     """Wait until every shard has an owner that has bumped its epoch, and every worker its share, so that nothing moves right after the
     start. The lock files say so; looking at them disturbs nobody."""
-    from runtime.placement import survey
+    from runtime.survey import survey
 
     try:
         async with asyncio.timeout(_READY_S):

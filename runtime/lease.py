@@ -21,12 +21,10 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 import signal
 import struct
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -47,19 +45,6 @@ _UNLINKED_RETRIES: Final = 16
 # struct flock of 64-bit Linux: type, whence, start, length (0 = to the end), pid (must be 0 for OFD locks).
 _FLOCK: Final = struct.Struct("hhqqi4x")
 _HAS_OFD_LOCKS: Final = sys.platform == "linux" and struct.calcsize("P") == 8
-
-# Where flock is not seen by other hosts, or SQLite's shared memory does not work. 9p is also what WSL 2 shows of Windows drives.
-# fmt: off
-_REMOTE: Final = (
-    "nfs", "nfs3", "nfs4", "cifs", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "coda", "davfs", "glusterfs", "lustre", "beegfs", "gpfs",
-    "gfs", "gfs2", "ocfs2", "orangefs", "pvfs2", "ncpfs", "panfs", "moosefs", "juicefs",
-)
-_REMOTE_FUSE: Final = (
-    *_REMOTE, "sshfs", "ceph-fuse", "davfs2", "rclone", "s3fs", "gcsfuse", "mount-s3", "goofys", "blobfuse", "blobfuse2", "curlftpfs",
-    "smbnetfs", "mfs", "hdfs",
-)
-# fmt: on
-NETWORK_FILESYSTEMS: Final = frozenset(_REMOTE) | {f"fuse.{name}" for name in _REMOTE_FUSE}
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -351,50 +336,28 @@ def kill_stalled(record: Record) -> bool:
     return True
 
 
+def is_stopped(record: Record) -> bool:
+    """Whether the process that wrote `record` is stopped by a signal or a debugger right now. False where that cannot be known."""
+    if record.boot != _boot_id() or record.pid_namespace != _pid_namespace():
+        return False
+    fields = _stat(record.pid)
+    return fields is not None and fields[0] in "Tt" and int(fields[19]) == record.started
+
+
 def process_started(pid: int) -> int | None:
     """Start of a process in clock ticks after boot; None if there is none, it has ended but not been reaped, or there is no /proc."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/pid/stat from the state on; None if there is no such process, or no /proc."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     # The program's name stands in brackets and may hold anything, so count from the last one.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def check_local_filesystem(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> None:
-    """Refuse a folder on a network file system (S6); it need not exist yet. Where there is no mountinfo (macOS) nothing is checked.
-
-    Raises:
-        ConfigurationError: it lies on one.
-    """
-    try:
-        mounts = list(_mounts(mountinfo.read_text(encoding="utf-8", errors="surrogateescape")))
-    except OSError:
-        return
-    real = path.resolve()
-    below = [(point, kind) for point, kind in mounts if real.is_relative_to(point)]
-    if not below:
-        return
-    # The deepest mount point; of several on the same point the last one hides the others.
-    point, kind = max(reversed(below), key=lambda mount: len(mount[0].parts))
-    if kind in NETWORK_FILESYSTEMS:
-        raise ConfigurationError(
-            f"{path} lies on {point}, which is a network file system ({kind}): locks and SQLite's shared memory do not hold there. "
-            "Name a folder on a local disk with --data DIR",
-            path=str(path),
-            filesystem=kind,
-        )
-
-
-def _mounts(text: str) -> Iterator[tuple[Path, str]]:
-    """Mount point and type of each line of proc(5) mountinfo: optional fields end at a lone dash."""
-    for line in text.splitlines():
-        left, dash, right = line.partition(" - ")
-        fields = left.split(" ")
-        if dash and len(fields) > 4:
-            point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
-            yield Path(point), right.split(" ")[0]
+    return stat.rpartition(")")[2].split()
 
 
 def _open_locked(path: Path) -> int | None:

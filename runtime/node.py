@@ -18,7 +18,7 @@ from actors.step_cache import StepCache
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
 from events.crash_points import CrashPoint, reached
 from events.errors import ConfigurationError, CorruptLogError, CuebookError, TransientError
-from events.limits import DRAIN_S, PAUSE_NOTICED_S
+from events.limits import DRAIN_S, PAUSE_NOTICED_S, STOPPED_WRITE_LOCK_S, WRITE_LOCK_S
 from events.log_directory import create_log
 from events.store import ShardStore
 from runtime.app import App
@@ -28,17 +28,19 @@ from runtime.heartbeat import Heartbeat
 from runtime.leaving import leave
 from runtime.log_service_nats import serve_log
 from runtime.passivation import LiveBounds
-from runtime.placement import Facts, Placement
+from runtime.placement import Placement
 from runtime.sealed import Stores
 from runtime.seats import Seat
-from runtime.service_nats import SERVICE_NAME, Service
+from runtime.service_nats import Service, check_namespace
 from runtime.shard import Shard
+from runtime.survey import Facts
 from runtime.tasks import Tasks, end
 from runtime.tells_nats import TellIntake
 from runtime.wire import Control, Subjects, iso_time
 
 log = structlog.get_logger("cuebook.node")
 _TICK_S: Final = 0.5
+_SURELY_S: Final = 0.01
 _OFFER_S: Final = 2.0
 _STEP_THREADS: Final = 8
 _FLOOR_AHEAD_US: Final = 86_400_000_000
@@ -151,7 +153,7 @@ class Node:
         nc: Client = self._nc
         self._exchange = NatsExchange(nc, self._subjects, self._tasks, self._clock, self._config.worker)
         self._exchange.step_cache = self._step_cache
-        await self._check_namespace()
+        await check_namespace(nc, self._config.namespace, self._identity.incarnation)
         await self._exchange.start()
         await nc.subscribe(self._subjects.control, cb=self._on_control)
         service = Service(
@@ -165,43 +167,16 @@ class Node:
         async with serve_log(nc, self._subjects, self._log, self._app.registry, self._tasks):
             ended = self._tasks.spawn(stop.wait(), name="stop")
             while not stop.is_set() and self._failed is None:
-                await self._tick()
                 self._wake.clear()
+                look_in_s = await self._tick()
                 woken = self._tasks.spawn(self._wake.wait(), name="wake")
-                await asyncio.wait([ended, woken], timeout=_TICK_S, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([ended, woken], timeout=look_in_s, return_when=asyncio.FIRST_COMPLETED)
                 woken.cancel()
 
     def _fatal(self, error: BaseException) -> None:
         """A task that must not fail has failed: end, and be restarted by `up` (S4)."""
         self._failed = error
         self._wake.set()
-
-    async def _check_namespace(self) -> None:
-        """Refuse to start where another log answers under our namespace (S7)."""
-        inbox = self._nc.new_inbox()
-        others: list[bytes] = []
-
-        async def heard(message: Msg) -> None:
-            if message.data:  # else the server's own word that nobody listens
-                others.append(message.data)
-
-        subscription = await self._nc.subscribe(inbox, cb=heard)
-        await self._nc.publish(f"$SRV.INFO.{SERVICE_NAME}", b"", reply=inbox)
-        await self._nc.flush()
-        # A reply needs one loop turn of the other worker; nothing depends on hearing a slow one, the epochs fence (S3).
-        await asyncio.sleep(0.1)
-        await subscription.unsubscribe()
-        prefix = f"{self._config.namespace}."
-        for body in others:
-            info = msgspec.json.decode(body)
-            endpoints = info.get("endpoints") or [{"subject": ""}]
-            incarnation = info.get("metadata", {}).get("incarnation")
-            if endpoints[0]["subject"].startswith(prefix) and incarnation and incarnation != self._identity.incarnation:
-                raise ConfigurationError(
-                    f"another log (incarnation {incarnation}) answers as {self._config.namespace!r} on this NATS server; "
-                    "choose another namespace or another server",
-                    incarnation=incarnation,
-                )
 
     def _counts(self) -> dict[str, int]:
         counts = self._exchange.statistics()
@@ -222,12 +197,13 @@ class Node:
         self._last_pulse = now
         self._pulsing = asyncio.get_running_loop().call_later(_TICK_S, self._pulse)
 
-    async def _tick(self) -> None:
+    async def _tick(self) -> float:
+        """Look, and do what follows. Returns after how many seconds to look again: at once when somebody would be stalled then."""
         try:
             facts = self._placement.observe()
         except TransientError as error:
             log.warning("placement_unknown", error=error.message)
-            return
+            return _TICK_S
         for number in facts.lost:
             await self._give_up(number)
         for number in facts.doubtful:
@@ -242,6 +218,7 @@ class Node:
         # One move at a time: a shard on its way still counts as ours, so a second plan would give away too much.
         for number in plan.release if not self._moving else ():
             self._tasks.spawn(self._hand_over(number, facts), name=f"hand over {number}")
+        return min(_TICK_S, facts.stall_in_s + _SURELY_S)
 
     async def _after_pause(self, pause_s: float) -> None:
         """Asks without a deadline that waited in our socket meanwhile are expired: whoever sent them has given up (S10)."""
@@ -310,8 +287,9 @@ class Node:
     async def _own(self, store: ShardStore, number: int) -> Any:
         """Bump the epoch; where a stalled owner holds the write lock, end it and try again (S2)."""
         for attempt in range(2):
+            wait_s = STOPPED_WRITE_LOCK_S if not attempt and self._placement.is_holder_stopped(number) else WRITE_LOCK_S
             try:
-                return await store.take(self._config.worker)
+                return await store.take(self._config.worker, wait_s=wait_s)
             except TransientError as error:
                 if attempt or not self._placement.kill_stalled(number):
                     log.warning("take_failed", shard=number, error=error.message)

@@ -4,6 +4,7 @@ Written by hand instead of through nats.micro, because asks reach us on the shar
 second path to the same handler.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from nats.aio.msg import Msg
 
 from actors.registry import Registry
 from events.codec import encode
+from events.errors import ConfigurationError
 from runtime.log_service import OPERATIONS
 from runtime.wire import Subjects
 
@@ -102,3 +104,34 @@ def _schema_text(annotation: Any) -> str:
         return encode(msgspec.json.schema(annotation)).decode()
     except TypeError:
         return "{}"
+
+
+async def check_namespace(client: Client, namespace: str, incarnation: str) -> None:
+    """Refuse to start where another log answers under our namespace (S7).
+
+    Raises:
+        ConfigurationError: one does; names its incarnation.
+    """
+    inbox = client.new_inbox()
+    others: list[bytes] = []
+
+    async def heard(message: Msg) -> None:
+        if message.data:  # else the server's own word that nobody listens
+            others.append(message.data)
+
+    subscription = await client.subscribe(inbox, cb=heard)
+    await client.publish(f"$SRV.INFO.{SERVICE_NAME}", b"", reply=inbox)
+    await client.flush()
+    # A reply needs one loop turn of the other worker; nothing depends on hearing a slow one, the epochs fence (S3).
+    await asyncio.sleep(0.1)
+    await subscription.unsubscribe()
+    for body in others:
+        info = msgspec.json.decode(body)
+        endpoints = info.get("endpoints") or [{"subject": ""}]
+        other = info.get("metadata", {}).get("incarnation")
+        if endpoints[0]["subject"].startswith(f"{namespace}.") and other and other != incarnation:
+            raise ConfigurationError(
+                f"another log (incarnation {other}) answers as {namespace!r} on this NATS server; "
+                "choose another namespace or another server",
+                incarnation=other,
+            )

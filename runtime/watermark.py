@@ -16,7 +16,7 @@ from events.clock import Clock, SystemClock
 from events.selection import Selection
 from events.store import LogReader
 from runtime.merging import Positions, merged, position_at
-from runtime.placement import ShardFacts, survey
+from runtime.survey import ShardFacts, survey
 
 WAIT_S: Final = 2.0
 """A running owner raises its floor twice a second."""

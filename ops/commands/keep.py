@@ -190,7 +190,7 @@ def nothing_runs(data: Path, shards: "range | list[int]") -> Iterator[None]:
 
     from runtime.heartbeat import BEAT_EVERY_S
     from runtime.lease import Lease, own_record
-    from runtime.placement import main_path, survey, take_path
+    from runtime.survey import main_path, survey, take_path
 
     running = survey(data, 0).workers
     if read_up(data) is not None or running:

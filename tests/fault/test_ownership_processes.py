@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runtime.lease import Lease, is_free, kill_stalled, own_record, process_started, read_record
-from runtime.placement import Facts, main_path, survey, take_path
+from runtime.lease import Lease, is_free, is_stopped, kill_stalled, own_record, process_started, read_record
+from runtime.survey import Facts, main_path, survey, take_path
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc; pidfds")
 
@@ -357,6 +357,20 @@ def test_only_the_process_that_wrote_the_record_is_killed(sleeper: subprocess.Po
     assert not kill_stalled(record), "dead, though not reaped"
     assert sleeper.wait() == -signal.SIGKILL
     assert not kill_stalled(record)
+
+
+def test_s2_only_the_process_that_wrote_the_record_counts_as_stopped(sleeper: subprocess.Popen[bytes]) -> None:
+    own = own_record("w", "owner")
+    record = msgspec.structs.replace(own, pid=sleeper.pid, started=process_started(sleeper.pid))
+    assert not is_stopped(record)
+    sleeper.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED | os.WNOWAIT)
+    assert is_stopped(record)
+    for other in ({"started": record.started + 1}, {"boot": "another"}, {"pid_namespace": record.pid_namespace + 1}, {"pid": 2**22 + 1}):
+        assert not is_stopped(msgspec.structs.replace(record, **other))
+    sleeper.send_signal(signal.SIGCONT)
+    os.waitid(os.P_PID, sleeper.pid, os.WCONTINUED | os.WNOWAIT)
+    assert not is_stopped(record)
 
 
 def test_a_process_that_may_not_be_signalled_stays(sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 
 from events.errors import AppendOutcomeUnknownError, ConfigurationError, LogFullError, TransientError
 from events.ids import CommandId
+from events.limits import WRITE_LOCK_S
 from events.log_directory import create_log, read_identity, shard_path
 from events.sqlite_library import SqliteConnection, has_wal_reset_fix, library_fault, on_thread, require_safe_library
 from events.sqlite_library import library as sqlite
@@ -152,6 +154,23 @@ async def test_a_lock_that_another_process_holds_is_transient(log: SqliteLogUnde
     other.execute("ROLLBACK")
     other.close()
     assert isinstance(await append_one(store, A, 0, deposited()), Committed)
+
+
+async def test_s2_a_taker_waits_for_the_write_lock_as_long_as_it_is_told(log: SqliteLogUnderTest) -> None:
+    """Not the second of everybody else where the holder is stopped; and only for this once."""
+    store = await log.shard(take=False)
+    other = sqlite.connect(shard_path(log.directory, 0), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waited = []
+    for wait_s in (0.02, WRITE_LOCK_S):
+        began = time.monotonic()
+        with pytest.raises(TransientError):
+            await store.take("w", wait_s=wait_s)
+        waited.append(time.monotonic() - began)
+    assert waited[0] < waited[1] >= WRITE_LOCK_S - 0.2
+    other.execute("ROLLBACK")
+    other.close()
+    await store.take("w", wait_s=0.02)
 
 
 # Cancelled callers

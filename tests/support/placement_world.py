@@ -6,10 +6,8 @@ from pathlib import Path
 from events.limits import STALL_AFTER_S
 from runtime.heartbeat import Heartbeat
 from runtime.lease import Record
-from runtime.placement import (
-    Facts,
-    Placement,
-)
+from runtime.placement import Placement
+from runtime.survey import Facts
 
 SHARDS = 2
 STALL = STALL_AFTER_S + 1

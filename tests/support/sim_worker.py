@@ -18,7 +18,7 @@ from events.clock import Entropy
 from events.codec import encode
 from events.errors import CuebookError
 from events.ids import CommandId, StreamId
-from events.limits import PAUSE_NOTICED_S
+from events.limits import PAUSE_NOTICED_S, WRITE_LOCK_S
 from events.store import Accepted, Append, Arrival, Committed, InboxEntry, Outcome, Ownership, PendingSend, Snapshot
 from events.store_memory import MemoryLog, MemoryShard
 from runtime.exchange import Reply, ReplyTo
@@ -85,9 +85,9 @@ class SimStore(MemoryShard):
         elif chance.random() < 0.7:
             await asyncio.sleep(chance.random() * disk.delay_s)
 
-    async def take(self, worker: str) -> Ownership:
+    async def take(self, worker: str, *, wait_s: float = WRITE_LOCK_S) -> Ownership:
         await self._wait()
-        ownership = await super().take(worker)
+        ownership = await super().take(worker, wait_s=wait_s)
         self._world.history.taken.append(Taken(self.shard, ownership.epoch, worker))
         self._world.trace("takes", f"shard {self.shard} epoch {ownership.epoch}")
         await self._wait()

@@ -22,7 +22,7 @@ from runtime.app import App
 from runtime.formats import UnknownFormatsError, check_shard, described, lacking, lacking_in
 from runtime.local import local_runtime
 from runtime.node import Node, NodeConfig
-from runtime.placement import survey
+from runtime.survey import survey
 from runtime.wire import Subjects
 from tests.support.deployment import wait_until_async
 from tests.support.logs import LogUnderTest, append_one, arrival, deposited, log_under_test

@@ -19,7 +19,6 @@ from runtime.lease import (
     RECORD_BYTES,
     Lease,
     Record,
-    check_local_filesystem,
     heartbeat_age,
     is_free,
     kill_stalled,
@@ -29,6 +28,7 @@ from runtime.lease import (
     read_record,
     remove_if_free,
 )
+from runtime.local_disk import check_local_filesystem
 
 
 class Time:

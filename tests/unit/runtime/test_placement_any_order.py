@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from runtime.lease import is_free
-from runtime.placement import (
-    take_path,
-)
+from runtime.survey import take_path
 from tests.support.placement_world import SHARDS, STALL, Worker, World
 
 

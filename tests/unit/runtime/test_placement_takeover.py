@@ -14,15 +14,8 @@ from events.errors import ConfigurationError
 from events.limits import STALL_AFTER_S
 from runtime.heartbeat import Heartbeat
 from runtime.lease import RECORD_BYTES, Lease, Record, is_free, own_record, read_record
-from runtime.placement import (
-    STANDBY,
-    WATCHED_S,
-    Placement,
-    main_path,
-    presence_path,
-    survey,
-    take_path,
-)
+from runtime.placement import Placement
+from runtime.survey import STANDBY, WATCHED_S, main_path, presence_path, survey, take_path
 from tests.support.placement_world import SHARDS, STALL, Time, Worker, World
 
 
@@ -272,6 +265,20 @@ def test_only_who_is_stalled_at_that_moment_is_killed(world: World) -> None:
     world.pass_time(STALL)
     assert taker.placement.kill_stalled(0)
     assert world.killed == ["owner"]
+
+
+def test_who_looks_knows_when_the_next_holder_would_be_stalled(world: World) -> None:
+    """S1: so that a stall is seen when it is one, and not at the next look after."""
+    owner, watcher = world.worker("owner"), world.worker("watcher")
+    assert owner.take(0)
+    assert watcher.placement.observe().stall_in_s == pytest.approx(STALL_AFTER_S)
+    owner.stop()
+    world.pass_time(STALL_AFTER_S - 0.5)
+    facts = watcher.placement.observe()
+    assert not facts.stalled
+    assert facts.stall_in_s == pytest.approx(0.5)
+    world.time.now += facts.stall_in_s + 0.001
+    assert watcher.placement.observe().stalled == {0}
 
 
 def test_a_restarted_worker_does_not_own_what_it_held_before(world: World) -> None:

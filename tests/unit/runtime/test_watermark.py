@@ -18,8 +18,8 @@ from runtime.inspection import verify_states
 from runtime.lease import Lease, own_record
 from runtime.log_service import LogService
 from runtime.merging import last, merged
-from runtime.placement import main_path
 from runtime.reader_remote import RemoteLogReader
+from runtime.survey import main_path
 from runtime.watermark import FINAL, Cut, Watermark, cut, watermark_of, withheld
 from tests.support.logs import START_US, ManualClock, SeededEntropy, append_one, deposited, stream_in
 
