@@ -12,7 +12,8 @@ owns it and the other, if it runs at all, lets go.
 stalled = let go again. Bump the epoch, `confirm`.
 
 **Take the shard of a stalled owner**, who still holds ``shard-n.lock``. Lock ``shard-n.take`` with record and heartbeat, *then* look at
-``shard-n.lock`` again: owner beats again = let go. Bump the epoch; if the write lock is not free within 1 s, `kill_stalled` and bump again;
+``shard-n.lock`` again: owner beats again = let go. Bump the epoch; if the write lock is not free within 1 s, or at once if its holder is
+stopped by a signal (`is_holder_stopped`), which lets go of nothing, `kill_stalled` and bump again;
 where it may not, `release`, and the shard answers 503. `confirm`. From here ``.take`` is the proof of ownership, and each `observe` tries
 to lock ``.lock`` too: that succeeds once the former owner has died or let go, and only then ``.take`` is let go.
 
