@@ -157,7 +157,7 @@ async def end_cancelled(cell: "Cell", item: Item, *, journaled: bool = False) ->
     error = Cancelled(f"{item.command.command_id} was cancelled", command_id=item.command.command_id)
     if not journaled and cell.driver is not None and cell.driver.opening:
         # A concurrent step of it was cut short while the beginning was on its way into the log.
-        await cell.shard.commit.acknowledge([])
+        await cell.settle()
         journaled = await stored_status(cell, item) is InboxStatus.RUNNING
     if journaled:
         item.stored = InboxStatus.RUNNING
@@ -168,8 +168,8 @@ async def end_cancelled(cell: "Cell", item: Item, *, journaled: bool = False) ->
         else:
             cell.finish(item, Reply(error=error))
         return
-    # An entry of its journal may still be on its way into the log: count versions after it.
-    await cell.shard.commit.acknowledge([])
+    # An entry of its journal may still be on its way into the log, or wait for room on the disk: count versions after it.
+    await cell.settle()
     cell.state = None
     event = end_event(TURN_CANCELLED, {"command_id": item.command.command_id})
     await end_stored(cell, item, event, InboxStatus.FAILED, error)

@@ -9,8 +9,10 @@ import msgspec
 import pytest
 
 from actors.errors import BadPayload, Cancelled, Unknown
+from events.errors import LogFullError
 from events.ids import StreamId
 from events.store import Append
+from runtime import commits
 from runtime.local import LocalRuntime, local_runtime
 from tests.unit.runtime.test_turns import APP, EFFECTS, crash, events_of
 
@@ -122,6 +124,44 @@ class SlowCommit:
             self.reached.set()
             await self.release.wait()
         return await self._commit(groups, *others, **more)
+
+
+class FullDisk:
+    """The store of a shard, whose disk is full until `room`."""
+
+    def __init__(self, runtime: LocalRuntime, actor: str) -> None:
+        store = runtime.shards[runtime.exchange.shard_of(StreamId(actor))].store
+        self.room, self.refused = False, asyncio.Event()
+        self._commit = store.commit
+        store.commit = self.commit  # type: ignore[method-assign]
+
+    async def commit(self, *given: Any, **more: Any) -> Any:
+        if not self.room:
+            self.refused.set()
+            raise LogFullError("no space left")
+        return await self._commit(*given, **more)
+
+
+async def test_s22_a_cancel_on_a_full_disk_is_a_cancel_once_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S18: a full disk is waited out, also by what a turn has on its way into the log when it is cancelled; no handler has failed."""
+    monkeypatch.setattr(commits, "FULL_RETRY_S", 0.01)
+    held = EFFECTS["fetch"] = Held()
+    async with local_runtime(APP, tmp_path) as runtime, asyncio.timeout(20), asyncio.TaskGroup() as group:
+        asked = group.create_task(_outcome(runtime.ask("notes/a", "fetch", command_id="f", names=["x"])))
+        await held.reached.wait()
+        disk = FullDisk(runtime, "notes/a")
+        held.release.set()
+        await disk.refused.wait()
+        cancelling = group.create_task(cancel(runtime, "notes/a", "f"))
+        for _ in range(3):
+            disk.refused.clear()
+            await disk.refused.wait()
+        disk.room = True
+    assert isinstance(asked.result(), Cancelled)
+    assert cancelling.result() == "cancelled"
+    assert [event.type for event in await events_of(tmp_path, "notes/a")] == [
+        "turn.started", "step.started", "step.completed", "turn.cancelled",
+    ]  # fmt: skip
 
 
 async def test_s22_a_cancel_that_comes_while_the_turn_is_being_opened_ends_it_before_its_first_step(tmp_path: Path) -> None:
