@@ -13,6 +13,7 @@ from events.anchor import AnchorFile, read_anchor
 from events.append_sqlite import Draft, ShardPlace
 from events.appending import ENTROPY_PER_EVENT, OPEN_STATUSES
 from events.clock import Clock, Entropy
+from events.companion import Companion
 from events.crash_points import CrashPoint, reached
 from events.errors import (
     AppendError,
@@ -32,7 +33,7 @@ from events.limits import INBOX_KEPT_S, WRITE_LOCK_S
 from events.log_directory import LogIdentity, check_identity
 from events.schema import migrate
 from events.sqlite_library import SqliteConnection, SqliteError, error_name, is_busy, is_corrupt, is_full, is_statement_fault
-from events.store import Accepted, Append, Arrival, Conflict, Outcome, Ownership
+from events.store import Accepted, Append, Arrival, Committed, Conflict, Outcome, Ownership
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,7 +52,10 @@ class ShardWriter:
     lost: why this writer may never write again, None while it may.
     """
 
-    def __init__(self, path: Path, anchor_path: Path, identity: LogIdentity, shard: int, clock: Clock, entropy: Entropy) -> None:
+    def __init__(
+        self, path: Path, anchor_path: Path, identity: LogIdentity, shard: int, clock: Clock, entropy: Entropy,
+        companion: Companion | None = None,
+    ) -> None:  # fmt: skip
         self.shard = shard
         self.memory: ShardMemory | None = None
         self.ownership: Ownership | None = None
@@ -66,6 +70,7 @@ class ShardWriter:
         self._identity = identity
         self._clock = clock
         self._entropy = entropy
+        self._companion = companion
         self._anchor: AnchorFile | None = None
         self._file: tuple[int, int] = (0, 0)
 
@@ -135,6 +140,8 @@ class ShardWriter:
             )
             # The former owner may have appended since we opened the file.
             self._load(connection)
+            if self._companion is not None:
+                self._companion.prepare(connection)
             reached(CrashPoint.TAKE_BUMPED)
             connection.execute("COMMIT")
         except SqliteError as error:
@@ -170,6 +177,8 @@ class ShardWriter:
                 decide = _decide_one_by_one if careful else _decide_together
                 outcomes, accepted = decide(connection, draft, groups, arrivals)
                 draft.acknowledge(sends)
+                if self._companion is not None:
+                    self._companion.write(connection, [e for done in outcomes if isinstance(done, Committed) for e in done.events])
                 if keys:
                     draft.note_keys(keys)
                 if self._purge_is_due(now_us):
@@ -251,6 +260,13 @@ class ShardWriter:
             if is_busy(error):
                 raise TransientError(f"the write lock of {self._path} was not free within a second", path=str(self._path)) from error
             raise self._failed(connection, error) from error
+
+    def check_owner(self, connection: SqliteConnection) -> None:
+        """Raises SupersededError if an append would be refused (S3)."""
+        if self.lost is not None:
+            raise SupersededError(self.lost, shard=self.shard)
+        self._check_file()
+        self._fenced(connection)
 
     def _fenced(self, connection: SqliteConnection) -> ShardMemory:
         """The memory, if nobody else has written since it was made (S3).

@@ -1,0 +1,14 @@
+"""LangGraph's persistence on an event log: checkpoints and long-term memory, usable in any LangGraph program with one import and one path.
+
+The one place in `actors/` that does I/O outside a step (S38).
+"""
+
+try:
+    import langgraph.checkpoint.base as _langgraph  # noqa: F401
+except ImportError as error:  # pragma: no cover - the tests install it
+    raise ImportError("actors.graph needs LangGraph: pip install 'cuebook[langgraph]'") from error
+
+from actors.graph.errors import StaleWriteOwnerError, ThreadWriteError, UnregisteredTypeError
+from actors.graph.saver import EventLogSaver
+
+__all__ = ["EventLogSaver", "StaleWriteOwnerError", "ThreadWriteError", "UnregisteredTypeError"]

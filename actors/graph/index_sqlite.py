@@ -1,0 +1,228 @@
+"""The index of a folder of threads: which checkpoints there are, across threads. Committed with the events that it follows from (S38).
+
+Its rows are candidates: whether a checkpoint is still there is said by its thread. So nothing is ever removed from it but for room, and
+a table that was lost is made again from the events.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from actors.graph import recorded
+from events.envelope import RecordedEvent
+from events.errors import ConfigurationError, CorruptLogError
+from events.ids import StreamId
+from events.reads_sqlite import FoundHead, find_head, flushed_head, in_snapshot, read_chain
+from events.sqlite_library import SqliteConnection
+
+THREAD_TYPE: Final = "thread"
+STORE_TYPE: Final = "store"
+SCAN_ROWS: Final = 1_000
+_TABLES: Final = (
+    # checkpoint_id null: from here on the thread holds all that another one held.
+    """CREATE TABLE IF NOT EXISTS graph_checkpoints (
+        position INTEGER PRIMARY KEY, stream_id INTEGER NOT NULL, version INTEGER NOT NULL, ns TEXT, checkpoint_id TEXT, run_id TEXT)
+        STRICT""",
+    # name: the thread's own id, where it cannot stand in the name of its stream.
+    """CREATE TABLE IF NOT EXISTS graph_threads (
+        stream_id INTEGER PRIMARY KEY, name TEXT, parent TEXT) STRICT""",
+)
+_NAMED: Final = {recorded.SAVED, recorded.THREAD, recorded.COPIED, recorded.FORKED}
+
+
+class _Brief(msgspec.Struct):
+    """Of a checkpoint's payload, what the index needs."""
+
+    id: str
+    ns: str = ""
+    metadata: dict[str, msgspec.Raw] = {}
+
+
+class Row(NamedTuple):
+    """A candidate. `checkpoint_id` None: every checkpoint of the thread whose home is `version`."""
+
+    position: int
+    stream: str
+    thread: str | None
+    version: int
+    ns: str | None
+    checkpoint_id: str | None
+    run_id: str | None
+
+
+Events = list[tuple[RecordedEvent, int]]
+"""Each with its home (`thread_state.Checkpoint`)."""
+_brief: Final = msgspec.json.Decoder(_Brief)
+_run: Final = msgspec.json.Decoder(str)
+
+
+class GraphIndex:
+    """The `events.companion.Companion` of a folder of threads."""
+
+    def prepare(self, connection: SqliteConnection) -> None:
+        for statement in _TABLES:
+            connection.execute(statement)
+        after = connection.execute("SELECT coalesce(max(position), 0) FROM graph_checkpoints").fetchall()[0][0]
+        sql = (
+            "SELECT e.position, s.name, e.version, e.type, e.payload FROM events e JOIN streams s ON s.id = e.stream_id "
+            "WHERE e.position > ? AND s.type = ? AND e.payload <> 'null' ORDER BY e.position LIMIT ?"
+        )
+        while rows := connection.execute(sql, (after, THREAD_TYPE, SCAN_ROWS)).fetchall():
+            for position, stream, version, type_, payload in rows:
+                self._note(connection, position, stream, version, type_, payload.encode())
+            after = rows[-1][0]
+
+    def write(self, connection: SqliteConnection, events: Sequence[RecordedEvent]) -> None:
+        for event in events:
+            if event.version == 1 or event.type in _NAMED:
+                self._note(connection, event.position, event.stream, event.version, event.type, bytes(event.payload))
+
+    def _note(self, connection: SqliteConnection, position: int, stream: str, version: int, type_: str, payload: bytes) -> None:
+        if not stream.startswith(THREAD_TYPE + "/"):
+            return
+        try:
+            if type_ == recorded.SAVED:
+                brief = _brief.decode(payload)
+                run = brief.metadata.get("run_id")
+                run_id = _run.decode(run) if run is not None and bytes(run).startswith(b'"') else None
+                self._add(connection, position, stream, version, brief.ns, brief.id, run_id)
+            elif type_ in (recorded.COPIED, recorded.FORKED):
+                self._add(connection, position, stream, version, None, None, None)
+            name = recorded.BY_TYPE[recorded.THREAD].decode(payload).thread if type_ == recorded.THREAD else None
+            parent = recorded.BY_TYPE[recorded.FORKED].decode(payload).parent if type_ == recorded.FORKED else None
+        except msgspec.DecodeError as error:
+            raise CorruptLogError(f"position {position}: {type_} is not what it should be: {error}", position=position) from error
+        if version == 1 or name is not None or parent is not None:
+            connection.execute(
+                "INSERT INTO graph_threads SELECT id, ?, ? FROM streams WHERE name = ? ON CONFLICT (stream_id) DO UPDATE SET "
+                "name = coalesce(excluded.name, name), parent = coalesce(excluded.parent, parent)",
+                (name, parent, stream),
+            )
+
+    @staticmethod
+    def _add(connection: SqliteConnection, position: int, stream: str, *columns: int | str | None) -> None:
+        connection.execute(
+            "INSERT OR REPLACE INTO graph_checkpoints SELECT ?, id, ?, ?, ?, ? FROM streams WHERE name = ?", (position, *columns, stream)
+        )
+
+
+def only_ours(connection: SqliteConnection) -> None:
+    """Refuse a folder that holds other actors: a deployment would not take a log with threads in it (S7).
+
+    Raises:
+        ConfigurationError: it does.
+    """
+    others = [
+        row[0]
+        for row in connection.execute(
+            "SELECT name FROM formats WHERE kind = 'actor' AND name NOT IN (?, ?) ORDER BY name", (THREAD_TYPE, STORE_TYPE)
+        ).fetchall()
+    ]
+    if others:
+        raise ConfigurationError(
+            f"this log belongs to a deployment: it holds actors of type {', '.join(others)}. Give EventLogSaver a folder of its own",
+            types=others,
+        )
+
+
+def load(connection: SqliteConnection, shard: int, stream: StreamId, head: FoundHead | None, is_owner: bool) -> tuple[int, Events]:
+    """The version of `stream`, and the events that it consists of, each with its home: those of the streams that it is a copy of, first.
+
+    head: as the writer knows it. is_owner: that writer owns the shard; then the row in the file says what it does not know.
+    """
+
+    def read() -> tuple[int, Events]:
+        found = head if is_owner else None
+        if found is None:
+            found = flushed_head(connection, stream) if is_owner else find_head(connection, stream)
+        return _load(connection, shard, stream, found, None, None)
+
+    loaded: tuple[int, Events] = in_snapshot(connection, read)
+    return loaded
+
+
+def _load(
+    connection: SqliteConnection, shard: int, stream: StreamId, head: FoundHead | None, upto: int | None, home: int | None
+) -> tuple[int, Events]:
+    if head is None or head.position == 0:
+        return 0, []
+    end = head.version if upto is None else upto
+    events: Events = []
+    for event in read_chain(connection, shard, stream, head, head.base_version, end):
+        here = event.version if home is None else home
+        payload = bytes(event.payload)
+        if payload != b"null" and event.type == recorded.FORKED:
+            forked = recorded.BY_TYPE[recorded.FORKED].decode(payload)
+            events += _load_upto(connection, shard, forked.parent, forked.version, here)[1]
+        elif payload != b"null" and event.type == recorded.COPIED:
+            copied = recorded.BY_TYPE[recorded.COPIED].decode(payload)
+            events += _load_upto(connection, shard, copied.stream, copied.version, here)[1]
+        events.append((event, here))
+    if upto is not None and upto <= head.base_version:
+        events = _load_upto(connection, shard, _parent(connection, stream), upto, home)[1]
+    return end, events
+
+
+def _load_upto(connection: SqliteConnection, shard: int, stream: str, upto: int, home: int | None) -> tuple[int, Events]:
+    return _load(connection, shard, StreamId(stream), find_head(connection, stream), upto, home)
+
+
+def _parent(connection: SqliteConnection, stream: str) -> StreamId:
+    rows = connection.execute(
+        "SELECT t.parent FROM graph_threads t JOIN streams s ON s.id = t.stream_id WHERE s.name = ?", (stream,)
+    ).fetchall()
+    if not rows or rows[0][0] is None:
+        raise CorruptLogError(f"{stream} is a fork without a parent", stream=stream)
+    return StreamId(rows[0][0])
+
+
+_ROWS: Final = (
+    "SELECT c.position, s.name, t.name, c.version, c.ns, c.checkpoint_id, c.run_id FROM graph_checkpoints c "
+    "JOIN streams s ON s.id = c.stream_id LEFT JOIN graph_threads t ON t.stream_id = c.stream_id "
+)
+
+
+def newest_rows(connection: SqliteConnection, before: int, limit: int) -> list[Row]:
+    """Candidates of all threads with a position < `before`, newest first."""
+    found = connection.execute(_ROWS + "WHERE c.position < ? ORDER BY c.position DESC LIMIT ?", (before, limit)).fetchall()
+    return [Row(*row) for row in found]
+
+
+def rows_of_runs(connection: SqliteConnection, run_ids: Iterable[str]) -> list[Row]:
+    """Candidates that were made by these runs, and all threads that are copies: their checkpoints have no rows of their own."""
+    wanted = set(run_ids)
+    found = connection.execute(_ROWS + "WHERE c.run_id IS NOT NULL OR c.checkpoint_id IS NULL ORDER BY c.position").fetchall()
+    return [row for row in (Row(*each) for each in found) if row.checkpoint_id is None or row.run_id in wanted]
+
+
+def owner_epoch(connection: SqliteConnection) -> int:
+    """Of whoever owns the folder now."""
+    epoch: int = connection.execute("SELECT epoch FROM owner").fetchall()[0][0]
+    return epoch
+
+
+def thread_rows(connection: SqliteConnection, after: str, limit: int) -> list[tuple[str, str | None]]:
+    """(stream, the thread's own id if it is another) of threads by name of the stream."""
+    found = connection.execute(
+        "SELECT s.name, t.name FROM streams s LEFT JOIN graph_threads t ON t.stream_id = s.id "
+        "WHERE s.type = ? AND s.name > ? AND s.status = 'live' ORDER BY s.name LIMIT ?",
+        (THREAD_TYPE, after, limit),
+    ).fetchall()
+    return [(row[0], row[1]) for row in found]
+
+
+def children(connection: SqliteConnection, stream: str) -> list[str]:
+    """Threads that were copied from `stream` and read its events."""
+    return [
+        row[0]
+        for row in connection.execute(
+            "SELECT s.name FROM graph_threads t JOIN streams s ON s.id = t.stream_id WHERE t.parent = ? ORDER BY s.name", (stream,)
+        ).fetchall()
+    ]
+
+
+def head(connection: SqliteConnection, stream: str) -> FoundHead | None:
+    """Where `stream` ends in the file."""
+    found: FoundHead | None = in_snapshot(connection, lambda: find_head(connection, stream))
+    return found

@@ -1,0 +1,103 @@
+"""Checkpoints newest first: of one thread from memory, of all threads along the index, page by page."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
+
+from actors.graph import index_sqlite as index
+from actors.graph.thread_state import Checkpoint, ThreadState
+from actors.graph.threads import Steps, Threads
+from actors.graph.tuples import tuple_of
+
+PAGE: Final = 256
+_END: Final = 2**62
+Made = Callable[[], CheckpointTuple]
+
+
+class Listing:
+    """One pass over checkpoints. What was there when its page was read is given; a tuple is only made when it is asked for."""
+
+    def __init__(
+        self, threads: Threads, config: RunnableConfig | None, filter: dict[str, Any] | None, before: RunnableConfig | None,
+        limit: int | None,
+    ) -> None:  # fmt: skip
+        configurable = {} if config is None else config.get("configurable", {})
+        self._threads = threads
+        self._thread_id: Any = configurable.get("thread_id")
+        self._ns: str | None = configurable.get("checkpoint_ns")
+        self._checkpoint_id: str | None = configurable.get("checkpoint_id")
+        self._filter = filter or {}
+        self._before: dict[str, Any] = {} if before is None else before.get("configurable", {})
+        self._left = _END if limit is None else limit
+        self._position = _END
+        self._done = False
+
+    def next_page(self) -> Steps[Sequence[Made]]:
+        """At least one more, or none if that was all."""
+        while not self._done and self._left > 0:
+            page: list[Made] = (yield from self._of_thread()) if self._thread_id is not None else (yield from self._of_all())
+            page = page[: self._left]
+            self._left -= len(page)
+            if page:
+                return page
+        return []
+
+    def _of_thread(self) -> Steps[list[Made]]:
+        self._done = True
+        state = yield from self._threads.settled(str(self._thread_id))
+        with self._threads.guard:
+            found = [each for ns in state.namespaces() if self._ns in (None, ns) for each in state.checkpoints(ns)]
+            found.sort(key=lambda each: -each.order)
+            return [self._made(state, each, self._thread_id) for each in found if self._wanted(state, each)]
+
+    def _of_all(self) -> Steps[list[Made]]:
+        rows = yield self._threads.shard.read(index.newest_rows, self._position, PAGE)
+        if not rows:
+            self._done = True
+            return []
+        self._position = rows[-1].position
+        made: list[Made] = []
+        for row in rows:
+            thread_id = thread_of(row.stream, row.thread)
+            state = yield from self._threads.settled(thread_id)
+            with self._threads.guard:
+                made += [self._made(state, each, thread_id) for each in candidates(state, row) if self._wanted(state, each)]
+        return made
+
+    def _wanted(self, state: ThreadState, each: Checkpoint) -> bool:
+        if self._ns is not None and each.ns != self._ns:
+            return False
+        if self._checkpoint_id is not None and each.id != self._checkpoint_id:
+            return False
+        before_id = self._before.get("checkpoint_id")
+        if before_id is not None:
+            mark = state.any(self._before.get("checkpoint_ns", each.ns), before_id)
+            if (each.order >= mark.order) if mark is not None else (each.id >= before_id):
+                return False
+        return all(self._metadata(state, each, key) == value for key, value in self._filter.items())
+
+    @staticmethod
+    def _metadata(state: ThreadState, each: Checkpoint, key: str) -> Any:
+        text = each.metadata.get(key)
+        return None if text is None else state.packer.value(text)
+
+    @staticmethod
+    def _made(state: ThreadState, each: Checkpoint, thread_id: Any) -> Made:
+        return partial(tuple_of, state, each, dict(state.writes(each.ns, each.id)), thread_id)
+
+
+def thread_of(stream: str, name: str | None) -> str:
+    """The id of the thread that is stored in `stream`."""
+    return name if name is not None else stream.partition("/")[2]
+
+
+def candidates(state: ThreadState, row: index.Row) -> list[Checkpoint]:
+    """The checkpoints that are shown and that `row` of the index stands for, newest first."""
+    if row.checkpoint_id is not None:
+        found = state.find(row.ns or "", row.checkpoint_id)
+        return [found] if found is not None and found.home == row.version else []
+    inherited = [each for ns in state.namespaces() for each in state.checkpoints(ns) if each.home == row.version]
+    return sorted(inherited, key=lambda each: -each.order)

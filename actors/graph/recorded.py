@@ -1,0 +1,108 @@
+"""What stands in the log for a thread: one Struct per event type. Their JSON is the payload, as FORMAT.md section 10 says.
+
+`Raw` fields hold packed values (`packing`). Absent fields have their default: every one of them says what changed against the parent
+checkpoint.
+"""
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from actors.journal import Forked
+
+SAVED: Final = "graph.saved"
+WRITES: Final = "graph.writes"
+PARTS: Final = "graph.parts"
+CLAIMED: Final = "graph.claimed"
+REMOVED: Final = "graph.removed"
+DELETED: Final = "graph.deleted"
+COPIED: Final = "graph.copied"
+THREAD: Final = "graph.thread"
+FORKED: Final = "stream.forked"
+
+
+class _Recorded(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """first, parts: the parts that this event adds to those of its thread, and the number of the first of them."""
+
+    first: int = 0
+    parts: list[Raw] = []
+
+
+class Saved(_Recorded, kw_only=True):
+    """A checkpoint. parent: unset = the one recorded before it in this namespace, null = none.
+
+    set: channels with a new value. append: lists that grew, and by what. gone: channels without a value. versions, seen, metadata: what is
+    new or different; *_gone: what is no more. updated: unset = the channels of `versions`, sorted. rest: fields of the checkpoint that have
+    no name here.
+    """
+
+    id: str
+    ns: str = ""
+    parent: str | UnsetType | None = UNSET
+    v: int = 4
+    ts: str = ""
+    metadata: dict[str, Raw] = {}
+    metadata_gone: list[str] = []
+    set: dict[str, Raw] = {}
+    append: dict[str, Raw] = {}
+    gone: list[str] = []
+    versions: dict[str, int | float | str] = {}
+    versions_gone: list[str] = []
+    seen: dict[str, dict[str, int | float | str]] = {}
+    seen_gone: list[str] = []
+    updated: list[str] | UnsetType | None = UNSET
+    rest: dict[str, Raw] = {}
+
+
+class Writes(_Recorded, kw_only=True):
+    """Writes of a task on a checkpoint, as (index, channel, value). checkpoint: unset = the newest of the namespace."""
+
+    checkpoint: str | UnsetType = UNSET
+    ns: str = ""
+    task: str
+    path: str = ""
+    writes: list[tuple[int, str, Raw]]
+
+
+class PartsAdded(_Recorded, kw_only=True):
+    """Parts that did not fit the next event."""
+
+
+class Claimed(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """From here on only the claim `owner`, counted from 1, may write the thread."""
+
+    owner: int
+
+
+class Removed(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Checkpoints, as (namespace, id), that are not shown any more. why: prune or runs."""
+
+    why: str
+    checkpoints: list[tuple[str, str]]
+
+
+class Deleted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The thread begins anew behind this event: no checkpoint and no part from before is left."""
+
+
+class Copied(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The thread holds what `stream` held at `version`."""
+
+    stream: str
+    version: int
+
+
+class Thread(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The thread's own id, where it cannot stand in the name of a stream."""
+
+    thread: str
+
+
+BY_TYPE: Final[dict[str, Any]] = {
+    tag: msgspec.json.Decoder(cls)
+    for tag, cls in (
+        (SAVED, Saved), (WRITES, Writes), (PARTS, PartsAdded), (CLAIMED, Claimed), (REMOVED, Removed), (DELETED, Deleted),
+        (COPIED, Copied), (THREAD, Thread), (FORKED, Forked),
+    )
+}  # fmt: skip

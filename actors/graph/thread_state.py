@@ -1,0 +1,267 @@
+"""One thread in memory: what its events fold to. Nothing in here reads or writes anything (S38).
+
+Values are kept as the JSON that was recorded. A list that only ever grew is a chain of what was appended; it becomes one text when asked
+for.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import UNSET
+
+from actors.graph import recorded
+from actors.graph.packing import Packer
+from events.envelope import MAIN_BRANCH, RecordedEvent
+from events.errors import CorruptLogError
+
+T = TypeVar("T")
+WriteKey = tuple[str, int]
+"""(task, index): what a write is known by on its checkpoint."""
+Versions = dict[str, int | float | str]
+Place = tuple[str, str]
+"""(namespace, checkpoint id)"""
+NODE_BYTES: Final = 2_000
+"""About what a checkpoint takes in memory beside its values."""
+
+
+class Value:
+    """The value of a channel. Immutable in what it says."""
+
+    __slots__ = ("_base", "_text", "_whole")
+
+    def __init__(self, text: bytes, base: "Value | None" = None) -> None:
+        self._base = base
+        self._text = text
+        """All of it; with a base, the JSON list of what was appended."""
+        self._whole: bytes | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        return self._base is None
+
+    def text(self) -> bytes:
+        """All of it as JSON."""
+        if self._base is None:
+            return self._text
+        if self._whole is not None:
+            return self._whole
+        chunks = [self._text[1:]]
+        value = self._base
+        while value._base is not None:
+            chunks.append(value._text[1:-1])
+            value = value._base
+        chunks.append(value._text[:-1])
+        return b",".join(reversed(chunks))
+
+    def remember(self, text: bytes) -> None:
+        """`text` is all of it: kept for the next comparison, instead of that of the value before."""
+        if self._base is not None:
+            self._whole = text
+            self._base._whole = None
+
+
+class Write(msgspec.Struct, frozen=True):
+    """A pending write of a task."""
+
+    channel: str
+    value: bytes
+    path: str
+
+
+class Checkpoint(msgspec.Struct, gc=True):
+    """One checkpoint. metadata and rest hold packed JSON. home: version of the event that brought it into the stream: its own, or the one
+    by which the thread became a copy of another. order: they were recorded in this order."""
+
+    id: str
+    ns: str
+    parent: str | None
+    v: int
+    ts: str
+    values: dict[str, Value]
+    versions: Versions
+    seen: dict[str, Versions]
+    metadata: dict[str, bytes]
+    updated: list[str] | None
+    rest: dict[str, bytes]
+    home: int
+    order: int
+    shown: bool = True
+
+
+class ThreadState:
+    """A thread as of `version` of its stream. Changed only by `apply`."""
+
+    def __init__(self, thread_id: str, stream: str, packer: Packer) -> None:
+        self.thread_id = thread_id
+        self.stream = stream
+        self.packer = packer
+        self.version = 0
+        self.claim = 0
+        self.branch = MAIN_BRANCH
+        self.parent: str | None = None
+        self._recorded = 0
+        self._checkpoints: dict[str, dict[str, Checkpoint]] = {}
+        self._writes: dict[Place, dict[WriteKey, Write]] = {}
+        self._newest: dict[str, Checkpoint] = {}
+        """Per namespace, what an event without a parent means: the last recorded, shown or not."""
+
+    @property
+    def bytes(self) -> int:
+        return self.packer.parts.bytes + NODE_BYTES * sum(map(len, self._checkpoints.values()))
+
+    # What there is
+
+    def namespaces(self) -> list[str]:
+        return list(self._checkpoints)
+
+    def checkpoints(self, ns: str) -> Iterator[Checkpoint]:
+        """Those of a namespace that are shown, newest first: in the order in which they were first recorded, whatever their ids say."""
+        return (each for each in reversed(list(self._checkpoints.get(ns, {}).values())) if each.shown)
+
+    def find(self, ns: str, checkpoint_id: str | None) -> Checkpoint | None:
+        """A checkpoint that is shown, or the newest of the namespace."""
+        if checkpoint_id is None:
+            return next(self.checkpoints(ns), None)
+        found = self._checkpoints.get(ns, {}).get(checkpoint_id)
+        return found if found is not None and found.shown else None
+
+    def any(self, ns: str, checkpoint_id: str) -> Checkpoint | None:
+        """A checkpoint that was recorded, shown or not: values may be told as a difference from it."""
+        return self._checkpoints.get(ns, {}).get(checkpoint_id)
+
+    def newest(self, ns: str) -> Checkpoint | None:
+        return self._newest.get(ns)
+
+    def writes(self, ns: str, checkpoint_id: str) -> dict[WriteKey, Write]:
+        return self._writes.get((ns, checkpoint_id), {})
+
+    def is_empty(self) -> bool:
+        return not any(each.shown for by_id in self._checkpoints.values() for each in by_id.values())
+
+    def has_writes(self) -> bool:
+        return bool(self._writes)
+
+    # Folding
+
+    def fold(self, events: Iterable[tuple[RecordedEvent, int]]) -> None:
+        """Apply events as read from the log, each with its home.
+
+        Raises:
+            CorruptLogError: one is not what we write, or of a type that this program does not know.
+        """
+        for event, home in events:
+            payload = bytes(event.payload)
+            if payload == b"null":
+                continue  # erased: a later event says what is left
+            decoder = recorded.BY_TYPE.get(event.type)
+            if decoder is None:
+                raise CorruptLogError(f"{event.stream} holds an event {event.type}, which is none of a thread", stream=event.stream)
+            try:
+                self.apply(decoder.decode(payload), home)
+            except msgspec.ValidationError as error:
+                raise CorruptLogError(
+                    f"{event.stream} version {event.version}: {event.type} is not what it should be: {error}",
+                    stream=event.stream, version=event.version, position=event.position,
+                ) from error  # fmt: skip
+
+    def apply(self, event: Any, home: int) -> None:
+        """One event, read or about to be written."""
+        if isinstance(event, recorded.Saved):
+            self._add_parts(event)
+            self._save(event, home)
+        elif isinstance(event, recorded.Writes):
+            self._add_parts(event)
+            self._write(event)
+        elif isinstance(event, recorded.PartsAdded):
+            self._add_parts(event)
+        elif isinstance(event, recorded.Claimed):
+            self.claim = max(self.claim, event.owner)  # never back: a handle that lost stays lost
+        elif isinstance(event, recorded.Removed):
+            for ns, checkpoint_id in event.checkpoints:
+                self._hide(ns, checkpoint_id)
+        elif isinstance(event, recorded.Deleted):
+            self._clear()
+
+    def _clear(self) -> None:
+        self._checkpoints, self._writes, self._newest = {}, {}, {}
+        self.packer.take_back(0)
+
+    def _add_parts(self, event: Any) -> None:
+        parts = self.packer.parts
+        if not event.parts:
+            return
+        if event.first == len(parts):
+            for part in event.parts:
+                parts.add(bytes(part))
+        elif event.first + len(event.parts) > len(parts):
+            raise CorruptLogError(f"{self.stream}: an event adds parts from {event.first}, there are {len(parts)}", stream=self.stream)
+
+    def _save(self, event: recorded.Saved, home: int) -> None:
+        newest = self._newest.get(event.ns)
+        parent_id = (newest.id if newest is not None else None) if event.parent is UNSET else event.parent
+        base = None if parent_id is None else self.any(event.ns, parent_id)
+        values = {} if base is None else dict(base.values)
+        for channel in event.gone:
+            values.pop(channel, None)
+        for channel, raw in event.set.items():
+            values[channel] = Value(bytes(raw))
+        for channel, raw in event.append.items():
+            before = values.get(channel)
+            if before is None:
+                raise CorruptLogError(f"{self.stream}: {event.id} appends to {channel!r}, which has no value", stream=self.stream)
+            values[channel] = Value(self.packer.resolved(bytes(raw)), self._list(before))
+        checkpoint = Checkpoint(
+            event.id, event.ns, parent_id, event.v, event.ts, values,
+            _changed({} if base is None else base.versions, event.versions, event.versions_gone),
+            _seen({} if base is None else base.seen, event),
+            _changed({} if base is None else base.metadata, {key: bytes(raw) for key, raw in event.metadata.items()}, event.metadata_gone),
+            sorted(event.versions) if event.updated is UNSET else event.updated,
+            {key: bytes(raw) for key, raw in event.rest.items()}, home, self._recorded,
+        )  # fmt: skip
+        self._recorded += 1
+        # One that is saved again keeps its place in the order, and its home.
+        former = self.any(event.ns, event.id)
+        if former is not None:
+            checkpoint.home, checkpoint.order = former.home, former.order
+        self._checkpoints.setdefault(event.ns, {})[event.id] = checkpoint
+        self._newest[event.ns] = checkpoint
+
+    def _list(self, value: Value) -> Value:
+        """`value` with its items standing in it, where all of it is a reference."""
+        if not value.is_whole:
+            return value
+        text = value.text()
+        resolved = self.packer.resolved(text)
+        return value if resolved is text else Value(resolved)
+
+    def _write(self, event: recorded.Writes) -> None:
+        newest = self._newest.get(event.ns)
+        checkpoint_id = (newest.id if newest is not None else "") if event.checkpoint is UNSET else event.checkpoint
+        found = self._writes.setdefault((event.ns, checkpoint_id), {})
+        for index, channel, raw in event.writes:
+            found[event.task, index] = Write(channel, bytes(raw), event.path)
+
+    def _hide(self, ns: str, checkpoint_id: str) -> None:
+        # It and its writes stay in memory: what was recorded after it may be told as a difference from it, and a DeltaChannel reads back
+        # through it.
+        found = self.any(ns, checkpoint_id)
+        if found is not None:
+            found.shown = False
+
+
+def _seen(before: dict[str, Versions], event: recorded.Saved) -> dict[str, Versions]:
+    if not event.seen and not event.seen_gone:
+        return before
+    seen = {node: versions for node, versions in before.items() if node not in event.seen_gone}
+    for node, versions in event.seen.items():
+        seen[node] = {**seen.get(node, {}), **versions}
+    return seen
+
+
+def _changed(before: dict[str, T], new: dict[str, T], gone: Sequence[str]) -> dict[str, T]:
+    if not new and not gone:
+        return before
+    after = {key: item for key, item in before.items() if key not in gone}
+    after.update(new)
+    return after

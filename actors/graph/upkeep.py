@@ -1,0 +1,80 @@
+"""Threads as wholes: which there are, and what is no longer shown (S38).
+
+The log keeps what it holds: a thread that is deleted or pruned is so by an event that says it, and its history can still be looked at with
+``cuebook log``. Content leaves the file with ``cuebook erase thread/ID``.
+"""
+
+from collections.abc import Callable, Sequence
+
+from actors.graph import index_sqlite as index
+from actors.graph import recorded
+from actors.graph.listing import PAGE, candidates, thread_of
+from actors.graph.thread_state import ThreadState
+from actors.graph.threads import Said, Steps, Threads
+from events.errors import ConfigurationError
+
+Require = Callable[[ThreadState], None]
+
+
+def thread_ids(threads: Threads) -> Steps[list[str]]:
+    """The ids of all threads that hold a checkpoint."""
+    found: list[str] = []
+    after = ""
+    while rows := (yield threads.shard.read(index.thread_rows, after, PAGE)):
+        for stream, name in rows:
+            thread_id = thread_of(stream, name)
+            state = yield from threads.settled(thread_id)
+            if not state.is_empty():
+                found.append(thread_id)
+        after = rows[-1][0]
+    return found
+
+
+def delete_thread(threads: Threads, thread_id: str, require: Require) -> Steps[None]:
+    """The thread is empty afterwards, and begins anew if it is written again."""
+
+    def build(state: ThreadState) -> Said:
+        require(state)
+        return [] if state.is_empty() and not state.has_writes() else [(recorded.Deleted(), None)]
+
+    yield from threads.change(thread_id, build)
+
+
+def prune(threads: Threads, thread_ids: Sequence[str], strategy: str, require: Require) -> Steps[None]:
+    """Raises ConfigurationError: no such strategy."""
+    if strategy not in ("keep_latest", "delete"):
+        raise ConfigurationError(f"prune: {strategy!r} is none of 'keep_latest' and 'delete'", strategy=strategy)
+
+    def build(state: ThreadState) -> Said:
+        require(state)
+        gone = [(ns, each.id) for ns in state.namespaces() for each in list(state.checkpoints(ns))[1:]]
+        return [(recorded.Removed(why="prune", checkpoints=gone), f"prune: {len(gone)} checkpoints")] if gone else []
+
+    for thread_id in thread_ids:
+        if strategy == "delete":
+            yield from delete_thread(threads, thread_id, require)
+        else:
+            yield from threads.change(thread_id, build)
+
+
+def delete_for_runs(threads: Threads, run_ids: Sequence[str], require: Require) -> Steps[None]:
+    """Checkpoints of these runs, wherever they are."""
+    wanted = set(run_ids)
+    if not wanted:
+        return
+    rows = yield threads.shard.read(index.rows_of_runs, wanted)
+    by_thread: dict[str, list[index.Row]] = {}
+    for row in rows:
+        by_thread.setdefault(thread_of(row.stream, row.thread), []).append(row)
+    for thread_id, of_thread in by_thread.items():
+        yield from threads.change(thread_id, _removal(of_thread, wanted, require))
+
+
+def _removal(rows: Sequence[index.Row], wanted: set[str], require: Require) -> Callable[[ThreadState], Said]:
+    def build(state: ThreadState) -> Said:
+        require(state)
+        found = [each for row in rows for each in candidates(state, row)]
+        gone = [(each.ns, each.id) for each in found if (text := each.metadata.get("run_id")) and state.packer.value(text) in wanted]
+        return [(recorded.Removed(why="runs", checkpoints=gone), f"runs: {len(gone)} checkpoints")] if gone else []
+
+    return build
