@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 from langgraph.checkpoint.base import WRITES_IDX_MAP
-from msgspec import UNSET, Raw
+from msgspec import Raw
 
 from actors.graph import recorded
 from actors.graph.packing import Packer
@@ -97,7 +97,8 @@ def saved(
     packer = state.packer
     base = None if parent_id is None else state.any(ns, parent_id)
     newest = state.newest(ns)
-    event = recorded.Saved(id=checkpoint["id"], ns=ns, v=checkpoint.get("v", 4), ts=checkpoint.get("ts", ""))
+    event = recorded.Saved(id=checkpoint["id"], ns=ns, v=checkpoint.get("v", 4))
+    event.tell_time(checkpoint.get("ts"))
     if parent_id != (None if newest is None else newest.id):
         event.parent = parent_id
     _tell_values(event, packer, base, checkpoint, new_versions, texts)
@@ -109,7 +110,8 @@ def saved(
     event.metadata = {key: Raw(text) for key, text in texts.items() if known.get(key) != text}
     event.metadata_gone = [key for key in known if key not in texts]
     updated = checkpoint.get("updated_channels")
-    event.updated = UNSET if updated is not None and list(updated) == sorted(event.versions) else None if updated is None else list(updated)
+    if updated != event.updated_channels():
+        event.updated = None if updated is None else list(updated)
     event.rest = {key: Raw(packer.text(value)) for key, value in checkpoint.items() if key not in _KNOWN}
     return event, _said(event, metadata)
 
@@ -185,7 +187,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def writes(
     state: ThreadState, ns: str, checkpoint_id: str, task: str, path: str, pairs: Sequence[tuple[str, Any]]
-) -> tuple[recorded.Writes, str] | None:
+) -> tuple[recorded.Writes, None] | None:
     """Writes of a task that are new: one that is there stays, but those of the special channels are replaced. None if there is nothing."""
     known = state.writes(ns, checkpoint_id)
     newest = state.newest(ns)
@@ -202,5 +204,4 @@ def writes(
             event.writes.append((index, channel, Raw(text)))
     if not event.writes:
         return None
-    where = f"{ns} " if ns else ""
-    return event, f"{where}{', '.join(channel for _, channel, _ in event.writes)}"
+    return event, None

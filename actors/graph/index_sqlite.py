@@ -20,9 +20,9 @@ THREAD_TYPE: Final = "thread"
 STORE_TYPE: Final = "store"
 SCAN_ROWS: Final = 1_000
 _TABLES: Final = (
-    # checkpoint_id null: from here on the thread holds all that another one held.
+    # is_copy: from here on the thread holds all that another one held.
     """CREATE TABLE IF NOT EXISTS graph_checkpoints (
-        position INTEGER PRIMARY KEY, stream_id INTEGER NOT NULL, version INTEGER NOT NULL, ns TEXT, checkpoint_id TEXT, run_id TEXT)
+        position INTEGER PRIMARY KEY, stream_id INTEGER NOT NULL, version INTEGER NOT NULL, is_copy INTEGER NOT NULL, run_id TEXT)
         STRICT""",
     # name: the thread's own id, where it cannot stand in the name of its stream.
     """CREATE TABLE IF NOT EXISTS graph_threads (
@@ -34,20 +34,17 @@ _NAMED: Final = {recorded.SAVED, recorded.THREAD, recorded.COPIED, recorded.FORK
 class _Brief(msgspec.Struct):
     """Of a checkpoint's payload, what the index needs."""
 
-    id: str
-    ns: str = ""
     metadata: dict[str, msgspec.Raw] = {}
 
 
 class Row(NamedTuple):
-    """A candidate. `checkpoint_id` None: every checkpoint of the thread whose home is `version`."""
+    """A candidate: the checkpoint, or with `is_copy` all checkpoints, of the thread whose home is `version`."""
 
     position: int
     stream: str
     thread: str | None
     version: int
-    ns: str | None
-    checkpoint_id: str | None
+    is_copy: bool
     run_id: str | None
 
 
@@ -86,9 +83,9 @@ class GraphIndex:
                 brief = _brief.decode(payload)
                 run = brief.metadata.get("run_id")
                 run_id = _run.decode(run) if run is not None and bytes(run).startswith(b'"') else None
-                self._add(connection, position, stream, version, brief.ns, brief.id, run_id)
+                self._add(connection, position, stream, version, 0, run_id)
             elif type_ in (recorded.COPIED, recorded.FORKED):
-                self._add(connection, position, stream, version, None, None, None)
+                self._add(connection, position, stream, version, 1, None)
             name = recorded.BY_TYPE[recorded.THREAD].decode(payload).thread if type_ == recorded.THREAD else None
             parent = recorded.BY_TYPE[recorded.FORKED].decode(payload).parent if type_ == recorded.FORKED else None
         except msgspec.DecodeError as error:
@@ -103,7 +100,7 @@ class GraphIndex:
     @staticmethod
     def _add(connection: SqliteConnection, position: int, stream: str, *columns: int | str | None) -> None:
         connection.execute(
-            "INSERT OR REPLACE INTO graph_checkpoints SELECT ?, id, ?, ?, ?, ? FROM streams WHERE name = ?", (position, *columns, stream)
+            "INSERT OR REPLACE INTO graph_checkpoints SELECT ?, id, ?, ?, ? FROM streams WHERE name = ?", (position, *columns, stream)
         )
 
 
@@ -178,7 +175,7 @@ def _parent(connection: SqliteConnection, stream: str) -> StreamId:
 
 
 _ROWS: Final = (
-    "SELECT c.position, s.name, t.name, c.version, c.ns, c.checkpoint_id, c.run_id FROM graph_checkpoints c "
+    "SELECT c.position, s.name, t.name, c.version, c.is_copy, c.run_id FROM graph_checkpoints c "
     "JOIN streams s ON s.id = c.stream_id LEFT JOIN graph_threads t ON t.stream_id = c.stream_id "
 )
 
@@ -189,11 +186,13 @@ def newest_rows(connection: SqliteConnection, before: int, limit: int) -> list[R
     return [Row(*row) for row in found]
 
 
-def rows_of_runs(connection: SqliteConnection, run_ids: Iterable[str]) -> list[Row]:
-    """Candidates that were made by these runs, and all threads that are copies: their checkpoints have no rows of their own."""
+def threads_of_runs(connection: SqliteConnection, run_ids: Iterable[str]) -> list[tuple[str, str | None]]:
+    """The threads, as `thread_rows`, that these runs wrote to, and those that are copies. Each run is named by its first checkpoint in a
+    thread, not by every one: a checkpoint says what is different from its parent."""
     wanted = set(run_ids)
-    found = connection.execute(_ROWS + "WHERE c.run_id IS NOT NULL OR c.checkpoint_id IS NULL ORDER BY c.position").fetchall()
-    return [row for row in (Row(*each) for each in found) if row.checkpoint_id is None or row.run_id in wanted]
+    found = connection.execute(_ROWS + "WHERE c.run_id IS NOT NULL OR c.is_copy ORDER BY c.position").fetchall()
+    rows = (Row(*each) for each in found)
+    return list(dict.fromkeys((row.stream, row.thread) for row in rows if row.is_copy or row.run_id in wanted))
 
 
 def owner_epoch(connection: SqliteConnection) -> int:

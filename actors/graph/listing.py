@@ -96,8 +96,5 @@ def thread_of(stream: str, name: str | None) -> str:
 
 def candidates(state: ThreadState, row: index.Row) -> list[Checkpoint]:
     """The checkpoints that are shown and that `row` of the index stands for, newest first."""
-    if row.checkpoint_id is not None:
-        found = state.find(row.ns or "", row.checkpoint_id)
-        return [found] if found is not None and found.home == row.version else []
-    inherited = [each for ns in state.namespaces() for each in state.checkpoints(ns) if each.home == row.version]
-    return sorted(inherited, key=lambda each: -each.order)
+    found = [each for ns, checkpoint_id in state.at_home(row.version) if (each := state.find(ns, checkpoint_id)) is not None]
+    return sorted(found, key=lambda each: -each.order)

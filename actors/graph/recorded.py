@@ -4,6 +4,7 @@
 checkpoint.
 """
 
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +23,15 @@ THREAD: Final = "graph.thread"
 FORKED: Final = "stream.forked"
 
 
+set_of = frozenset
+"""For a class that has a field called `set`."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _iso(at_us: int) -> str:
+    return (_EPOCH + timedelta(microseconds=at_us)).isoformat()
+
+
 class _Recorded(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """first, parts: the parts that this event adds to those of its thread, and the number of the first of them."""
 
@@ -33,15 +43,16 @@ class Saved(_Recorded, kw_only=True):
     """A checkpoint. parent: unset = the one recorded before it in this namespace, null = none.
 
     set: channels with a new value. append: lists that grew, and by what. gone: channels without a value. versions, seen, metadata: what is
-    new or different; *_gone: what is no more. updated: unset = the channels of `versions`, sorted. rest: fields of the checkpoint that have
-    no name here.
+    new or different; *_gone: what is no more. updated: unset = the channels of `versions` that are not gone, sorted. at_us: `ts` in
+    microseconds since 1970, where that says it exactly. rest: fields of the checkpoint that have no name here.
     """
 
     id: str
     ns: str = ""
     parent: str | UnsetType | None = UNSET
     v: int = 4
-    ts: str = ""
+    at_us: int | None = None
+    ts: str | None = None
     metadata: dict[str, Raw] = {}
     metadata_gone: list[str] = []
     set: dict[str, Raw] = {}
@@ -53,6 +64,23 @@ class Saved(_Recorded, kw_only=True):
     seen_gone: list[str] = []
     updated: list[str] | UnsetType | None = UNSET
     rest: dict[str, Raw] = {}
+
+    def updated_channels(self) -> list[str] | None:
+        """LangGraph's field of that name."""
+        return sorted(self.versions.keys() - set_of(self.gone)) if self.updated is UNSET else self.updated
+
+    def timestamp(self) -> str | None:
+        """LangGraph's field ``ts``; None if there was none."""
+        return self.ts if self.at_us is None else _iso(self.at_us)
+
+    def tell_time(self, text: str | None) -> None:
+        """Note `text` as `ts`, shorter where it is the usual one."""
+        try:
+            at_us = (datetime.fromisoformat(text or "") - _EPOCH) // timedelta(microseconds=1)
+        except (ValueError, TypeError, OverflowError):
+            self.ts = text
+            return
+        self.at_us, self.ts = (at_us, None) if _iso(at_us) == text else (None, text)
 
 
 class Writes(_Recorded, kw_only=True):

@@ -39,6 +39,7 @@ from actors.graph.tuples import delta_history, tuple_of
 from actors.graph.upkeep import delete_for_runs, delete_thread, prune, thread_ids
 from events.errors import ConfigurationError
 from events.sqlite_library import Durability
+from events.threaded_sqlite import ThreadedStatistics
 
 S = TypeVar("S")
 
@@ -324,6 +325,10 @@ class EventLogSaver(BaseCheckpointSaver[int]):
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """As `adelete_for_runs`."""
         run_sync(delete_for_runs(self._threads, list_of(run_ids), self._require_claim))
+
+    def statistics(self) -> ThreadedStatistics:
+        """Commits, and what went into them, since the folder was opened."""
+        return self._threads.shard.statistics()
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> "EventLogSaver":
         """Itself: what may be stored is said by `open(types=...)`, by names of the program's own."""

@@ -77,7 +77,7 @@ class Checkpoint(msgspec.Struct, gc=True):
     ns: str
     parent: str | None
     v: int
-    ts: str
+    ts: str | None
     values: dict[str, Value]
     versions: Versions
     seen: dict[str, Versions]
@@ -103,6 +103,7 @@ class ThreadState:
         self._recorded = 0
         self._checkpoints: dict[str, dict[str, Checkpoint]] = {}
         self._writes: dict[Place, dict[WriteKey, Write]] = {}
+        self._homes: dict[int, list[Place]] = {}
         self._newest: dict[str, Checkpoint] = {}
         """Per namespace, what an event without a parent means: the last recorded, shown or not."""
 
@@ -129,6 +130,10 @@ class ThreadState:
     def any(self, ns: str, checkpoint_id: str) -> Checkpoint | None:
         """A checkpoint that was recorded, shown or not: values may be told as a difference from it."""
         return self._checkpoints.get(ns, {}).get(checkpoint_id)
+
+    def at_home(self, version: int) -> list[Place]:
+        """The checkpoints that the event of that version brought into the stream, shown or not."""
+        return self._homes.get(version, [])
 
     def newest(self, ns: str) -> Checkpoint | None:
         return self._newest.get(ns)
@@ -184,7 +189,7 @@ class ThreadState:
             self._clear()
 
     def _clear(self) -> None:
-        self._checkpoints, self._writes, self._newest = {}, {}, {}
+        self._checkpoints, self._writes, self._newest, self._homes = {}, {}, {}, {}
         self.packer.take_back(0)
 
     def _add_parts(self, event: Any) -> None:
@@ -212,11 +217,11 @@ class ThreadState:
                 raise CorruptLogError(f"{self.stream}: {event.id} appends to {channel!r}, which has no value", stream=self.stream)
             values[channel] = Value(self.packer.resolved(bytes(raw)), self._list(before))
         checkpoint = Checkpoint(
-            event.id, event.ns, parent_id, event.v, event.ts, values,
+            event.id, event.ns, parent_id, event.v, event.timestamp(), values,
             _changed({} if base is None else base.versions, event.versions, event.versions_gone),
             _seen({} if base is None else base.seen, event),
             _changed({} if base is None else base.metadata, {key: bytes(raw) for key, raw in event.metadata.items()}, event.metadata_gone),
-            sorted(event.versions) if event.updated is UNSET else event.updated,
+            event.updated_channels(),
             {key: bytes(raw) for key, raw in event.rest.items()}, home, self._recorded,
         )  # fmt: skip
         self._recorded += 1
@@ -224,6 +229,8 @@ class ThreadState:
         former = self.any(event.ns, event.id)
         if former is not None:
             checkpoint.home, checkpoint.order = former.home, former.order
+        else:
+            self._homes.setdefault(home, []).append((event.ns, event.id))
         self._checkpoints.setdefault(event.ns, {})[event.id] = checkpoint
         self._newest[event.ns] = checkpoint
 

@@ -13,7 +13,7 @@ def tuple_of(state: ThreadState, found: Checkpoint, pending: Mapping[WriteKey, W
     value = state.packer.value
     checkpoint: dict[str, Any] = {
         "v": found.v,
-        "ts": found.ts,
+        **({} if found.ts is None else {"ts": found.ts}),
         "id": found.id,
         "channel_values": {channel: value(each.text()) for channel, each in found.values.items()},
         "channel_versions": dict(found.versions),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from actors.graph import index_sqlite as index
 from actors.graph import recorded
-from actors.graph.listing import PAGE, candidates, thread_of
+from actors.graph.listing import PAGE, thread_of
 from actors.graph.thread_state import ThreadState
 from actors.graph.threads import Said, Steps, Threads
 from events.errors import ConfigurationError
@@ -62,18 +62,14 @@ def delete_for_runs(threads: Threads, run_ids: Sequence[str], require: Require) 
     wanted = set(run_ids)
     if not wanted:
         return
-    rows = yield threads.shard.read(index.rows_of_runs, wanted)
-    by_thread: dict[str, list[index.Row]] = {}
-    for row in rows:
-        by_thread.setdefault(thread_of(row.stream, row.thread), []).append(row)
-    for thread_id, of_thread in by_thread.items():
-        yield from threads.change(thread_id, _removal(of_thread, wanted, require))
+    for stream, name in (yield threads.shard.read(index.threads_of_runs, wanted)):
+        yield from threads.change(thread_of(stream, name), _removal(wanted, require))
 
 
-def _removal(rows: Sequence[index.Row], wanted: set[str], require: Require) -> Callable[[ThreadState], Said]:
+def _removal(wanted: set[str], require: Require) -> Callable[[ThreadState], Said]:
     def build(state: ThreadState) -> Said:
         require(state)
-        found = [each for row in rows for each in candidates(state, row)]
+        found = [each for ns in state.namespaces() for each in state.checkpoints(ns)]
         gone = [(each.ns, each.id) for each in found if (text := each.metadata.get("run_id")) and state.packer.value(text) in wanted]
         return [(recorded.Removed(why="runs", checkpoints=gone), f"runs: {len(gone)} checkpoints")] if gone else []
 
