@@ -12,13 +12,12 @@ from actors.graph import EventLogSaver
 async def test_s38_all_eight_capabilities_are_found_and_passed(tmp_path: Path) -> None:
     made: list[Path] = []
 
-    @checkpointer_test(name="EventLogSaver")
     async def savers() -> AsyncIterator[EventLogSaver]:
         made.append(tmp_path / str(len(made)))
         async with EventLogSaver.open(made[-1], durability="process") as saver:
             yield saver
 
-    report = await validate(savers)
+    report = await validate(checkpointer_test(name="EventLogSaver")(savers))
     results = report.results
     # `passed_all` alone is true of a saver that overrides nothing.
     assert {name for name, result in results.items() if result.detected} == {each.value for each in ALL_CAPABILITIES}
