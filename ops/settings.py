@@ -38,6 +38,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """An outside server; None starts the embedded one."""
     nats_credentials: Path | None = None
     """A NATS credentials file (JWT and seed) for the outside server."""
+    redis_url: str | None = None
+    """A Redis or Valkey of yours for the cache; None starts the embedded one, where it is installed."""
+    cache: Literal["auto", "off"] = "auto"
+    """off: what steps had before is shared by nobody. Costs time only."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 2
     shards: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     """Used when the log is created and never after; None = 4 or the number of cores, whichever is greater (S6)."""

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
+from ops.cache import serving_cache
+from ops.cache_connection import CachePlace
 from ops.exits import CommandError, Exit, StartError
 from ops.nats_connection import Connection
 from ops.nats_server import NatsServer
@@ -26,11 +28,12 @@ _LOOK_S = 0.05
 class Deployment:
     """What `running` yields."""
 
-    def __init__(self, settings: Settings, connection: Connection, tree: ProcessTree, shards: int) -> None:
+    def __init__(self, settings: Settings, connection: Connection, tree: ProcessTree, shards: int, cache: CachePlace) -> None:
         self.settings = settings
         self.connection = connection
         self.tree = tree
         self.shards = shards
+        self.cache = cache
 
 
 @asynccontextmanager
@@ -65,15 +68,16 @@ async def running(settings: Settings, *, app: str, workers: int, remember: bool 
         identity = create_log(Path(settings.data) / "log", settings.shard_count)
         mappings = Subjects(settings.namespace, identity.shards).server_mappings()
         server = NatsServer(settings.data, url=settings.nats_url, credentials=settings.nats_credentials, mappings=mappings)
-        async with server:
+        async with server, AsyncExitStack() as stack:
             tree.publish(nats_url=server.connection.client_url)
             tasks = Tasks()
+            cache = await stack.enter_async_context(serving_cache(settings, tasks))
             watching = tasks.spawn(server.supervise(), name="nats-server")
             kept = tasks.spawn(tree.run(_roles(settings, app, workers, quiet)), name="processes")
             try:
                 await _ready(Path(settings.data), identity.shards, workers, kept)
                 tree.publish(ready=True)
-                yield Deployment(settings, server.connection, tree, identity.shards)
+                yield Deployment(settings, server.connection, tree, identity.shards, cache)
             finally:
                 if not tree.is_stopping():  # a second request would mean: at once
                     tree.request_stop()
@@ -117,6 +121,9 @@ def _roles(settings: Settings, app: str, workers: int, quiet: bool) -> list[Role
         "CUEBOOK_DRAIN_S": str(settings.drain_s),
         "CUEBOOK_LOG_LEVEL": settings.log_level,
     }
+    given["CUEBOOK_CACHE"] = settings.cache
+    if settings.redis_url is not None:
+        given["CUEBOOK_REDIS_URL"] = settings.redis_url
     if settings.nats_url is not None:
         given["CUEBOOK_NATS_URL"] = settings.nats_url
     if settings.nats_credentials is not None:

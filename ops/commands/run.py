@@ -17,6 +17,7 @@ def up(
     app: Annotated[str | None, Parameter(help="MODULE:OBJECT of the app; remembered in the deployment's own cuebook.toml.")] = None,
     workers: Annotated[int | None, Parameter(help="Worker processes (default 2).")] = None,
     nats: Annotated[str | None, Parameter(help="URL of your NATS server (default: an embedded one).")] = None,
+    redis: Annotated[str | None, Parameter(help="URL of your Redis or Valkey for the cache (default: an embedded one).")] = None,
     common: Common = DEFAULTS,
 ) -> int:
     """Start a deployment: a NATS server and workers, until Ctrl-C.
@@ -25,7 +26,7 @@ def up(
     """
     from ops.up import running
 
-    settings = common.load(app=app, workers=workers, nats_url=nats).settings
+    settings = common.load(app=app, workers=workers, nats_url=nats, redis_url=redis).settings
     if settings.app is None:
         raise CommandError(
             "no app is named",

@@ -43,8 +43,6 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     positions: dict[int, int]
     counts: dict[str, Counts]
-    written: int = 0
-    """Results that were found on the way, those of before included whose time was over."""
 
 
 class Values:
@@ -78,7 +76,7 @@ class Values:
         return Cached(bytes(found.result), StreamId(found.stream), found.version, found.expires_us)
 
     def encode_checkpoint(self, checkpoint: Checkpoint) -> bytes:
-        return self._sealed(self.checkpoint, msgspec.json.encode(checkpoint, order="sorted"))
+        return self._sealed(self.checkpoint, msgspec.json.encode(checkpoint))
 
     def decode_checkpoint(self, value: bytes | None) -> Checkpoint | None:
         """None for none, and for one that is not ours."""
