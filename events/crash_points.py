@@ -60,6 +60,19 @@ class CrashPoint(StrEnum):
     RESTORE_FIRST_SHARD = "restore.first_shard"
     RESTORE_ALL_SHARDS = "restore.all_shards"
     RESTORE_SHOWN = "restore.shown"
+    # A view (F-5).
+    VIEW_CREATED = "view.created"
+    VIEW_APPLIED = "view.applied"
+    """Rows and checkpoint are written, not committed."""
+    VIEW_COMMITTED = "view.committed"
+    VIEW_ERASED = "view.erased"
+    """What an erased stream left in a view is deleted, its bytes may still be in the file."""
+    REBUILD_BUILT = "rebuild.built"
+    """The new view has caught up; the old one still serves."""
+    REBUILD_POINTED = "rebuild.pointed"
+    REBUILD_SWAPPED = "rebuild.swapped"
+    """The new view serves after a restart, the old one still lies beside it."""
+    REBUILD_REMOVED = "rebuild.removed"
 
 
 _hook: Callable[[CrashPoint], None] | None = None

@@ -26,7 +26,7 @@ class PoisonError(ProjectionError):
 
     Args:
         index: of the event in the batch.
-        reason: class and text of what was raised; never the payload.
+        reason: class and text of what was raised.
     """
 
     code = "poison"

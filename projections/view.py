@@ -22,7 +22,7 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
     """A stream that this view applies no further since one of its events could not be applied: order within a stream is never broken.
 
     shard, position, version, type: of that event. stream: empty where the damage hides it, then that event alone is parked. held: how many
-    later events of the stream wait behind it. reason: class and text of the error, never the payload.
+    later events of the stream wait behind it. reason: class and text of the error.
     """
 
     stream: StreamId

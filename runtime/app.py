@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,21 @@ from actors.registry import Registry
 class App:
     """A closed set of actor types. Everything that a log or a message names is looked up in here or refused."""
 
-    def __init__(self, actors: Sequence[type[Actor[Any]]], *, version: str | None = None) -> None:
+    def __init__(
+        self, actors: Sequence[type[Actor[Any]]], *, projections: Sequence[Callable[[], Any]] = (), version: str | None = None
+    ) -> None:
         """
         Args:
             actors: classes with a name; order does not matter.
+            projections: classes of `projections.Projection`, or anything else without arguments that makes one. The projector of the
+                deployment runs them; a worker makes none.
             version: the code version recorded with every event; by default a digest of the source files of `actors`.
 
         Raises:
             ConfigurationError: two types share a name, or two event classes a tag.
         """
         self.registry = Registry(actors)
+        self.projections = tuple(projections)
         self._actors = tuple(actors)
         self._version = version
 

@@ -38,6 +38,7 @@ ELSEWHERE = {
         CrashPoint.MIGRATION_STATEMENT, CrashPoint.ARCHIVE_READY, CrashPoint.COPY_FILLED, CrashPoint.EXPORT_WRITTEN,
     ),
     "tests/crash/test_crash_erase.py": tuple(point for point in CrashPoint if point.value.startswith("erase.")),
+    "tests/crash/test_crash_projector.py": tuple(point for point in CrashPoint if point.value.startswith(("view.", "rebuild."))),
     "tests/fault/test_keep_kill.py": tuple(point for point in CrashPoint if point.value.startswith("restore.")),
 }  # fmt: skip
 

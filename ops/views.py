@@ -1,0 +1,110 @@
+"""The projections of an app, put together with the log of a deployment: where views lie, and how their events are read."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from actors.registry import EventType, Registry
+from events.clock import Clock, SystemClock
+from events.envelope import Kind, RecordedEvent
+from events.errors import ConfigurationError, UnknownEventTypeError
+from events.log_directory import read_identity
+from events.reader_sqlite import SqliteLogReader
+from events.watch_sqlite import SqliteWatch
+from projections.follower import Upcast
+from projections.generations import Generations
+from projections.generations_sqlite import SqliteGenerations
+from projections.hints import Hints
+from projections.projection import Projection
+from projections.runner import Runner
+from runtime.app import App
+
+FOLDER: Final = "views"
+
+Maker = Callable[[Path, str, Clock], Generations[Any]]
+"""How a projection that is no `Projection` in SQLite is kept: (views folder, incarnation of the log, clock) to its generations. An entry
+of ``App(projections=[...])`` says so by an attribute ``generations``."""
+
+
+def upcast_of(registry: Registry) -> Upcast:
+    """Events of the app's types with their payload in the newest schema version; others as they are.
+
+    Raises (when called):
+        UnknownEventTypeError: no upcaster leads from its schema version. UpcastError: one failed.
+    """
+    known: dict[str, EventType] = {tag: entry for kind in registry.types.values() for tag, entry in kind.events.items()}
+
+    def upcast(event: RecordedEvent) -> RecordedEvent:
+        entry = known.get(event.type) if event.kind is Kind.STATE else None
+        if entry is None or entry.version == event.schema_version:
+            return event
+        if not entry.chain.reaches(event.schema_version):
+            raise UnknownEventTypeError(
+                f"{event.type} in schema version {event.schema_version}: this program reads {entry.chain.first} to {entry.version}",
+                type=event.type, schema_version=event.schema_version,
+            )  # fmt: skip
+        payload = event.payload
+        if bytes(payload) != b"null":  # a sealed one, shown without what it says
+            payload = msgspec.Raw(entry.chain.upcast(payload, event.schema_version))
+        return msgspec.structs.replace(event, payload=payload, schema_version=entry.version)
+
+    return upcast
+
+
+def generations_of(app: App, folder: Path, log: str, clock: Clock) -> list[Generations[Any]]:
+    """Where each projection of `app` is kept.
+
+    Raises:
+        ConfigurationError: an entry is no projection, or two share a name.
+    """
+    found: dict[str, Generations[Any]] = {}
+    for make in app.projections:
+        maker: Maker | None = getattr(make, "generations", None)
+        made = maker(folder, log, clock) if maker is not None else _sqlite(make, folder, log, clock)
+        if made.name in found:
+            raise ConfigurationError(f"the app has two projections with the name {made.name!r}")
+        found[made.name] = made
+    return list(found.values())
+
+
+def _sqlite(make: Callable[[], Any], folder: Path, log: str, clock: Clock) -> Generations[Any]:
+    if not isinstance(make(), Projection):
+        raise ConfigurationError(f"{make!r} among the app's projections makes no projections.Projection")
+    return SqliteGenerations(make, folder, log, clock=clock)
+
+
+class Views:
+    """Everything that projects in one process."""
+
+    def __init__(self, runners: Sequence[Runner[Any]], hints: Hints, reader: SqliteLogReader, watch: SqliteWatch) -> None:
+        self.runners = {runner.name: runner for runner in runners}
+        self.hints = hints
+        self.reader = reader
+        self.watch = watch
+
+
+@asynccontextmanager
+async def open_views(data: Path, app: App, *, only: Sequence[str] = (), clock: Clock | None = None) -> AsyncIterator[Views]:
+    """The projections of `app` on the log of `data`; nothing runs yet, the caller has `Runner.run` and `hints.watch_files` run.
+
+    Args:
+        only: names of projections; none = all.
+
+    Raises:
+        ConfigurationError: no log there, or as `generations_of`.
+    """
+    clock = clock or SystemClock()
+    identity = read_identity(data / "log")
+    hints = Hints(identity.shards)
+    reader = await SqliteLogReader.open(data / "log")
+    watch = await SqliteWatch.open(data / "log")
+    try:
+        upcast = upcast_of(app.registry)
+        kept = [each for each in generations_of(app, data / FOLDER, identity.incarnation, clock) if not only or each.name in only]
+        yield Views([Runner(each, reader, hints, upcast=upcast, clock=clock) for each in kept], hints, reader, watch)
+    finally:
+        await watch.close()
+        await reader.close()
