@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 
 from events.errors import InvariantError, TransientError
 from runtime.client import Answer
+from runtime.incoming_nats import DirectClient, Message, take
 from runtime.wire import ERROR_CODE
 
 _MESSAGES_MAX: Final = 10_000
@@ -91,9 +92,9 @@ class NatsLink:
 
     async def start(self) -> None:
         self._inbox = self._nc.new_inbox()
-        await self._nc.subscribe(f"{self._inbox}.*", cb=self._on_reply)
+        await take(self._nc, f"{self._inbox}.*", self._on_reply)
 
-    async def _on_reply(self, message: Msg) -> None:
+    def _on_reply(self, message: Message) -> None:
         token, _, attempt = message.subject[len(self._inbox) + 1 :].partition("-")
         replies = self._open.get(token)
         if replies is None:
@@ -180,7 +181,7 @@ async def open_link(*, wait_s: float, options: dict[str, Any]) -> AsyncIterator[
     Raises:
         TransientError: no server answers within `wait_s`, or it refuses the credentials.
     """
-    connection = Connection()
+    connection = DirectClient()
     link = NatsLink(connection)
     errors: list[Exception] = []
 

@@ -1,12 +1,12 @@
 """The exchange over NATS: what reaches the shards of this process, and what leaves them.
 
-Callbacks only enqueue (a nats-py callback is awaited in line), and everything that leaves goes through one queue with one writer task
-that exists only while there is something to write. What is a hint may be lost; what is not is repeated by its owner: asks by id until
+Handlers only enqueue, because nothing is read while they run (`incoming_nats`), and everything that leaves goes through one queue
+(`outgoing_nats`). What is a hint may be lost; what is not is repeated by its owner: asks by id until
 their deadline, outbox rows until acknowledged.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -15,7 +15,6 @@ import msgspec
 import nats.errors
 import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from actors.errors import (
@@ -34,10 +33,11 @@ from events.crash_points import CrashPoint, reached
 from events.envelope import RecordedEvent
 from events.errors import CuebookError
 from events.ids import CommandId, StreamId, is_token, parse_stream_id, shard_of
-from events.limits import ASK_DEADLINE_S, MESSAGES_AT_ONCE, PUBLISH_RESERVE_BYTES
+from events.limits import ASK_DEADLINE_S, PUBLISH_RESERVE_BYTES
 from events.store import Arrival, PendingSend
 from runtime.asks import NO_ROOM, Asks
 from runtime.exchange import Reply, ReplyTo
+from runtime.incoming_nats import Handler, Message, take
 from runtime.outgoing_nats import Outgoing
 from runtime.probes import Probe, decode_probe, encode_probe
 from runtime.records import arrival_of
@@ -95,6 +95,7 @@ class NatsExchange:
         self._ours = Asks(self._inbox, clock, self.shard_of, self._call)
         self._out = Outgoing(client, tasks)
         self._calls: dict[int, list[Envelope]] = {}
+        self._committed: list[RecordedEvent] = []
         self._hints: dict[int, int] = {}
         self.step_cache: StepCache | None = None
         self.paused = False
@@ -104,36 +105,18 @@ class NatsExchange:
         self._asks = self._replies = self._forwarded = 0
 
     async def start(self) -> None:
-        await self._nc.subscribe(f"{self._inbox}.>", cb=self._on_reply)
+        await take(self._nc, f"{self._inbox}.>", self._on_reply)
         # On a server without our mapping every ask comes here; with it, only what the mapping does not match (S8).
-        await self._nc.subscribe(f"{self.subjects.namespace}.ask.>", queue=_QUEUE_GROUP, cb=self._on_unmapped)
+        await take(self._nc, f"{self.subjects.namespace}.ask.>", self._on_unmapped, queue=_QUEUE_GROUP)
 
     # -- shards of this process ---------------------------------------------------------------------------------------------------
 
-    async def listen(self, number: int, on_message: Callable[[Msg], None]) -> None:
+    async def listen(self, number: int, on_message: Handler) -> None:
         """Subscribe to everything for shard `number` and hand it to `on_message`, which buffers until the shard is ready (S5)."""
-
-        taken = 0
-
-        async def callback(message: Msg) -> None:
-            nonlocal taken
-            on_message(message)
-            taken += 1
-            subscription = self._subscriptions.get(number)
-            if subscription is None or not subscription.pending_msgs:
-                taken = 0
-            elif taken >= MESSAGES_AT_ONCE:
-                # nats-py hands over all that waits without letting go of the loop, and each message may be a whole turn. (Not more often:
-                # what is taken in one go is one commit.)
-                taken = 0
-                await asyncio.sleep(0)
-
-        self._subscriptions[number] = await self._nc.subscribe(
-            f"{self.subjects.shard(number)}.>", cb=callback, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
+        self._subscriptions[number] = await take(self._nc, f"{self.subjects.shard(number)}.>", on_message)
         await self._nc.flush()
 
-    def serve(self, shard: Shard) -> Callable[[Msg], None]:
+    def serve(self, shard: Shard) -> Handler:
         """From now on `shard` decides here; returns what handles its messages."""
         self._shards[shard.number] = shard
         prefix = len(self.subjects.shard(shard.number)) + 1
@@ -167,17 +150,17 @@ class NatsExchange:
 
     # -- what comes in ------------------------------------------------------------------------------------------------------------
 
-    def _on_shard(self, shard: Shard, prefix: int, message: Msg) -> None:
+    def _on_shard(self, shard: Shard, prefix: int, message: Message) -> None:
         verb, _, address = message.subject[prefix:].partition(".")
         if verb == "ask":
             self._on_ask(message, address)
         elif verb == "call" and not shard.lost:
             self._on_call(shard, message)
 
-    async def _on_unmapped(self, message: Msg) -> None:
+    def _on_unmapped(self, message: Message) -> None:
         self._on_ask(message, message.subject[self._ask_prefix :], alone=True)
 
-    def _on_ask(self, message: Msg, address: str, *, alone: bool = False) -> None:
+    def _on_ask(self, message: Message, address: str, *, alone: bool = False) -> None:
         """alone: nobody else has got this message (a queue group)."""
         self._asks += 1
         reply_to = message.reply
@@ -218,7 +201,7 @@ class NatsExchange:
             return name
         return f"{now_us:014x}-{canonical_hash([reply_to, self._worker, self._asks])[:16]}"
 
-    def _on_call(self, shard: Shard, message: Msg) -> None:
+    def _on_call(self, shard: Shard, message: Message) -> None:
         try:
             envelopes = decode_envelopes(message.data)
         except msgspec.DecodeError as error:
@@ -308,7 +291,7 @@ class NatsExchange:
         answer = Answer(body=body, failed=reply.error is not None, version=reply.version, position=reply.position, time=reply.time)
         self._publish(subject, encode_answer(answer), None)
 
-    async def _on_reply(self, message: Msg) -> None:
+    def _on_reply(self, message: Message) -> None:
         kind, _, token = message.subject[len(self._inbox) + 1 :].partition(".")
         if kind == "none":
             self._ours.on_nobody(int(token))  # nats-server's own 503
@@ -369,18 +352,24 @@ class NatsExchange:
         self._publish(self.subjects.chunk(command), encode({"attempt": attempt, "offset": offset, "data": data, "end": end}), None)
 
     def committed(self, shard: int, position: int, events: Sequence[RecordedEvent]) -> None:
-        room = self._nc.max_payload - PUBLISH_RESERVE_BYTES
-        for event in events:
-            body = cloud_event(event, self.subjects.namespace, data=event.key_id is None)
-            if len(body) > room:
-                body = cloud_event(event, self.subjects.namespace, data=False)
-            self._publish(self.subjects.event(event), body, None)
-        if shard not in self._hints:
-            asyncio.get_running_loop().call_soon(self._flush_hint, shard)
-        self._hints[shard] = max(position, self._hints.get(shard, 0))
+        self._committed.extend(events)
+        if position > self._hints.get(shard, 0):
+            self._hints[shard] = position
+        self._out.put_off(self._publish_committed)
 
-    def _flush_hint(self, shard: int) -> None:
-        self._publish(self.subjects.commit(shard), b"%d" % self._hints.pop(shard), None)
+    def _publish_committed(self) -> None:
+        events, self._committed = self._committed, []
+        room = self._nc.max_payload - PUBLISH_RESERVE_BYTES
+        namespace, subject_of, publish = self.subjects.namespace, self.subjects.event, self._out.publish
+        for event in events:
+            body = cloud_event(event, namespace, data=event.key_id is None)
+            if len(body) <= room:
+                publish(subject_of(event), body, None, "")
+            else:
+                self._publish(subject_of(event), cloud_event(event, namespace, data=False), None)
+        hints, self._hints = self._hints, {}
+        for shard, position in hints.items():
+            publish(self.subjects.commit(shard), b"%d" % position, None, "")
 
     def send(self, rows: Sequence[PendingSend]) -> None:
         for row in rows:

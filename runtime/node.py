@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
-import nats
+import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from actors.step_cache import StepCache
@@ -25,6 +24,7 @@ from runtime.app import App
 from runtime.exchange_nats import NatsExchange
 from runtime.formats import UnknownFormatsError
 from runtime.heartbeat import Heartbeat
+from runtime.incoming_nats import DirectClient, Message
 from runtime.leaving import leave
 from runtime.log_service_nats import serve_log
 from runtime.passivation import LiveBounds
@@ -69,7 +69,6 @@ class Node:
         self, config: NodeConfig, app: App, *, clock: Clock | None = None, entropy: Entropy | None = None,
         step_cache: StepCache | None = None,
     ) -> None:  # fmt: skip
-        self._step_cache = step_cache
         self._config = config
         self._app = app
         self._clock = clock or SystemClock()
@@ -81,6 +80,9 @@ class Node:
         self._heartbeat = Heartbeat(clock=self._clock)
         self._placement = Placement(config.data, config.worker, self._identity.shards, self._heartbeat, clock=self._clock)
         self._tasks = Tasks(self._fatal)
+        self._nc = DirectClient()
+        self._exchange = NatsExchange(self._nc, self._subjects, self._tasks, self._clock, config.worker)
+        self._exchange.step_cache = step_cache
         self._seats: dict[int, Seat] = {}
         self._threads = ThreadPoolExecutor(_STEP_THREADS, thread_name_prefix="step")
         self._wake = asyncio.Event()
@@ -100,7 +102,7 @@ class Node:
         self._heartbeat.start()
         self._pulse()
         try:
-            self._nc = await nats.connect(**self._connect_options())
+            await self._nc.connect(**self._connect_options())
             try:
                 await self._serve(stop)
                 await self._drain(now or asyncio.Event())
@@ -150,9 +152,7 @@ class Node:
         }
 
     async def _serve(self, stop: asyncio.Event) -> None:
-        nc: Client = self._nc
-        self._exchange = NatsExchange(nc, self._subjects, self._tasks, self._clock, self._config.worker)
-        self._exchange.step_cache = self._step_cache
+        nc = self._nc
         await check_namespace(nc, self._config.namespace, self._identity.incarnation)
         await self._exchange.start()
         await nc.subscribe(self._subjects.control, cb=self._on_control)
@@ -192,7 +192,9 @@ class Node:
             if seat.shard is not None and not seat.shard.lost:
                 self._placement.note_floor(number, seat.shard.commit.floor(wall_us))
         now = self._clock.monotonic()
-        if now - self._last_pulse > PAUSE_NOTICED_S:
+        if now - self._last_pulse > PAUSE_NOTICED_S and self._nc.is_connected:
+            # At once: what waits in the socket is handled as soon as it is read.
+            self._exchange.paused = True
             self._tasks.spawn(self._after_pause(now - self._last_pulse), name="after pause")
         self._last_pulse = now
         self._pulsing = asyncio.get_running_loop().call_later(_TICK_S, self._pulse)
@@ -223,7 +225,6 @@ class Node:
     async def _after_pause(self, pause_s: float) -> None:
         """Asks without a deadline that waited in our socket meanwhile are expired: whoever sent them has given up (S10)."""
         log.warning("pause_noticed", seconds=round(pause_s, 1))
-        self._exchange.paused = True
         try:
             # What the server had sent before it answers this was sent while we were stopped.
             async with asyncio.timeout(5):
@@ -309,7 +310,7 @@ class Node:
     async def _sit(self, number: int) -> Seat:
         seat = self._seats[number] = Seat()
 
-        def on_message(message: Msg) -> None:
+        def on_message(message: Message) -> None:
             if seat.shard is not None and self._placement.is_in_doubt(number):
                 # We were stopped, and may have lost the shard without knowing: answer nothing from memory until that is settled.
                 seat.buffer.append(message)
