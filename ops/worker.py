@@ -10,6 +10,7 @@ import structlog
 from events.errors import ConfigurationError
 from ops import event_loop, log_setup
 from ops.exits import StartError
+from ops.memory import with_memory
 from ops.nats_connection import connection_of
 from ops.search_path import load_object
 from ops.settings import Settings
@@ -19,7 +20,7 @@ log = structlog.get_logger("cuebook.worker")
 
 
 def load_app(spec: str | None) -> App:
-    """The app that `spec` (MODULE:OBJECT) names.
+    """The app that `spec` (MODULE:OBJECT) names, with what every deployment has.
 
     Raises:
         StartError: none is named, or what is found is no App.
@@ -31,7 +32,7 @@ def load_app(spec: str | None) -> App:
         raise StartError(
             f"{spec} is a {type(found).__name__}, not an App", next_step="write app = App(actors=[...]) and name it as MODULE:app"
         )
-    return found
+    return with_memory(found)
 
 
 def check_sealed(settings: Settings, app: App) -> None:

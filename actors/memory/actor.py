@@ -32,6 +32,7 @@ from actors.memory.facts import (
 from actors.sensitive import Sensitive
 from events.codec import encode
 from events.ids import is_token
+from events.limits import EVENT_BYTES_MAX
 
 CONTENT_BYTES_MAX: Final = 16 * 1_024
 METADATA_BYTES_MAX: Final = 2 * 1_024
@@ -39,12 +40,13 @@ METADATA_BYTES_MAX: Final = 2 * 1_024
 NAMES_MAX: Final = 10_000
 """Memories named in one command."""
 NOTED_MAX: Final = 500
-"""Items of one note: with their vectors they stay below the largest event."""
+"""Items of one note. With vectors of many dimensions a turn takes fewer: 50 always fit."""
 KNOWN_MAX: Final = 20_000
 """Of one subject: its state stays at some megabytes. Who finds more notes the first so many."""
 NOTE_TEXT_CHARACTERS: Final = 300
 _EMBEDDED_AT_ONCE: Final = 16
 """Texts that an embedder in the loop gets before others have their turn: 2 ms."""
+_NOTED_BYTES: Final = EVENT_BYTES_MAX // 2
 _FORGOTTEN_AT_ONCE: Final = 5_000
 _PAGES_MAX: Final = 20
 
@@ -300,16 +302,19 @@ class Memory(Actor[MemoryState], name="memory"):
         meanings: list[Meaning] | list[None] = [None] * len(found)
         if searchable and found:
             meanings = await self._meanings([note.text for note in found.values()])
-        self.emit(
-            SubjectNoted(
-                subject=subject, round=round, digest=digest, at=self.now().isoformat(timespec="milliseconds"), total=total,
-                agent=agent or self._asking(), gone=gone,
-                found={
-                    key: NotedItem(text=note.text, importance=note.importance, meaning=meaning)
-                    for (key, note), meaning in zip(found.items(), meanings, strict=True)
-                },
-            )
-        )  # fmt: skip
+        items = {
+            key: NotedItem(text=note.text, importance=note.importance, meaning=meaning)
+            for (key, note), meaning in zip(found.items(), meanings, strict=True)
+        }
+        at, pages = self.now().isoformat(timespec="milliseconds"), _pages(items)
+        for number, page in enumerate(pages):
+            is_last = number == len(pages) - 1
+            self.emit(
+                SubjectNoted(
+                    subject=subject, round=round, digest=digest if is_last else "", at=at, total=total, agent=agent or self._asking(),
+                    found=page, gone=gone if number == 0 else [],
+                )
+            )  # fmt: skip
 
     # -- parts ------------------------------------------------------------------------------------------------------------------------
 
@@ -360,6 +365,20 @@ def memory_actor(embedder: Embedder, *, in_loop: bool = False) -> type[Memory]:
     MemoryWithEmbedder.embedder = embedder
     MemoryWithEmbedder.embeds_in_loop = in_loop
     return MemoryWithEmbedder
+
+
+def _pages(items: dict[str, NotedItem]) -> list[dict[str, NotedItem]]:
+    """In pieces that each fit an event, whatever the size of their vectors; at least one."""
+    pages: list[dict[str, NotedItem]] = [{}]
+    room = _NOTED_BYTES
+    for key, item in items.items():
+        size = len(encode(item))
+        if size > room and pages[-1]:
+            pages.append({})
+            room = _NOTED_BYTES
+        pages[-1][key] = item
+        room -= size
+    return pages
 
 
 def _check_size(field: str, value: object, bytes_max: int) -> None:

@@ -16,7 +16,7 @@ from actors.tools.entry_points import EntryPoint
 from actors.tools.findings import Finding
 from actors.tools.history import History
 from actors.tools.imports import ImportGraph
-from actors.tools.report import Report, RunInfo, Summary, build_report
+from actors.tools.report import Report, RunInfo, Since, Summary, build_report
 from actors.tools.report_html import render_html
 from actors.tools.report_json import render_json
 from actors.tools.report_markdown import render_markdown
@@ -74,18 +74,21 @@ class Docs(Actor[DocsState], name="docs"):
     """Writes report.md, report.html and report.json."""
 
     @command
-    async def write(self, review: str, out: str, material: Material, started_at: str, reused: int, computed: int) -> Written:
+    async def write(
+        self, review: str, out: str, material: Material, started_at: str, reused: int, computed: int, since: Since | None = None
+    ) -> Written:
         """Write the reports into the folder `out`, each whole or not at all, and remove the parts that they were made of.
 
         Args:
             started_at: when the review began, UTC, ISO 8601.
+            since: what is different from the last review.
         """
         self.chunk({"agent": "docs", "what": "writing the reports", "done": 0, "total": len(_RENDERERS), "unit": "reports"})
         now = self.now()
         run = RunInfo(
             started_at=started_at, finished_at=now.isoformat(timespec="milliseconds"),
             duration_s=round((now - datetime.fromisoformat(started_at)).total_seconds(), 3),
-            results_reused=reused, results_computed=computed,
+            results_reused=reused, results_computed=computed, since=since,
         )  # fmt: skip
         written = await self.step("reports", write_reports, out, material, run)
         await self.step("tidy", remove_parts, str(Path(out) / PARTS))

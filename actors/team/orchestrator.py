@@ -9,6 +9,7 @@ import msgspec
 from actors.actor import Actor, command
 from actors.errors import Rejected, StepFailed
 from actors.event import Event, State
+from actors.memory import Memory
 from actors.team.architect import Architect, Drawing
 from actors.team.docs import Docs, Material, Written
 from actors.team.examiner import Batch, Examiner, Plan
@@ -18,6 +19,7 @@ from actors.team.research import Research, Survey
 from actors.team.reviewer import Judgement, Reviewer
 from actors.team.together import both, together
 from actors.tools.complexity import ComplexBlock
+from actors.tools.report import Since
 from actors.tools.workspace import resolve_root
 
 BATCH_FILES: Final = 50
@@ -67,6 +69,7 @@ class ReviewSummary(msgspec.Struct, frozen=True, kw_only=True):
     report_html: str
     report_json: str
     duration_s: float
+    since: Since | None = None
 
 
 class OrchestratorState(State):
@@ -142,9 +145,10 @@ class Orchestrator(Actor[OrchestratorState], name="orchestrator"):
             cycles=drawing.cycles, first_cycle=drawing.first_cycle, results_reused=sum(share.reused for share in shares),
             results_made=sum(share.made for share in shares), agents=shares, unavailable=written.summary.unavailable,
             report_markdown=written.markdown, report_html=written.html, report_json=written.json,
-            duration_s=round((self.now() - started).total_seconds(), 3),
+            duration_s=round((self.now() - started).total_seconds(), 3), since=judgement.since,
         )  # fmt: skip
         self.emit(ReviewFinished(summary=summary))
+        self._remember(summary)
         return summary
 
     async def _survey(self, review: str, root: str, parts: str) -> Survey:
@@ -219,7 +223,7 @@ class Orchestrator(Actor[OrchestratorState], name="orchestrator"):
         )  # fmt: skip
         written: Written = await self.ref(Docs, self.id, timeout_s=_ASK_S).write(
             review=review, out=place.out, material=material, started_at=started_at,
-            reused=sum(share.reused for share in shares), computed=sum(share.made for share in shares),
+            reused=sum(share.reused for share in shares), computed=sum(share.made for share in shares), since=judgement.since,
         )  # fmt: skip
         return drawing, judgement, written
 
@@ -231,6 +235,18 @@ class Orchestrator(Actor[OrchestratorState], name="orchestrator"):
     async def _measure(self, review: str, parts: str) -> Measurement:
         measurement: Measurement = await self.ref(Performance, self.id, timeout_s=_ASK_S).conclude(review=review, parts=parts)
         return measurement
+
+    def _remember(self, summary: ReviewSummary) -> None:
+        """That there was a review, and how it ended, for whoever asks the memory of this workspace."""
+        counts = ", ".join(f"{count:,} {severity}" for severity, count in summary.findings.items())
+        since = summary.since
+        changed = f"; {since.new:,} new and {since.fixed:,} fixed since {since.at[:10]}" if since is not None and since.review else ""
+        self.ref(Memory, self.id).tell.remember(
+            content=f"Review of {Path(summary.root).name}: {summary.files:,} files, {counts} findings, {summary.cycles:,} import cycles"
+            f"{changed}",
+            type="episodic", importance=0.6, session="reviews",
+            metadata={"review": summary.review, "findings": summary.findings},
+        )  # fmt: skip
 
     def _show(self, what: str, done: int, total: int) -> None:
         self.chunk({"agent": "orchestrator", "what": what, "done": done, "total": total, "unit": "batches"})

@@ -10,12 +10,14 @@ from actors.event import Event
 from actors.team.examiner import Analyser, Examined, Examiner, Kept
 from actors.team.lint_batch import lint_one
 from actors.team.parts import Part, read_part, write_part
+from actors.team.recollection import SeenAll, since_last, write_seen
 from actors.tools.complexity import ComplexBlock
 from actors.tools.dead_code import DeadCodeFacts, PrivateName, dead_code_facts, dead_code_findings, dead_code_version
 from actors.tools.findings import Finding, count_by_severity, file_weights, merge_findings, rank_findings
 from actors.tools.imports import ImportGraph, fan_in
 from actors.tools.lint import lint_version
 from actors.tools.python_ast import syntax_findings
+from actors.tools.report import Since
 
 _WORST = 10
 _SYNTAX_VERSION = "ast 1"
@@ -92,18 +94,20 @@ class FindingsRanked(Event[ReviewerState], tag="reviewer.findings_ranked"):
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """All findings as a part (unmerged, as `build_report` wants them), and the counts after merging."""
+    """All findings as a part (unmerged, as `build_report` wants them), the counts after merging, and what is different from last time."""
 
     part: Part
     by_severity: dict[str, int]
     tools: dict[str, str]
     unavailable: list[str]
+    since: Since | None = None
 
 
 class _Ranking(msgspec.Struct, frozen=True, kw_only=True):
     part: Part
     by_severity: dict[str, int]
     worst: list[Finding]
+    seen: SeenAll
 
 
 def check_syntax(root: str, path: str, sha256: str) -> list[Finding]:
@@ -151,7 +155,11 @@ class Reviewer(Examiner[ReviewerState], name="reviewer"):
         self.show("ranking findings", 0, 0)
         ranking = await self.step("ranking", partial(judge, self.state), parts, graph, complexity)
         self.emit(FindingsRanked(review=review, by_severity=ranking.by_severity, worst=ranking.worst))
-        return Judgement(part=ranking.part, by_severity=ranking.by_severity, tools=self.state.rules, unavailable=self.unavailable())
+        self.show("comparing with the last review", 0, 0)
+        since = await since_last(self, review, ranking.seen)
+        return Judgement(
+            part=ranking.part, by_severity=ranking.by_severity, tools=self.state.rules, unavailable=self.unavailable(), since=since
+        )
 
 
 def judge(state: ReviewerState, parts: str, graph: Part, complexity: Part) -> _Ranking:
@@ -171,4 +179,7 @@ def judge(state: ReviewerState, parts: str, graph: Part, complexity: Part) -> _R
         highest[block.path] = max(block.complexity, highest.get(block.path, 0))
     merged = merge_findings(findings, imported_names=drawn.imported_names)
     ranked = rank_findings(merged, weights=file_weights(fan_in=fan_in(drawn), highest_complexity=highest))
-    return _Ranking(part=write_part(parts, "findings", findings), by_severity=count_by_severity(ranked), worst=ranked[:_WORST])
+    return _Ranking(
+        part=write_part(parts, "findings", findings), by_severity=count_by_severity(ranked), worst=ranked[:_WORST],
+        seen=write_seen(parts, ranked),
+    )  # fmt: skip

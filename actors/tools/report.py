@@ -45,8 +45,22 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     unavailable: list[str]
 
 
+class Since(msgspec.Struct, frozen=True, kw_only=True):
+    """What is different from the last review. review: that one, None = this is the first; at: when it was (UTC, ISO 8601); findings: how
+    many it had. new_findings, fixed_findings: the worst of them, as text. missing: why nothing could be compared."""
+
+    review: str | None = None
+    at: str = ""
+    findings: int = 0
+    new: int = 0
+    fixed: int = 0
+    new_findings: list[str] = []
+    fixed_findings: list[str] = []
+    missing: str = ""
+
+
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What differs between two runs over the same files: times (UTC, ISO 8601) and the use of the journal."""
+    """What differs between two runs over the same files: times (UTC, ISO 8601), the use of the journal, and what was found before."""
 
     started_at: str = ""
     finished_at: str = ""
@@ -54,6 +68,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     results_reused: int = 0
     results_computed: int = 0
     cuebook_version: str = ""
+    since: Since | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,6 +38,7 @@ def render_html(report: Report) -> str:
         "<body><main>",
         _header(report),
         _tiles(report),
+        _since(report),
         _severity(report),
         _findings(report),
         '<div class="two">',
@@ -97,6 +98,21 @@ def _tiles(report: Report) -> str:
 
 def _is_hot(report: Report) -> bool:
     return report.summary.worst is not None and report.summary.worst.complexity > _HOT_COMPLEXITY
+
+
+def _since(report: Report) -> str:
+    since = report.run.since
+    if since is None or since.review is None:
+        return ""
+    blocks = []
+    for title, count, named in (("New", since.new, since.new_findings), ("Fixed", since.fixed, since.fixed_findings)):
+        items = "".join(f"<li class='small'>{_message(text)}</li>" for text in named)
+        more = f"<li class='small soft'>and {count - len(named):,} more</li>" if count > len(named) else ""
+        empty = '<p class="empty">None.</p>' if not count else f'<ul class="plain">{items}{more}</ul>'
+        blocks.append(f"<div><h3>{title}: {count:,}</h3>{empty}</div>")
+    when = f"{escape(since.at[:10])}, {since.findings:,} findings"
+    title = f'Since the last review <span class="small soft">({when})</span>'
+    return f'<section><h2>{title}</h2><div class="two">{"".join(blocks)}</div></section>'
 
 
 def _severity(report: Report) -> str:

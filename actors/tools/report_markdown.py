@@ -16,6 +16,7 @@ def render_markdown(report: Report) -> str:
     """The whole report in Markdown; findings beyond `MARKDOWN_FINDINGS_MAX` are counted and left to report.json."""
     parts = [
         *_headline(report),
+        *_since(report),
         *_findings(report),
         *_hot_spots(report),
         *_architecture(report),
@@ -54,6 +55,20 @@ def _headline(report: Report) -> list[str]:
         lines.append(f"- worst function: {place}, complexity {worst.complexity}")
     lines += [f"- not examined: {escape(reason)}" for reason in summary.unavailable]
     return [*lines, ""]
+
+
+def _since(report: Report) -> list[str]:
+    since = report.run.since
+    if since is None or since.review is None:
+        return []
+    lines = [f"## Since the last review ({escape(since.at[:10])}, {since.findings:,} findings)", ""]
+    if not since.new and not since.fixed:
+        return [*lines, "Nothing new, nothing fixed.", ""]
+    for title, count, named in (("New", since.new, since.new_findings), ("Fixed", since.fixed, since.fixed_findings)):
+        if count:
+            lines += [f"{title}: {count:,}", "", *(f"- {escape(text)}" for text in named)]
+            lines += [f"- and {count - len(named):,} more", ""] if count > len(named) else [""]
+    return lines
 
 
 def _findings(report: Report) -> list[str]:

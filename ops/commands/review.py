@@ -22,6 +22,7 @@ from ops.settings import Settings, default_data
 
 if TYPE_CHECKING:
     from actors.team import ReviewSummary
+    from actors.tools.report import Since
     from runtime.client import Client
 
 TEAM_APP = "ops.team_app:app"
@@ -178,6 +179,8 @@ def last_screen(summary: "ReviewSummary", commands: list[str]) -> list[str]:
         f"{cell(summary.root)}: {size} in {summary.duration_s:.1f} s; re-used {summary.results_reused:,} of {total:,} results",
         "findings  " + ", ".join(f"{severity} {count:,}" for severity, count in summary.findings.items()),
     ]
+    if summary.since is not None:
+        lines.append(f"changed   {cell(_since(summary.since))}"[:200])
     if summary.worst is not None:
         worst = summary.worst
         lines.append(f"worst     {cell(worst.name)} at {cell(worst.path)}:{worst.line}, complexity {worst.complexity}")
@@ -187,6 +190,17 @@ def last_screen(summary: "ReviewSummary", commands: list[str]) -> list[str]:
         lines.append(f"missing   and {len(summary.unavailable) - 3} more, see the report")
     lines.append(f"report    {cell(summary.report_html)}")
     return [*lines, *(f"next      {command}" for command in commands)]
+
+
+def _since(since: "Since") -> str:
+    """What is different from the last review, by its worst example."""
+    if since.missing:
+        return since.missing
+    if since.review is None:
+        return "this is the first review of this folder"
+    example = since.new_findings[:1] or [f"fixed {text}" for text in since.fixed_findings[:1]]
+    named = f": {example[0]}" if example else ""
+    return f"{since.new:,} new, {since.fixed:,} fixed since {since.at[:16].replace('T', ' ')}{named}"
 
 
 def _cycles(summary: "ReviewSummary") -> str:

@@ -12,12 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.team import workspace_id
+from actors.team import TEAM, workspace_id
 from actors.tools.report import Report, RunInfo
 from actors.tools.report_json import read_json
 from events.envelope import RecordedEvent
 from events.reader_sqlite import SqliteLogReader
 from ops.team_app import app
+from runtime import App
 from runtime.inspection import verify_states
 from runtime.local import LocalRuntime, local_runtime
 from runtime.merging import merged
@@ -208,9 +209,64 @@ async def test_the_states_fold_to_what_was_live(package: Path, tmp_path: Path) -
         checks = [check async for check in verify_states(reader, app.registry)]
     finally:
         await reader.close()
-    assert len(checks) == 6
+    assert {check.stream.partition("/")[0] for check in checks} == {*(str(cls.__actor_name__) for cls in TEAM), "memory"}
     assert not [check for check in checks if check.difference is not None]
     assert sum(check.hashes for check in checks) > 0
+
+
+async def test_a_review_says_what_is_new_and_what_was_fixed(package: Path, tmp_path: Path) -> None:
+    """Since the last one, from the memory of the workspace; also after a restart, and not because of a line that moved."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    async with local_runtime(app, data) as runtime:
+        first = await review(runtime, package, out / "1")
+        again = await review(runtime, package, out / "2")
+    found = sum(first["findings"].values())
+    assert first["since"]["review"] is None
+    assert first["since"]["new"] == found
+    assert (again["since"]["review"], again["since"]["findings"]) == (first["review"], found)
+    assert (again["since"]["new"], again["since"]["fixed"]) == (0, 0)
+    shell = (package / "shell.py").read_text()
+    (package / "shell.py").write_text("# moved by a line\n" + shell.replace("    r('')\n", ""))
+    (package / "ring_a.py").write_text("import os\n")
+    async with local_runtime(app, data) as runtime:
+        third = await review(runtime, package, out / "3")
+        memories = await runtime.ask(f"memory/{workspace_id(package)}", "standing", subject="findings")
+    since = third["since"]
+    assert since["review"] == again["review"]
+    assert [text.split()[1:2] for text in since["fixed_findings"]] == [["unreachable-code"], ["F401"]]
+    assert all("shell.py" in text or "ring_a.py" in text for text in since["fixed_findings"])
+    assert [text.split()[1] for text in since["new_findings"]] == ["F401"]
+    assert not [text for text in since["new_findings"] + since["fixed_findings"] if "S602" in text]
+    assert memories["total"] == memories["known"] == sum(third["findings"].values())
+    for name in ("report.md", "report.html"):
+        page = (out / "3" / name).read_text()
+        assert "Since the last review" in page
+        assert "unreachable" in page.partition("Since the last review")[2].partition("Findings")[0]
+    assert "Since the last review" not in (out / "1" / "report.md").read_text()
+    report = read_json((out / "3" / "report.json").read_bytes())
+    assert report.run.since is not None
+    assert (report.run.since.new, report.run.since.fixed) == (since["new"], since["fixed"])
+
+
+async def test_what_is_different_is_no_part_of_what_was_found(package: Path, tmp_path: Path) -> None:
+    """report.json is that of a review which knows no other, but for `run`."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    async with local_runtime(app, data) as runtime:
+        await review(runtime, package, out / "1")
+        (package / "shell.py").unlink()
+        await review(runtime, package, out / "2")
+    async with local_runtime(app, tmp_path / "fresh") as runtime:
+        await review(runtime, package, out / "3")
+    assert without_run(out / "2" / "report.json") == without_run(out / "3" / "report.json")
+    assert read_json((out / "2" / "report.json").read_bytes()).run.since != read_json((out / "3" / "report.json").read_bytes()).run.since
+
+
+async def test_a_review_goes_on_without_a_memory(package: Path, tmp_path: Path) -> None:
+    """It says that nothing was compared, and why."""
+    async with local_runtime(App(actors=TEAM), tmp_path / "data") as runtime:
+        summary = await review(runtime, package, tmp_path / "out")
+    assert "memory" in summary["since"]["missing"]
+    assert summary["unavailable"] == []
 
 
 async def test_a_wrong_path_is_refused(tmp_path: Path) -> None:

@@ -199,6 +199,26 @@ async def test_a_subject_has_room_for_so_many_and_says_so(monkeypatch: pytest.Mo
     assert not done.refused
 
 
+async def test_a_note_is_split_where_vectors_are_large() -> None:
+    """Each event stays below the largest; only the last says that the round is complete, the first what is gone."""
+
+    class Large(Letters):
+        model = "large-1"
+        dimensions = 8_192
+
+        async def embed(self, texts: Sequence[str]) -> list[Embedding]:
+            return [embedding(self.model, [1.0] * self.dimensions) for _ in texts]
+
+    test = ActorTest(memory_actor(Large(), in_loop=True), "shop")
+    found = noted(**{f"k{n}": "x" for n in range(50)})
+    done = await test.when("note", subject="s", round="r", digest="d", total=50, found=found, gone=["old"])
+    assert len(done.events) > 1
+    facts = [event for event in done.events if isinstance(event, SubjectNoted)]
+    assert [fact.digest for fact in facts] == [*[""] * (len(facts) - 1), "d"]
+    assert [fact.gone for fact in facts] == [["old"], *[[]] * (len(facts) - 1)]
+    assert [key for fact in facts for key in fact.found] == list(found)
+
+
 async def test_a_fact_that_is_not_searchable_has_no_vector() -> None:
     done = await memory().when("note", subject="s", round="r", digest="d", total=1, found=noted(a="1"), gone=[], searchable=False)
     assert only(SubjectNoted, done).found["a"].meaning is None

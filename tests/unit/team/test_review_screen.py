@@ -6,6 +6,7 @@ import msgspec
 
 from actors.team import ReviewSummary
 from actors.tools.complexity import ComplexBlock
+from actors.tools.report import Since
 from ops.commands.review import last_screen, next_commands
 from ops.review_progress import EVERY_S, ReviewProgress
 
@@ -66,6 +67,24 @@ def test_the_last_screen_has_at_most_15_lines() -> None:
     assert "worst     C.f at a.py:3, complexity 12" in lines
     assert "cycles    2, the first with 6 modules: a -> b -> c -> d and 2 more" in lines
     assert "report    /out/report.html" in lines
+
+
+def test_the_last_screen_says_what_changed() -> None:
+    """By counts and the worst example; a path cannot steer the terminal."""
+    since = Since(
+        review="r0", at="2026-01-02T03:04:05.678+00:00", findings=4, new=2, fixed=1, new_findings=["high S602 a\x1b.py:3 shell"],
+        fixed_findings=["low F401 b.py:1 unused"],
+    )  # fmt: skip
+    cases = {
+        "2 new, 1 fixed since 2026-01-02 03:04: high S602 a\\x1b.py:3 shell": since,
+        "0 new, 1 fixed since 2026-01-02 03:04: fixed low F401 b.py:1 unused": msgspec.structs.replace(since, new=0, new_findings=[]),
+        "this is the first review of this folder": Since(new=4),
+        "the memory did not answer: away": Since(missing="the memory did not answer: away"),
+    }
+    for said, given in cases.items():
+        lines = last_screen(msgspec.structs.replace(SUMMARY, since=given), ["a", "b", "c"])
+        assert [line for line in lines if line.startswith("changed")] == [f"changed   {said}"]
+        assert len(lines) <= 15
 
 
 def test_without_functions_and_cycles_it_says_so() -> None:
