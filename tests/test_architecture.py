@@ -86,17 +86,25 @@ def _sqlite_file(path: PurePosixPath) -> bool:
     return path.stem.endswith("_sqlite") or (path.parts[0] == "events" and path.stem.startswith("sqlite_"))
 
 
+def _numpy_file(path: PurePosixPath) -> bool:
+    """What loads only where numpy is: nothing else may import these at its top."""
+    return path.stem.endswith(("_numpy", "_hnswlib", "_graphed", "_onnx")) or path.parts[:2] == ("ops", "bench")
+
+
 CLIENTS: dict[str, Callable[[PurePosixPath], bool]] = {
     "aiosqlite": _sqlite_file,
     "cryptography": lambda path: path.stem.endswith("_aesgcm"),
-    "hnswlib": lambda path: path.stem.endswith("_vector"),
+    "hnswlib": lambda path: path.stem.endswith("_hnswlib"),
     "langchain_core": lambda path: path.parts[:2] in {("actors", "graph"), ("actors", "models")},
     "langgraph": lambda path: path.parts[:2] == ("actors", "graph"),
     # node.py composes a worker, so it makes the connection that the adapters share.
     "nats": lambda path: path.stem.endswith("_nats") or path.stem.startswith("nats_") or path.as_posix() == "runtime/node.py",
+    "numpy": _numpy_file,
+    "onnxruntime": lambda path: path.stem.endswith("_onnx"),
     "pysqlite3": _sqlite_file,
     "redis": lambda path: path.stem.endswith("_redis"),
     "sqlite3": _sqlite_file,
+    "tokenizers": lambda path: path.stem.endswith("_onnx"),
     "uvloop": lambda path: path.parts[0] == "ops",
 }
 """Client libraries, and the files that may import them."""
@@ -235,6 +243,8 @@ def test_no_test_breaks_the_rule(rule: Rule) -> None:
         (clients, "runtime/sealed.py", "from cryptography.hazmat.primitives.ciphers.aead import AESGCM"),
         (clients, "actors/x.py", "from langgraph.graph import StateGraph"),
         (clients, "projections/cache.py", "import redis.asyncio"),
+        (clients, "projections/vectors/index.py", "import numpy as np"),
+        (clients, "projections/vectors/index_numpy.py", "import hnswlib"),
         (events_alone, "events/x.py", "import structlog"),
         (events_alone, "events/x.py", "import aiosqlite"),
         (spawning, "runtime/x.py", "asyncio.create_task(f())"),

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("actors", "events", "ops", "projections", "runtime")
 LOCK = ROOT / "ops" / "requirements.lock"
 PEERS_LOCK = ROOT / "ops" / "bench.lock"
-"""Of the extra `bench`, which neither ops/run nor ops/test installs."""
+"""Of the extras `bench` and `embed`, which neither ops/run nor ops/test installs."""
 
 # Wheels that nothing imports, and the text in our sources or settings that calls or switches them on.
 PROGRAMS = {
@@ -34,11 +34,12 @@ PROGRAMS = {
 }
 # The import name where it is not the distribution's own.
 IMPORT_NAMES = {
+    "chroma-hnswlib": "hnswlib",
     "langgraph-checkpoint-conformance": "langgraph",
     "langgraph-checkpoint-sqlite": "langgraph",
     "nats-py": "nats",
 }
-PEERS = "bench"
+FURTHER = ("bench", "embed")
 
 
 @cache
@@ -47,18 +48,18 @@ def project() -> dict[str, Any]:
 
 
 def declared(*extras: str) -> dict[str, Requirement]:
-    """Return the requirements of the core and of `extras` (all but the peers if none is named) by canonical name."""
+    """Return the requirements of the core and of `extras` (all but `FURTHER` if none is named) by canonical name."""
     section = project()["project"]
     optional: dict[str, list[str]] = section["optional-dependencies"]
-    chosen = extras or [name for name in optional if name != PEERS]
+    chosen = extras or [name for name in optional if name not in FURTHER]
     texts = [*section["dependencies"], *(text for name in chosen for text in optional[name])]
     found = map(Requirement, texts)
     return {canonicalize_name(one.name): one for one in found if one.name != "cuebook"}
 
 
-def peers_alone() -> set[str]:
-    """What the extra `bench` adds."""
-    return set(declared(PEERS)) - set(declared())
+def further_alone() -> set[str]:
+    """What the extras `bench` and `embed` add."""
+    return set(declared(*FURTHER)) - set(declared())
 
 
 def sources(*folders: str) -> Iterator[Path]:
@@ -100,13 +101,14 @@ def test_every_declared_dependency_is_imported_or_called(name: str) -> None:
 
 
 def test_the_packages_import_nothing_undeclared() -> None:
-    extras = set(project()["project"]["optional-dependencies"]) - {"all", "dev", PEERS}
+    extras = set(project()["project"]["optional-dependencies"]) - {"all", "dev", *FURTHER}
     allowed = {import_name(name) for name in declared(*sorted(extras))}
     # pytest loads the plug-in, so where the plug-in is imported pytest is there.
     plugin = {"pytest": ROOT / "ops" / "pytest_plugin.py"}
     undeclared = {name: path for name, path in imported_from_outside(*PACKAGES).items() if name not in allowed and plugin.get(name) != path}
-    assert {name.replace("_", "-") for name in undeclared} == {name for name in peers_alone() if import_name(name) not in allowed}
-    assert all(path.name.startswith("peer_") for path in undeclared.values()), "nothing but a row of the bench may need a peer"
+    assert {name.replace("_", "-") for name in undeclared} == {name for name in further_alone() if import_name(name) not in allowed}
+    alone = all(path.name.startswith("peer_") or path.name.endswith("_onnx.py") for path in undeclared.values())
+    assert alone, "nothing but a row of the bench may need a peer, nothing but its adapter a large model"
 
 
 def test_the_tests_import_nothing_undeclared() -> None:
@@ -159,12 +161,12 @@ def test_the_lock_fits_pyproject(name: str) -> None:
 def test_the_lock_of_the_peers_fits_pyproject_and_the_other_lock() -> None:
     """It is installed into an environment of the other one: what both hold, they hold in the same version. After a change: ops/lock."""
     product, peers = locked(), locked(PEERS_LOCK)
-    for name, requirement in declared(PEERS).items():
+    for name, requirement in declared(*FURTHER).items():
         version, marker = peers[name]
         assert requirement.specifier.contains(version), name
         assert bool(requirement.marker) == bool(marker), name
     assert {name: peers[name] for name in peers if name in product} == {name: product[name] for name in product if name in peers}
-    assert not peers_alone() & set(product), "a peer is no dependency of the product"
+    assert not further_alone() & set(product), "a peer is no dependency of the product"
 
 
 @pytest.mark.parametrize("lock", [LOCK, PEERS_LOCK], ids=lambda lock: str(lock.stem))

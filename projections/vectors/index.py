@@ -1,0 +1,194 @@
+"""The port of a vector index, and which adapter serves it here.
+
+An index is derived: the rows of a view are the truth (`projections.vectors.table_sqlite`), and an index that is lost, damaged or old is
+made from them again. It holds vectors of one model and one space only; who has several has several indexes, so that nothing can mix them.
+
+| adapter | needs | search |
+|---|---|---|
+| `index_plain.PlainIndex` | nothing | exact, about 0.03 ms per vector: for hundreds |
+| `index_numpy.BlockIndex` | numpy | exact |
+| `index_graphed.GraphedIndex` | numpy, hnswlib | exact among few, else approximate: a recall of at least 0.95 |
+"""
+
+import threading
+from collections.abc import Callable, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, Protocol
+
+import msgspec
+
+Backend = Literal["plain", "numpy", "hnswlib"]
+VECTORS_PER_GRAPH: Final = 16_384
+"""Below it everything is compared, in 1 ms; a graph of so many is made in 3 s and holds the GIL for 50 ms when it is saved."""
+
+
+class Hit(NamedTuple):
+    """A vector that was found. score: the cosine of the angle between it and the query, -1 to 1."""
+
+    id: int
+    score: float
+
+
+class IndexStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What an index holds now.
+
+    Fields:
+        vectors: alive. graphed: how many of them hnswlib finds; the others are compared one by one.
+        loaded, built, damaged: graphs since it was opened: taken from files, made, and files that did not verify.
+    """
+
+    backend: Backend
+    vectors: int
+    graphed: int = 0
+    loaded: int = 0
+    built: int = 0
+    damaged: int = 0
+
+
+class VectorIndex(Protocol):
+    """Vectors of length 1, each under an id of int64. Thread-safe: reads never wait, neither for each other nor for a write or for growth.
+
+    A search sees a write as soon as the write returned.
+    """
+
+    def put(self, ids: Sequence[int], vectors: Sequence[bytes]) -> None:
+        """Add vectors; one whose id is there already takes its place.
+
+        Raises:
+            EmbeddingError: a vector does not have the dimensions of this index; nothing was changed.
+        """
+        ...
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Forget these; unknown ones are no error. They are in no answer from here on."""
+        ...
+
+    def search(self, vector: bytes, k: int, allowed: Set[int] | None = None, *, exact: bool = False) -> list[Hit]:
+        """The nearest, at most `k`: the highest score first, of equal ones the lowest id. Among `allowed` only, where that is not None;
+        then too there are `k` of them if so many are there. exact: compare all, as far as they are allowed, whatever it costs.
+
+        Raises:
+            EmbeddingError: the vector does not have the dimensions of this index.
+        """
+        ...
+
+    def passed(self, position: int) -> None:
+        """All rows up to this place in the log are in: files that are written from now on say so."""
+        ...
+
+    def statistics(self) -> IndexStatistics: ...
+
+    def nbytes(self) -> int:
+        """Of memory, about."""
+        ...
+
+    def close(self) -> None:
+        """Stop what works in the background. Searches under way end as they would have."""
+        ...
+
+    def delete_files(self) -> None:
+        """Close, and remove every file: the space is no more."""
+        ...
+
+
+class Space(msgspec.Struct, frozen=True, kw_only=True):
+    """What one index is about: vectors of different spaces or models never meet.
+
+    Fields:
+        name: for memory the workspace.
+        model, dimensions: as `events.embedding.Embedding`.
+    """
+
+    name: str
+    model: str
+    dimensions: int
+
+
+class Background:
+    """One thread for work that nobody waits for: graphs and their files. Ended by `close`, which waits for the piece under way."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._starting = threading.Lock()
+        self._closing = threading.Event()
+        self._last: Future[None] | None = None
+
+    @property
+    def closing(self) -> bool:
+        """Work that takes long looks here now and then."""
+        return self._closing.is_set()
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Do `work` soon, one piece after another; not at all once it is closed."""
+        with self._starting:
+            if self.closing:
+                return
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(1, thread_name_prefix="cuebook-vectors")
+            self._last = self._pool.submit(work)
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Whether all is done that was submitted so far."""
+        last = self._last
+        return last is None or not wait([last], timeout_s).not_done
+
+    def close(self) -> None:
+        """Idempotent."""
+        with self._starting:
+            self._closing.set()
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def backend() -> Backend:
+    """The best that is installed here."""
+    try:
+        import projections.vectors.index_numpy
+    except ImportError:
+        return "plain"
+    try:
+        import projections.vectors.graphs_hnswlib  # noqa: F401
+    except ImportError:
+        return "numpy"
+    return "hnswlib"
+
+
+def open_index(
+    space: Space,
+    ids: Sequence[int],
+    vectors: Sequence[bytes],
+    *,
+    position: int,
+    folder: Path | None,
+    background: Background,
+    vectors_per_graph: int = VECTORS_PER_GRAPH,
+) -> VectorIndex:
+    """The best index that there is here, holding these rows.
+
+    Args:
+        position: the place in the log up to which the rows are known; a file that knows more is of another view, and is not used.
+        folder: where the view keeps files of its indexes; None keeps none.
+
+    Raises:
+        EmbeddingError: a vector does not have the dimensions of `space`; nothing was opened.
+    """
+    index: VectorIndex
+    match backend():
+        case "plain":
+            from projections.vectors.index_plain import PlainIndex
+
+            index = PlainIndex(space.dimensions)
+        case "numpy":
+            from projections.vectors.index_numpy import BlockIndex
+
+            index = BlockIndex(space.dimensions)
+        case "hnswlib":
+            from projections.vectors.index_graphed import GraphedIndex
+
+            graphed = GraphedIndex(space, folder=folder, background=background, vectors_per_graph=vectors_per_graph)
+            graphed.restore(ids, vectors, position)
+            return graphed
+    index.put(ids, vectors)
+    return index
