@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Typ
 
 from actors.errors import BadPayload
 from actors.event import Event, S
+from actors.models.service import ModelRef
 from actors.ref import ActorRef, ViewRef
 from actors.step_cache import CacheWish
 from events.ids import is_token
@@ -71,6 +72,16 @@ class Actor(Generic[S]):
     def id(self) -> str:
         """The actor's own id, the second half of its stream's name."""
         return self._turn.key
+
+    @property
+    def actor_type(self) -> str:
+        """The actor's type, the first half of its stream's name."""
+        return self._turn.kind.name
+
+    @property
+    def correlation_id(self) -> str:
+        """What everything that one request set in motion has in common; also on a re-run."""
+        return self._turn.command.correlation_id or self._turn.command.command_id
 
     @property
     def sender(self) -> str | None:
@@ -217,6 +228,14 @@ class Actor(Generic[S]):
     def view(self, projection: str) -> ViewRef:
         """A projection: ``await self.view("memory").recall(query=...)`` is a recorded step over ``cue.view`` (S37)."""
         return self._turn.view(projection)
+
+    def model(self, name: str) -> ModelRef:
+        """A model service of the deployment's settings: ``await self.model("fast").chat([...])``, each call journaled like a step.
+
+        Raises:
+            BadPayload: no such provider is configured.
+        """
+        return ModelRef(self, self._turn.models, name)
 
     def now(self) -> datetime:
         """The time of this turn's last journal entry, UTC; the same on a re-run."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.journal import Wait
 from actors.message import Call
+from actors.models.port import Models
 from actors.step_cache import StepCache
 from events.envelope import NewEvent
 from events.ids import StreamId
@@ -19,6 +20,11 @@ class Driver(Protocol):
     @property
     def step_cache(self) -> StepCache | None:
         """Where results of earlier steps are looked up (S37); None = every lookup is a miss."""
+        ...
+
+    @property
+    def models(self) -> Models | None:
+        """The model services of this process; None = none is configured."""
         ...
 
     @property

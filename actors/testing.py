@@ -16,6 +16,7 @@ from actors.errors import ActorError, Rejected, Unknown
 from actors.event import Event
 from actors.journal import Wait, open_turn, sent_event, started_event, wait_event
 from actors.json_schema import check
+from actors.models.port import Models
 from actors.past import segment_bases
 from actors.registry import ActorType
 from actors.step_cache import StepCache
@@ -56,9 +57,11 @@ class MemoryDriver:
     code_version: str | None = None
 
     def __init__(
-        self, stream: StreamId, answers: Mapping[str, Answer], now_us: int, start_version: int, step_cache: StepCache | None = None
+        self, stream: StreamId, answers: Mapping[str, Answer], now_us: int, start_version: int, step_cache: StepCache | None = None,
+        models: Models | None = None,
     ) -> None:
         self.step_cache = step_cache
+        self.models = models
         self.stream = stream
         self.answers = answers
         self.now_us = now_us
@@ -147,6 +150,7 @@ class ActorTest:
         answers: Mapping[str, Answer] | None = None,
         sender: str | None = None,
         step_cache: StepCache | None = None,
+        models: Models | None = None,
     ) -> None:
         """
         Args:
@@ -155,6 +159,7 @@ class ActorTest:
                 with the arguments.
             sender: the actor that asks, as ``type/id``; None = from outside.
             step_cache: where steps with ``cache_ttl`` look (S37); without one every lookup is a miss.
+            models: whom `Actor.model` asks.
         """
         self.kind: ActorType[Any] = ActorType(actor)
         self.key = id
@@ -162,6 +167,7 @@ class ActorTest:
         self.answers = dict(answers or {})
         self.sender = sender
         self._step_cache = step_cache
+        self._models = models
         self._events: list[RecordedEvent] = []
         self._commands = 0
         self._now_us = 1_700_000_000_000_000
@@ -288,7 +294,7 @@ class ActorTest:
     def _turn(self, command: Command, state: Any, *, upto: int | None = None) -> tuple[Turn, MemoryDriver]:
         """A turn of `command` after the first `upto` events, with its journal among them."""
         events = self._events[:upto]
-        driver = MemoryDriver(self.stream, self.answers, self._now_us, len(events), self._step_cache)
+        driver = MemoryDriver(self.stream, self.answers, self._now_us, len(events), self._step_cache, self._models)
         opened = open_turn(events, command.command_id)
         bases = [] if opened is None else segment_bases(self.kind, events, opened.segments, self.kind.initial())
         spec = self.kind.method(command.method)

@@ -21,6 +21,7 @@ from actors.event import Event
 from actors.journal import Entry, Opened, Started, Use, Wait, derived_id, effect_event
 from actors.json_schema import schema_of
 from actors.message import Call, Command
+from actors.models.port import Models
 from actors.past import NO_PAST, Past
 from actors.ref import ActorRef, ViewRef
 from actors.registry import ActorType, Method
@@ -248,15 +249,10 @@ class Turn:
         n = self._next("tell", name, None).n
         self.sends.append(
             OutboxEntry(
-                receiver=receiver,
-                method=method,
-                args=body,
-                command_id=self._id("tell", name, n),
-                causation_id=self.command.command_id,
-                correlation_id=self.command.correlation_id or self.command.command_id,
-                traceparent=self.command.traceparent,
+                receiver=receiver, method=method, args=body, command_id=self._id("tell", name, n), causation_id=self.command.command_id,
+                correlation_id=self.command.correlation_id or self.command.command_id, traceparent=self.command.traceparent,
             )
-        )
+        )  # fmt: skip
 
     def schedule(
         self,
@@ -296,6 +292,10 @@ class Turn:
             return msgspec.json.decode(await self._effect("view", f"{projection}.{operation}", None, given, run))
 
         return ViewRef(request)
+
+    @property
+    def models(self) -> Models | None:
+        return self._driver.models
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self._now_us / 1_000_000, UTC)

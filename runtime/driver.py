@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.errors import Overloaded
 from actors.journal import Wait, fired_events, started_event
+from actors.models.port import Models
 from actors.step_cache import StepCache
 from actors.turn import Call, Turn
 from events.crash_points import CrashPoint, reached
@@ -36,6 +37,7 @@ class NoEffects:
 
     __slots__ = ()
     step_cache: StepCache | None = None
+    models: Models | None = None
     code_version: str | None = None
 
     async def record(self, turn: Turn, events: list[NewEvent]) -> int:
@@ -93,6 +95,10 @@ class TurnDriver:
     def step_cache(self) -> StepCache | None:
         """None for a fork: what it does again, it does itself (S33)."""
         return None if self._cell.fork is not None else self._cell.shard.exchange.step_cache
+
+    @property
+    def models(self) -> Models | None:
+        return self._cell.shard.exchange.models
 
     @property
     def code_version(self) -> str | None:

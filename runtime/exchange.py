@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from actors.errors import ActorError
+from actors.models.port import Models
 from actors.step_cache import StepCache
 from actors.turn import Call, Command, Turn
 from events.envelope import RecordedEvent
@@ -33,6 +34,7 @@ class Exchange(Protocol):
     """Adapters: `exchange_nats` for a deployment, `exchange_memory` for one process without a server."""
 
     step_cache: StepCache | None
+    models: Models | None
     """Results that steps had before (S37). Losing it costs time only."""
 
     async def ask(self, call: Call, turn: Turn, deadline_ms: int) -> Reply:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from actors.errors import OutcomeUnknown, Unavailable
+from actors.models.port import Models
 from actors.step_cache import StepCache
 from actors.turn import Call, Command, Turn
 from events.clock import Clock
@@ -30,6 +31,7 @@ class MemoryExchange:
         self._shards: dict[int, Shard] = {}
         self._deadlines = Deadlines()
         self.step_cache: StepCache | None = None
+        self.models: Models | None = None
         self.on_events: Callable[[Sequence[RecordedEvent]], None] | None = None
         self.on_chunk: Callable[[Command, int, Any, bool], None] | None = None
 

@@ -25,6 +25,7 @@ from actors.errors import (
     error_body,
     error_from_body,
 )
+from actors.models.port import Models
 from actors.step_cache import StepCache
 from actors.turn import Call, Command, Turn
 from events.clock import Clock
@@ -98,6 +99,7 @@ class NatsExchange:
         self._committed: list[RecordedEvent] = []
         self._hints: dict[int, int] = {}
         self.step_cache: StepCache | None = None
+        self.models: Models | None = None
         self.paused = False
         """Set while messages that waited in our socket during a pause of this process are read: headerless asks are expired (S10)."""
         self._copies = False

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from actors.models.port import Models
 from actors.step_cache import StepCache
 from actors.turn import Command
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
@@ -74,9 +75,11 @@ class LocalRuntime:
 async def local_runtime(
     app: App, directory: Path, *, shards: int = 4, clock: Clock | None = None, entropy: Entropy | None = None, keys: Path | None = None,
     step_cache: StepCache | None = None,
+    models: Models | None = None,
 ) -> AsyncIterator[LocalRuntime]:  # fmt: skip
     """Own every shard of the log in `directory`, which is created if it is not there; drain and release at the end. keys: folder of the
-    keys of sealed actors (S29). step_cache: where steps with ``cache_ttl`` look; its caller closes it (S37)."""
+    keys of sealed actors (S29). step_cache: where steps with ``cache_ttl`` look; its caller closes it (S37). models: whom
+    `Actor.model` asks."""
     from events.log_directory import create_log
     from events.store_sqlite import SqliteShard
     from runtime.sealed import open_sealer, sealed_store
@@ -85,7 +88,7 @@ async def local_runtime(
     identity = create_log(directory, shards, clock=clock, entropy=entropy)
     tasks = Tasks()
     exchange = MemoryExchange(identity.shards, tasks, clock)
-    exchange.step_cache = step_cache
+    exchange.step_cache, exchange.models = step_cache, models
     owned: list[Shard] = []
     async with AsyncExitStack() as stack:
         sealer = open_sealer(keys, directory, app.registry)

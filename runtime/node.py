@@ -13,6 +13,7 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
+from actors.models.port import Models
 from actors.step_cache import StepCache
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
 from events.crash_points import CrashPoint, reached
@@ -67,7 +68,7 @@ class Node:
 
     def __init__(
         self, config: NodeConfig, app: App, *, clock: Clock | None = None, entropy: Entropy | None = None,
-        step_cache: StepCache | None = None,
+        step_cache: StepCache | None = None, models: Models | None = None,
     ) -> None:  # fmt: skip
         self._config = config
         self._app = app
@@ -82,7 +83,7 @@ class Node:
         self._tasks = Tasks(self._fatal)
         self._nc = DirectClient()
         self._exchange = NatsExchange(self._nc, self._subjects, self._tasks, self._clock, config.worker)
-        self._exchange.step_cache = step_cache
+        self._exchange.step_cache, self._exchange.models = step_cache, models
         self._seats: dict[int, Seat] = {}
         self._threads = ThreadPoolExecutor(_STEP_THREADS, thread_name_prefix="step")
         self._wake = asyncio.Event()

@@ -62,12 +62,14 @@ class SimLoop(asyncio.BaseEventLoop):
 
     Args:
         disorder: chance that a callback overtakes others of its own process, which asyncio does not do: 0 unless asked for.
+        steps_max: after so many callbacks the run counts as one without end.
     """
 
-    def __init__(self, chance: random.Random, *, disorder: float = 0.0) -> None:
+    def __init__(self, chance: random.Random, *, disorder: float = 0.0, steps_max: int = _STEPS_MAX) -> None:
         super().__init__()
         self._chance = chance
         self._disorder = disorder
+        self._steps_max = steps_max
         self._now = 0.0
         self._outside = Process("world")
         self._lanes: list[Process] = [self._outside]
@@ -100,7 +102,7 @@ class SimLoop(asyncio.BaseEventLoop):
         handle = lane.ready.popleft()
         self._spin += 1
         self.steps += 1
-        if self.steps > _STEPS_MAX:
+        if self.steps > self._steps_max:
             raise SimulationError(f"no end after {self.steps:,} callbacks, at {self._now:.3f} s")
         if self._spin > _SPIN_MAX:
             raise SimulationError(f"{lane.name} spins at {self._now:.3f} s: {handle!r}")

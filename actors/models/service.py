@@ -1,0 +1,261 @@
+"""A call to a model service, as a handler makes it: admitted, tried, retried, handed to a fallback, checked - each part a recorded effect.
+
+Written on what every actor has (asks, steps, chunks, time, randomness), so that a crash anywhere goes on at the first part that is not
+recorded, and a re-run decides the same: the waits between attempts come from `Actor.random`, the time from the journal.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
+from tenacity.stop import stop_base
+
+from actors.errors import BadPayload
+from actors.models.admission import Admission, Admitted, Held
+from actors.models.errors import AnswerInvalid, BudgetSpent, ModelRefused, ModelUnavailable
+from actors.models.limits import BACKOFF_S, REPAIRS_MAX, ProviderLimits
+from actors.models.port import Models
+from actors.models.types import Answer, Failure, Message, Piece, Request, ToolSpec
+
+if TYPE_CHECKING:
+    from actors.actor import Actor
+
+T = TypeVar("T")
+DEADLINE_S = 300.0
+PROVIDER = "provider"
+"""Type of the actors that admit calls: `actors.models.provider`, named because every actor can ask a model and so that one imports this."""
+
+_ADMISSION: Any = Admission
+
+
+class ModelRef:
+    """A model service as seen by one turn: ``await self.model("fast").chat([...])``."""
+
+    def __init__(self, actor: "Actor[Any]", models: Models | None, name: str) -> None:
+        """Raises: BadPayload: no such provider is configured."""
+        if models is None:
+            raise BadPayload(f"no model provider is configured, so {name!r} cannot be asked: see [models] in the settings")
+        self._actor = actor
+        self._models = models
+        self._name = name
+        models.limits(name)  # a wrong name is told here, not after a minute
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[ToolSpec] = (),
+        temperature: float | None = None,
+        max_tokens: int = 4_000,
+        deadline_s: float = DEADLINE_S,
+        stream: bool = False,
+        fallback: bool = True,
+        json_schema: dict[str, Any] | None = None,
+    ) -> Answer:
+        """Ask, and get an answer or a typed error.
+
+        Transient failures are tried again with growing, jittered waits, or as long as the provider says (Retry-After), up to its number of
+        attempts and within `deadline_s`. While its breaker is open the fallbacks are asked; without any, this waits for the trial if the
+        deadline allows that, else fails at once.
+
+        Args:
+            stream: show what is said on ``cue.chunk`` as `Piece` records.
+            fallback: whether those who stand in for the provider may answer.
+
+        Raises:
+            ModelUnavailable: no answer in time. ModelRefused: never an answer to this. BudgetSpent: no money left.
+
+        If cancelled, the request is ended and reported as lost by its lease.
+        """
+        actor = self._actor
+        request = Request(
+            messages=tuple(messages), tools=tuple(tools), json_schema=json_schema, temperature=temperature, max_tokens=max_tokens
+        )
+        call = actor.new_id()
+        ends_at = actor.now().timestamp() + deadline_s
+        names = [self._name, *(self._models.fallbacks(self._name) if fallback else ())]
+        for position, name in enumerate(names):
+            try:
+                attempt = _Attempts(actor, self._models, name, request, call, ends_at, stream, last=position == len(names) - 1)
+                return await attempt.answer()
+            except ModelUnavailable:
+                if position == len(names) - 1:
+                    raise
+        raise ModelUnavailable(f"{self._name} has no one to ask", provider=self._name, reason="none")
+
+    async def ask_for(self, type: "type[T]", messages: Sequence[Message], **options: Any) -> T:
+        """An answer of a given shape, checked; a model that misses it is told why and asked once more.
+
+        Raises:
+            AnswerInvalid: it missed it twice. And as `chat`.
+        """
+        schema = msgspec.json.schema(type)
+        said = list(messages)
+        for repairs in range(REPAIRS_MAX + 1):
+            answer = await self.chat(said, json_schema=schema, **options)
+            try:
+                return msgspec.json.decode(_unfenced(answer.text), type=type)
+            except msgspec.DecodeError as error:
+                if repairs == REPAIRS_MAX:
+                    who, said_last = answer.provider, answer.text[:1_000]
+                    raise AnswerInvalid(f"{who} gave no valid answer: {error}", provider=who, reason="schema", text=said_last) from error
+                said += [
+                    Message(role="assistant", content=answer.text),
+                    Message(
+                        role="user",
+                        content=f"That does not fit: {error}. Answer with JSON of this schema only:\n{json.dumps(schema, sort_keys=True)}",
+                    ),
+                ]
+        raise AnswerInvalid("no answer was asked for", provider=self._name, reason="schema")
+
+
+class _Attempts:
+    """All attempts of one call at one provider."""
+
+    def __init__(
+        self, actor: "Actor[Any]", models: Models, name: str, request: Request, call: str, ends_at: float, stream: bool, *, last: bool
+    ) -> None:
+        self._actor = actor
+        self._models = models
+        self._name = name
+        self._limits: ProviderLimits = models.limits(name)
+        self._request = request
+        self._call = call
+        self._ends_at = ends_at
+        self._stream = stream
+        self._last = last
+        self._tried = 0
+
+    async def answer(self) -> Answer:
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._limits.attempts) | _deadline(self),
+            retry=retry_if_result(lambda ended: isinstance(ended, Failure) and ended.kind == "transient"),
+            wait=self._wait_s,
+            sleep=self._sleep,
+            # The last failure is an outcome like any other, and becomes our own error below.
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome is not None else None,
+        )
+        ended: Answer | Failure = await retrying(self._attempt)
+        if isinstance(ended, Answer):
+            return ended
+        if ended.kind == "permanent":
+            raise ModelRefused(f"{self._name}: {ended.message}", provider=self._name, reason=ended.code)
+        raise ModelUnavailable(f"{self._name}: {ended.message}", provider=self._name, reason=ended.code, attempts=self._tried)
+
+    async def _attempt(self) -> Answer | Failure:
+        actor = self._actor
+        permit = await self._admitted()
+        self._tried += 1
+        agent, run = actor.actor_type, actor.correlation_id
+        function = partial(self._models.call, on_text=self._piece() if self._stream else _silent)
+        key = f"{self._call}-{self._name}"
+        ended: Answer | Failure = await actor.step("model", _typed(function), self._name, self._request, self._call, key=key)
+        provider = actor.ref(PROVIDER, self._name)
+        if isinstance(ended, Answer):
+            await provider.report(permit=permit, agent=agent, run=run, usage=ended.usage)
+        else:
+            await provider.report(
+                permit=permit, agent=agent, run=run, usage=ended.usage, failure=ended.code, transient=ended.kind == "transient"
+            )
+        return ended
+
+    async def _admitted(self) -> str:
+        """A permit, after whatever wait it takes and the deadline allows."""
+        actor = self._actor
+        reserve = self._limits.cost(sum(len(message.content) for message in self._request.messages) // 3, self._request.max_tokens)
+        while True:
+            left = self._ends_at - actor.now().timestamp()
+            if left <= 0:
+                raise ModelUnavailable(f"{self._name}: the deadline has passed", provider=self._name, reason="deadline")
+            said = await actor.ref(PROVIDER, self._name).admit(
+                agent=actor.actor_type, run=actor.correlation_id, reserve=reserve, deadline_s=min(left, self._limits.timeout_s)
+            )
+            admission = msgspec.convert(said, _ADMISSION)
+            if isinstance(admission, Admitted):
+                if admission.delay_s > 0:
+                    await self._sleep(admission.delay_s)
+                return admission.permit
+            if not isinstance(admission, Held):
+                raise BudgetSpent(
+                    f"{self._name}: {admission.spent / 1e6:.2f} of {admission.limit / 1e6:.2f} USD are spent", provider=self._name,
+                    reason=admission.reason, spent=admission.spent, limit=admission.limit,
+                )  # fmt: skip
+            # Others stand in for one that is down; whoever is merely busy is waited for.
+            if admission.retry_s >= left or (admission.reason == "open" and not self._last):
+                raise ModelUnavailable(
+                    f"{self._name}: {_HELD[admission.reason]}", provider=self._name, reason=admission.reason,
+                    retry_after_ms=round(admission.retry_s * 1_000),
+                )  # fmt: skip
+            await self._sleep(admission.retry_s)
+
+    def _wait_s(self, state: RetryCallState) -> float:
+        """Full jitter up to a bound that doubles (M. Brooker, Exponential Backoff And Jitter, 2015), never less than the provider asks."""
+        ended = state.outcome.result() if state.outcome is not None else None
+        shortest, longest = BACKOFF_S
+        bound = min(longest, shortest * 2 ** (state.attempt_number - 1))
+        asked = ended.retry_after_s if isinstance(ended, Failure) and ended.retry_after_s is not None else 0.0
+        return float(max(asked, self._actor.random() * bound))
+
+    async def _sleep(self, seconds: float) -> None:
+        await self._actor.step("pause", pause, round(seconds, 3))
+
+    def left_s(self) -> float:
+        return self._ends_at - self._actor.now().timestamp()
+
+    def _piece(self) -> Callable[[str], None]:
+        offset = 0
+        attempt = self._tried
+
+        def said(text: str) -> None:
+            nonlocal offset
+            if text:
+                self._actor.chunk(Piece(call=self._call, attempt=attempt, offset=offset, text=text))
+                offset += len(text)
+
+        return said
+
+
+class _deadline(stop_base):  # noqa: N801  named as tenacity names its conditions
+    """Stop when the wait that is due would pass the deadline."""
+
+    def __init__(self, attempts: _Attempts) -> None:
+        self._attempts = attempts
+
+    def __call__(self, state: RetryCallState) -> bool:
+        return state.upcoming_sleep >= self._attempts.left_s()
+
+
+async def pause(seconds: float) -> None:
+    """Wait between two attempts; a step, so that a re-run does not wait again."""
+    await asyncio.sleep(seconds)
+
+
+def _typed(function: Callable[..., Any]) -> Callable[..., Any]:
+    async def call(provider: str, request: Request, key: str) -> Answer | Failure:
+        ended: Answer | Failure = await function(provider, request, key)
+        return ended
+
+    return call
+
+
+def _silent(text: str) -> None:
+    """For calls that nobody listens to."""
+
+
+def _unfenced(text: str) -> bytes:
+    """The JSON in an answer: models like to wrap it in a code fence although told not to."""
+    inner = text.strip()
+    if inner.startswith("```"):
+        inner = inner.partition("\n")[2].rpartition("```")[0]
+    return inner.strip().encode()
+
+
+_HELD = {
+    "open": "it has failed too often and is left alone for a while",
+    "rate": "its rate allows no call before the deadline",
+    "busy": "all of its permitted calls are under way",
+}
