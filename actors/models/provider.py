@@ -220,7 +220,7 @@ class Provider(Actor[ProviderState], name="provider"):
             return Held(reason="open", retry_s=1.0)
         wait = state.breaker.wait_s(now)
         if wait > 0:
-            return Held(reason="open", retry_s=wait)
+            return Held(reason="open", retry_s=max(wait, BUSY_RETRY_S[0]))
         spare = self._spare(run, reserve)
         if spare is not None:
             return spare
