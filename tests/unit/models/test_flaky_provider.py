@@ -72,7 +72,8 @@ def play(calls: int, *, fallback: bool) -> tuple[int, Counter[str], list[Flaky],
 
 def check(calls: int, *, fallback: bool) -> None:
     done, errors, clients, events = play(calls, fallback=fallback)
-    print(f"{calls:,} calls, fallback {fallback}: {done:,} answered, {dict(errors)}, {sum(client.attempts for client in clients):,} attempts")
+    attempts = sum(client.attempts for client in clients)
+    print(f"{calls:,} calls, fallback {fallback}: {done:,} answered, {dict(errors)}, {attempts:,} attempts")
     assert done + sum(errors.values()) == calls
     assert all(kind.split(" ")[0] in {"ModelUnavailable", "Unavailable"} for kind in errors)
     assert all(count == 1 for client in clients for count in client.effects.values())
