@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Typ
 
 from actors.errors import BadPayload
 from actors.event import Event, S
-from actors.models.service import ModelRef
 from actors.ref import ActorRef, ViewRef
 from actors.step_cache import CacheWish
 from events.ids import is_token
 
 if TYPE_CHECKING:
+    from actors.models.service import ModelRef
     from actors.turn import Turn
 
 T = TypeVar("T")
@@ -229,12 +229,14 @@ class Actor(Generic[S]):
         """A projection: ``await self.view("memory").recall(query=...)`` is a recorded step over ``cue.view`` (S37)."""
         return self._turn.view(projection)
 
-    def model(self, name: str) -> ModelRef:
+    def model(self, name: str) -> "ModelRef":
         """A model service of the deployment's settings: ``await self.model("fast").chat([...])``, each call journaled like a step.
 
         Raises:
             BadPayload: no such provider is configured.
         """
+        from actors.models.service import ModelRef  # most actors ask no model: tenacity stays out of their import
+
         return ModelRef(self, self._turn.models, name)
 
     def now(self) -> datetime:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from actors.models.limits import ProviderLimits
-from actors.models.types import Answer, Failure, Request
+from actors.models.records import Answer, Failure, Request
 
 OnText = Callable[[str], None]
 """Called with each piece of text as it is said, on the event loop."""

@@ -15,7 +15,7 @@ from actors.event import Event, State
 from actors.models.admission import Admission, Admitted, Held, Spare
 from actors.models.breaker import Breaker, Phase
 from actors.models.limits import ALERT_PERCENT, BUSY_RETRY_S, LEASE_GRACE_S, RUNS_KEPT, TRIAL_AFTER_S, ProviderLimits
-from actors.models.types import Usage
+from actors.models.records import Usage
 
 MICRO = 1_000_000
 

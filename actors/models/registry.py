@@ -1,16 +1,21 @@
 """The providers of this process: clients, limits, and one flight for identical questions."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from actors.errors import BadPayload
 from actors.models.limits import ProviderLimits
 from actors.models.port import ModelClient, OnText
-from actors.models.types import Answer, Failure, Request, Usage
+from actors.models.records import Answer, Failure, Request, Usage
 from events.codec import canonical_hash
+
+
+class Spawn(Protocol):
+    def __call__(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> "asyncio.Task[Any]": ...
+
 
 _UNSEEN: Final = Usage()
 
@@ -42,15 +47,21 @@ class _Flight:
 class ProviderRegistry:
     """Adapter of `actors.models.port.Models`."""
 
-    def __init__(self, providers: Mapping[str, Configured]) -> None:
-        """Raises: ValueError: a fallback names nobody, or itself."""
+    def __init__(self, providers: Mapping[str, Configured], spawn: Spawn) -> None:
+        """
+        Args:
+            spawn: starts a task that belongs to the process: a flight goes on for others when the one who began it is cancelled.
+
+        Raises:
+            ValueError: a fallback names nobody, or itself.
+        """
         for name, configured in providers.items():
             for other in configured.fallbacks:
                 if other not in providers or other == name:
                     raise ValueError(f"the fallback {other!r} of {name!r} is not another provider")
         self._providers = dict(providers)
         self._flights: dict[tuple[str, str], _Flight] = {}
-        self._tasks: set[asyncio.Task[Answer | Failure]] = set()
+        self._spawn = spawn
 
     @property
     def names(self) -> Sequence[str]:
@@ -70,11 +81,8 @@ class ProviderRegistry:
         if flight is None:
             flight = self._flights[address] = _Flight()
             flight.listeners.append(on_text)
-            # Held by the tasks: the one who began it may be cancelled while others still wait.
-            flight.task = asyncio.ensure_future(self._fly(configured, request, key, flight))  # noqa: TID251  owned by _tasks, ended by close
-            self._tasks.add(flight.task)
-            flight.task.add_done_callback(self._tasks.discard)
-            flight.task.add_done_callback(lambda _: self._flights.pop(address, None))
+            flight.task = self._spawn(self._fly(configured, request, key, flight), name=f"model call to {provider}")
+            flight.task.add_done_callback(lambda _: self._landed(address, flight))
         else:
             on_text("".join(flight.said))
             flight.listeners.append(on_text)
@@ -87,7 +95,7 @@ class ProviderRegistry:
             flight.listeners.remove(on_text)
             if not flight.listeners and not task.done():
                 # Nobody waits any more: the request is ended, and this returns when it is.
-                self._flights.pop(address, None)
+                self._landed(address, flight)
                 task.cancel()
                 await asyncio.wait([task])
         if first:
@@ -112,11 +120,17 @@ class ProviderRegistry:
             known = ", ".join(self.names) or "none is configured"
             raise BadPayload(f"there is no model provider {provider!r}: {known}", provider=provider) from None
 
+    def _landed(self, address: tuple[str, str], flight: _Flight) -> None:
+        # Another one may have begun meanwhile: one that nobody waits for is given up before it has ended.
+        if self._flights.get(address) is flight:
+            del self._flights[address]
+
     async def close(self) -> None:
         """End what is under way, then close the clients."""
-        for task in list(self._tasks):
+        tasks = [flight.task for flight in self._flights.values() if flight.task is not None]
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(list(self._tasks))
+        if tasks:
+            await asyncio.wait(tasks)
         for configured in self._providers.values():
             await configured.client.close()

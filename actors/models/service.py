@@ -19,7 +19,7 @@ from actors.models.admission import Admission, Admitted, Held
 from actors.models.errors import AnswerInvalid, BudgetSpent, ModelRefused, ModelUnavailable
 from actors.models.limits import BACKOFF_S, REPAIRS_MAX, ProviderLimits
 from actors.models.port import Models
-from actors.models.types import Answer, Failure, Message, Piece, Request, ToolSpec
+from actors.models.records import Answer, Failure, Message, Piece, Request, ToolSpec
 
 if TYPE_CHECKING:
     from actors.actor import Actor

@@ -10,11 +10,12 @@ from actors import Actor, Event, State, command
 from actors.models.limits import ProviderLimits
 from actors.models.port import OnText
 from actors.models.provider import Provider
+from actors.models.records import Answer, Failure, Message, Request, Usage
 from actors.models.registry import Configured, ProviderRegistry
-from actors.models.types import Answer, Failure, Message, Request, Usage
 from events.envelope import Kind
 from runtime import App
 from runtime.local import LocalRuntime
+from runtime.tasks import Tasks
 from tests.support.virtual import Virtual, virtually
 
 T = TypeVar("T")
@@ -108,7 +109,8 @@ class World:
                     client=client, limits=limits.get(name, ProviderLimits()), fallbacks=tuple(names[1:]) if name == "main" else ()
                 )
                 for name, client in clients.items()
-            }
+            },
+            Tasks().spawn,
         )
         self.limits = limits
 

@@ -9,7 +9,7 @@ import pytest
 from actors.errors import ActorError
 from actors.models.limits import ProviderLimits
 from actors.models.port import OnText
-from actors.models.types import Answer, Failure, Request
+from actors.models.records import Answer, Failure, Request
 from runtime.local import LocalRuntime
 from tests.support.virtual import Virtual, virtually
 from tests.unit.models.support import ScriptedClient, World, answer, down, events_of

@@ -7,7 +7,7 @@ import pytest
 
 from actors.errors import ActorError, Rejected, Unavailable
 from actors.models.limits import ProviderLimits
-from actors.models.types import Answer, Failure
+from actors.models.records import Answer, Failure
 from runtime.local import LocalRuntime
 from tests.support.virtual import Virtual, virtually
 from tests.unit.models.support import ScriptedClient, World, answer, down, events_of, refused, world
