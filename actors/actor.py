@@ -225,9 +225,15 @@ class Actor(Generic[S]):
         """Take a timer back with this turn's commit; nothing if there is none. One that is due already may still fire."""
         self._turn.unschedule(timer_id)
 
-    def view(self, projection: str) -> ViewRef:
-        """A projection: ``await self.view("memory").recall(query=...)`` is a recorded step over ``cue.view`` (S37)."""
-        return self._turn.view(projection)
+    def view(self, projection: str, *, fresh: bool = False) -> ViewRef:
+        """A projection: ``await self.view("memory").recall(query=...)`` is a recorded step over ``cue.view`` (S37).
+
+        An operation with a parameter ``workspace`` is asked about the workspace whose id this actor carries, and about no other.
+
+        Args:
+            fresh: the answer waits until the view holds everything that this actor has recorded so far; else a view may lag a little.
+        """
+        return self._turn.view(projection, fresh)
 
     def model(self, name: str) -> "ModelRef":
         """A model service of the deployment's settings: ``await self.model("fast").chat([...])``, each call journaled like a step.

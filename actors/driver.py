@@ -42,8 +42,8 @@ class Driver(Protocol):
         """The reply of another actor. Raises ActorError."""
         ...
 
-    async def query_view(self, turn: "Turn", projection: str, operation: str, body: bytes) -> bytes:
-        """The reply of a projection. Raises ActorError."""
+    async def query_view(self, turn: "Turn", projection: str, operation: str, body: bytes, fresh: bool) -> bytes:
+        """The reply of a projection; fresh: once it holds what the actor has recorded. Raises ActorError."""
         ...
 
     async def run_step(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

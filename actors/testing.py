@@ -99,7 +99,7 @@ class MemoryDriver:
     async def ask(self, turn: Turn, call: Call) -> bytes:
         return await self._answer(f"{call.receiver}.{call.method}", f"{call.receiver.partition('/')[0]}.{call.method}", call.args)
 
-    async def query_view(self, turn: Turn, projection: str, operation: str, body: bytes) -> bytes:
+    async def query_view(self, turn: Turn, projection: str, operation: str, body: bytes, fresh: bool) -> bytes:
         return await self._answer(f"{projection}.{operation}", f"{projection}.{operation}", body)
 
     async def _answer(self, exact: str, general: str, body: bytes) -> bytes:

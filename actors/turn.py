@@ -278,7 +278,7 @@ class Turn:
         self.timers = [timer for timer in self.timers if timer.timer_id != timer_id]
         self.timers_gone.append(timer_id)
 
-    def view(self, projection: str) -> ViewRef:
+    def view(self, projection: str, fresh: bool) -> ViewRef:
         if not is_token(projection):
             raise BadPayload(f"{projection!r} is no name of a projection")
 
@@ -287,7 +287,7 @@ class Turn:
             given = {"projection": projection, "operation": operation, "arguments": msgspec.Raw(body)}
 
             async def run() -> bytes:
-                return await self._driver.query_view(self, projection, operation, body)
+                return await self._driver.query_view(self, projection, operation, body, fresh)
 
             return msgspec.json.decode(await self._effect("view", f"{projection}.{operation}", None, given, run))
 

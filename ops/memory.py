@@ -1,17 +1,34 @@
-"""The memory that every deployment has: the actor type ``memory`` with its embedder, added to whatever app runs."""
+"""The memory that every deployment has: the actor type ``memory``, its view, and the reports of what recalls have found."""
 
-from typing import Final
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final
+
+import structlog
 
 from actors.memory import Memory, memory_actor
 from events.embedding import Embedder
+from events.errors import CuebookError
 from projections.embedding.hashing import HashEmbedder
+from projections.memory.accesses import Accesses
+from projections.memory.projection import MemoryProjection
 from runtime.app import App
 
+log = structlog.get_logger("cuebook.memory")
+
 TYPE: Final = "memory"
+REPORT_EVERY_S: Final = 1.0
+
+ACCESSES: Final = Accesses()
+"""What the recalls of this process have found. A projector reports it; the files of a view are read without being counted."""
+
+Tell = Callable[[str, str, dict[str, Any]], Awaitable[object]]
+"""``tell(stream, method, arguments)``: returns once the command is kept."""
 
 
 def with_memory(app: App, embedder: Embedder | None = None) -> App:
-    """`app` with the memory of workspaces. One with an actor type ``memory`` of its own making is left as it is.
+    """`app` with the memory of workspaces, actor and view. One with an actor type ``memory`` of its own making is left as it is.
 
     Args:
         embedder: None = the built-in one, which hashes words.
@@ -20,4 +37,25 @@ def with_memory(app: App, embedder: Embedder | None = None) -> App:
     if own is not None and not issubclass(own.cls, Memory):
         return app
     chosen = embedder or HashEmbedder()
-    return app.adding(memory_actor(chosen, in_loop=isinstance(chosen, HashEmbedder)))
+    others = [make for make in app.projections if getattr(make, "func", make) is not MemoryProjection]
+    view = partial(MemoryProjection, chosen, ACCESSES)
+    return app.adding(memory_actor(chosen, in_loop=isinstance(chosen, HashEmbedder)), projections=[*others, view])
+
+
+async def report_accesses(accesses: Accesses, tell: Tell) -> None:
+    """Tell each memory once a second what was found of it. Runs until cancelled.
+
+    What cannot be told is dropped: a count that is a little low is better than a service that waits.
+    """
+    while True:
+        await asyncio.sleep(REPORT_EVERY_S)
+        await report_once(accesses, tell)
+
+
+async def report_once(accesses: Accesses, tell: Tell) -> None:
+    """Report what was found since the last time."""
+    for workspace, counts in accesses.take().items():
+        try:
+            await tell(f"{TYPE}/{workspace}", "accessed", {"counts": counts})
+        except CuebookError as error:
+            log.info("accesses_dropped", workspace=workspace, memories=len(counts), error=error.message)

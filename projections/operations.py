@@ -16,6 +16,9 @@ from projections.projection import is_operation
 
 AFTER: Final = "_after"
 """The argument of ours: shard to position that the view must have reached before it answers."""
+CALLER: Final = "_caller"
+"""Another: the actor whose turn asks, ``type/id``. Its id is its workspace: an operation with a parameter `WORKSPACE` is about that one."""
+WORKSPACE: Final = "workspace"
 _PATH: Final = re.compile(r"at `\$\.?([^`]*)`")
 _FIELD: Final = re.compile(r"field `([^`]+)`")
 
@@ -98,11 +101,21 @@ def parse_request(operation: Operation, body: bytes) -> Request:
     if not isinstance(given, dict):
         raise BadArgumentsError(f"{operation.name}: the body is no JSON object", field=None)
     after = _positions(operation.name, given.pop(AFTER, None))
+    _bind_workspace(operation, given, given.pop(CALLER, None))
     try:
         made = msgspec.convert(given, operation.arguments)
     except msgspec.ValidationError as error:
         raise BadArgumentsError(f"{operation.name}: {error}", field=_field_of(str(error))) from error
     return Request(arguments={field: getattr(made, field) for field in operation.arguments.__struct_fields__}, after=after)
+
+
+def _bind_workspace(operation: Operation, given: dict[str, Any], caller: object) -> None:
+    """An actor sees its own workspace and no other, whatever it asks for; a client says which one it means."""
+    if caller is None:
+        return
+    own = str(caller).partition("/")[2]
+    if WORKSPACE in operation.arguments.__struct_fields__ and given.setdefault(WORKSPACE, own) != own:
+        raise BadArgumentsError(f"{operation.name}: {caller} is of workspace {own!r} and sees no other", field=WORKSPACE)
 
 
 def _positions(name: str, given: Any) -> dict[int, int]:

@@ -32,10 +32,11 @@ class App:
         self._actors = tuple(actors)
         self._version = version
 
-    def adding(self, *actors: type[Actor[Any]]) -> "App":
-        """This app with more actors, in place of those of the same name. Its code version stays: they are not its own."""
-        names = {cls.__actor_name__ for cls in actors}
-        return App([cls for cls in self._actors if cls.__actor_name__ not in names] + list(actors), version=self.code_version)
+    def adding(self, actor: type[Actor[Any]], *, projections: Sequence[Callable[[], Any]]) -> "App":
+        """This app with one more actor, in place of one of the same name, and with these projections. Its code version stays: what is added
+        is not its own."""
+        actors = [cls for cls in self._actors if cls.__actor_name__ != actor.__actor_name__]
+        return App([*actors, actor], projections=projections, version=self.code_version)
 
     @cached_property
     def code_version(self) -> str:

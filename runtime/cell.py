@@ -285,9 +285,9 @@ class Cell:
         self.version = self.committed = recovered.version
         let_holder_go_first(self, recovered.journal)
         self.fork, self.key = recovered.fork, (recovered.fork and recovered.fork.id) or self.key
+        self.position = max((event.position for event in recovered.journal), default=self.position)
         self.snapshot_version = recovered.snapshot_version
-        self.snapshot_bytes = recovered.tail_bytes
-        self.base_bytes = recovered.snapshot_bytes
+        self.snapshot_bytes, self.base_bytes = recovered.tail_bytes, recovered.snapshot_bytes
         return True
 
     def _answer(self, item: Item) -> None:

@@ -11,6 +11,7 @@ from actors.journal import Wait, fired_events, started_event
 from actors.models.port import Models
 from actors.step_cache import StepCache
 from actors.turn import Call, Turn
+from events.codec import encode
 from events.crash_points import CrashPoint, reached
 from events.envelope import NewEvent
 from events.errors import InvariantError
@@ -23,6 +24,7 @@ from runtime.opening import wait_group
 from runtime.outbox_room import check_send
 from runtime.probes import Edge
 from runtime.records import conflict_error
+from runtime.wire import VIEW_AFTER, VIEW_CALLER
 
 _CONFLICTS_MAX = 3
 _TAKEN_UP_S = 0.05
@@ -46,7 +48,7 @@ class NoEffects:
     async def ask(self, turn: Turn, call: Call) -> bytes:
         raise _no_effects(turn)
 
-    async def query_view(self, turn: Turn, projection: str, operation: str, body: bytes) -> bytes:
+    async def query_view(self, turn: Turn, projection: str, operation: str, body: bytes, fresh: bool) -> bytes:
         raise _no_effects(turn)
 
     async def run_step(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -239,8 +241,13 @@ class TurnDriver:
             raise reply.error
         return reply.body
 
-    async def query_view(self, turn: Turn, projection: str, operation: str, body: bytes) -> bytes:
+    async def query_view(self, turn: Turn, projection: str, operation: str, body: bytes, fresh: bool) -> bytes:
         shard = self._cell.shard
+        # The body is an object that the turn has encoded. A fork asks about the workspace of its parent: its own has no memory yet (S33).
+        own: dict[str, Any] = {VIEW_CALLER: f"{turn.kind.name}/{turn.key}"}
+        if fresh:
+            own[VIEW_AFTER] = {str(shard.number): self._cell.position}
+        body = encode(own)[:-1] + (b"," if len(body) > 2 else b"") + body[1:]
         return await shard.exchange.query_view(projection, operation, body, shard.call_deadline_ms(turn.command, None))
 
     async def run_step(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

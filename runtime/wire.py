@@ -34,6 +34,9 @@ META_COMMAND: Final = "Cue-Command-Id"
 META_SHARD: Final = "Cue-Shard"
 META_VERSION: Final = "Cue-Version"
 META_POSITION: Final = "Cue-Position"
+VIEW_AFTER: Final = "_after"
+VIEW_CALLER: Final = "_caller"
+"""Members of a view's arguments that are ours: positions it must have reached, and the actor whose turn asks."""
 
 
 class Address(NamedTuple):

@@ -219,7 +219,7 @@ class Memory(Actor[MemoryState], name="memory"):
         before_us = int((self.now().timestamp() - max_age_days * 86_400) * 1_000_000)
         forgotten, after = 0, None
         for _ in range(_PAGES_MAX):
-            found = await self.view("memory").stale(
+            found = await self.view("memory", fresh=True).stale(
                 before_us=before_us, importance_below=importance_below, accessed_below=accessed_below, limit=_FORGOTTEN_AT_ONCE, after=after
             )
             page = msgspec.convert(found, Stale)
@@ -239,7 +239,7 @@ class Memory(Actor[MemoryState], name="memory"):
         """
         self._check_caller()
         model = self._embedder().model
-        page = msgspec.convert(await self.view("memory").other_models(model=model, limit=limit), Unread)
+        page = msgspec.convert(await self.view("memory", fresh=True).other_models(model=model, limit=limit), Unread)
         if page.memories:
             meanings = await self._meanings(list(page.memories.values()))
             self.emit(MeaningRenewed(meanings=dict(zip(page.memories, meanings, strict=True))))

@@ -1,0 +1,294 @@
+"""The answers of the memory view, from its rows: plain functions on a connection in a read transaction.
+
+Every statement that touches a memory names the number of the one workspace that was asked for; what comes from an index by number is
+looked up with it again.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from projections.memory.answers import (
+    Interaction,
+    Pattern,
+    PatternTotal,
+    Recalled,
+    Remembered,
+    Solution,
+    StalePage,
+    TypeTotal,
+)
+from projections.memory.ranking import is_answer, score_parts, total
+from projections.memory.tables import pattern_key, words_table
+from projections.memory.words import match_expression
+from projections.projection import Database
+
+CANDIDATES_MIN: Final = 50
+CANDIDATES_PER_ANSWER: Final = 4
+ANSWER_BYTES_MAX: Final = 900 * 1_024
+"""Of all answers of one recall; fewer than asked for are given rather than none."""
+
+_COLUMNS: Final = (
+    "m.memory, m.type, m.content, m.importance, m.metadata, m.session, m.agent, m.subject, m.created_us, m.accesses, m.accessed_us"
+)
+
+Nearest = Callable[[int, AbstractSet[int] | None], Sequence[tuple[int, float]]]
+"""``nearest(k, allowed)``: numbers of rows and cosines, best first, of the workspace's vectors."""
+
+
+class Filter(NamedTuple):
+    """What is asked for beside the question. None = any."""
+
+    types: Sequence[str] | None = None
+    min_importance: float = 0.0
+    session: str | None = None
+    agent: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self == Filter()
+
+    def where(self) -> tuple[str, list[Any]]:
+        """SQL behind a WHERE that names the workspace, and its parameters."""
+        text, values = "", list[Any]()
+        if self.types is not None:
+            text += f" AND m.type IN ({', '.join('?' * len(self.types))})"
+            values += self.types
+        if self.min_importance > 0:
+            text += " AND m.importance >= ?"
+            values.append(self.min_importance)
+        for column, value in (("session", self.session), ("agent", self.agent)):
+            if value is not None:
+                text += f" AND m.{column} = ?"
+                values.append(value)
+        return text, values
+
+
+def workspace_number(db: Database, name: str) -> int | None:
+    found = db.execute("SELECT id FROM workspaces WHERE name = ?", (name,)).fetchone()
+    return None if found is None else int(found[0])
+
+
+def recall(db: Database, workspace: int, query: str, k: int, wanted: Filter, nearest: Nearest) -> list[Recalled]:
+    """The best `k`: those near by meaning and those that share words, ranked together."""
+    count = max(CANDIDATES_MIN, CANDIDATES_PER_ANSWER * k)
+    near = dict(_near(db, workspace, count, wanted, nearest))
+    words = _by_words(db, workspace, query, count, wanted, near)
+    if found_by_words := words.keys() - near.keys():
+        near |= dict(nearest(len(found_by_words), found_by_words))
+    rows = {row[0]: row[1:] for row in _rows(db, workspace, {*near, *words}, wanted)}
+    if not rows:
+        return []
+    best = max(words.values(), default=0.0)
+    (newest,) = db.execute("SELECT max(created_us) FROM memories WHERE workspace = ?", (workspace,)).fetchone()
+    ranked = []
+    for number, row in rows.items():
+        memory = _remembered(row)
+        cosine = near.get(number)
+        parts = score_parts(
+            meaning=cosine or 0.0, words=words.get(number, 0.0) / best if best else 0.0, age_us=newest - memory.created_at_us,
+            importance=memory.importance,
+        )  # fmt: skip
+        if is_answer(parts):
+            similarity = None if cosine is None else round(cosine, 6)
+            answer = Recalled(**msgspec.structs.asdict(memory), score=total(parts), similarity=similarity, parts=parts)
+            ranked.append((-answer.score, -answer.created_at_us, number, answer))
+    ranked.sort(key=lambda each: each[:3])
+    return within_reply([answer for *_, answer in ranked[:k]])
+
+
+def _near(db: Database, workspace: int, count: int, wanted: Filter, nearest: Nearest) -> Iterable[tuple[int, float]]:
+    """The nearest that pass the filter."""
+    if wanted.is_open:
+        return nearest(count, None)
+    found = nearest(4 * count, None)
+    passed = {row[0] for row in _rows(db, workspace, {number for number, _ in found}, wanted)}
+    if len(passed) >= count or len(found) < 4 * count:
+        return [hit for hit in found if hit[0] in passed]
+    # Too few of the nearest pass: look among those that do.
+    text, values = wanted.where()
+    allowed = {number for (number,) in db.execute(f"SELECT m.id FROM memories m WHERE m.workspace = ?{text}", (workspace, *values))}
+    return nearest(count, allowed)
+
+
+def _by_words(db: Database, workspace: int, query: str, count: int, wanted: Filter, near: Iterable[int]) -> dict[int, float]:
+    """bm25, the more the better, of the best `count` and of those in `near`."""
+    expression = match_expression(query)
+    if expression is None:
+        return {}
+    table = words_table(workspace)
+    text, values = wanted.where()
+    if text:
+        found = db.execute(
+            f"SELECT {table}.rowid, bm25({table}) FROM {table} JOIN memories m ON m.id = {table}.rowid "
+            f"WHERE {table} MATCH ? AND m.workspace = ?{text} ORDER BY 2 LIMIT ?",
+            (expression, workspace, *values, count),
+        )
+    else:
+        found = db.execute(
+            f"SELECT rowid, bm25({table}) FROM {table} WHERE {table} MATCH ? ORDER BY rank LIMIT ?",
+            (expression, count),
+        )
+    scores = {number: -score for number, score in found}
+    if len(scores) == count:
+        for number in near:
+            if number not in scores:
+                row = db.execute(
+                    f"SELECT bm25({table}) FROM {table} WHERE {table} MATCH ? AND rowid = ?",
+                    (expression, number),
+                ).fetchone()
+                if row is not None:
+                    scores[number] = -row[0]
+    # A word that stands in more than half of all texts has a negative weight; it says next to nothing.
+    return {number: max(score, 1e-9) for number, score in scores.items()}
+
+
+def _rows(db: Database, workspace: int, numbers: AbstractSet[int], wanted: Filter) -> list[tuple[Any, ...]]:
+    text, values = wanted.where()
+    given = msgspec.json.encode(sorted(numbers)).decode()
+    return db.execute(
+        f"SELECT m.id, {_COLUMNS} FROM json_each(?) j JOIN memories m ON m.id = j.value WHERE m.workspace = ?{text}",
+        (given, workspace, *values),
+    ).fetchall()
+
+
+def _remembered(row: Sequence[Any]) -> Remembered:
+    memory, kind, content, importance, metadata, session, agent, subject, created_us, accesses, accessed_us = row
+    return Remembered(
+        memory=memory, type=kind, content=content, importance=importance, metadata=msgspec.json.decode(metadata), session=session,
+        agent=agent, subject=subject, created_at_us=created_us, accesses=accesses, accessed_at_us=accessed_us,
+    )  # fmt: skip
+
+
+def within_reply(answers: list[Any]) -> list[Any]:
+    """The first of `answers`, as many as fit one reply."""
+    room = ANSWER_BYTES_MAX
+    for count, answer in enumerate(answers):
+        room -= len(msgspec.json.encode(answer))
+        if room < 0 and count:
+            return answers[:count]
+    return answers
+
+
+def newest(db: Database, workspace: int, wanted: Filter, subject: str | None, limit: int) -> list[Remembered]:
+    """Memories, the newest first."""
+    text, values = wanted.where()
+    if subject is not None:
+        text, values = f"{text} AND m.subject = ?", [*values, subject]
+    found = db.execute(
+        f"SELECT {_COLUMNS} FROM memories m WHERE m.workspace = ?{text} ORDER BY m.created_us DESC, m.id DESC LIMIT ?",
+        (workspace, *values, limit),
+    )
+    return within_reply([_remembered(row) for row in found])
+
+
+def solution(db: Database, workspace: int, pattern: str, min_success_rate: float, agent: str | None) -> Solution | None:
+    """The solution with the best record, which counts a long one for more than a short one: (successes + 1) / (uses + 2), Laplace's
+    rule."""
+    row = db.execute(
+        "SELECT p.pattern, s.solution, s.agent, s.uses, s.successes, s.last_us, 1.0 * p.successes / p.uses "
+        "FROM solutions s JOIN patterns p USING (workspace, key, agent) "
+        "WHERE s.workspace = ? AND s.key = ? AND (? IS NULL OR s.agent = ?) AND s.successes > 0 AND 1.0 * s.successes / s.uses >= ? "
+        "ORDER BY (s.successes + 1.0) / (s.uses + 2) DESC, s.last_us DESC, s.agent, s.solution_key LIMIT 1",
+        (workspace, pattern_key(pattern), agent, agent, min_success_rate),
+    ).fetchone()
+    if row is None:
+        return None
+    said, text, who, uses, successes, last_us, rate = row
+    return Solution(
+        pattern=said, solution=text, agent=who, uses=uses, successes=successes, success_rate=round(successes / uses, 6),
+        pattern_rate=round(rate, 6), used_at_us=last_us,
+    )  # fmt: skip
+
+
+def patterns(db: Database, workspace: int, agent: str | None, limit: int) -> list[Pattern]:
+    """Patterns, those used last first."""
+    found = db.execute(
+        "SELECT p.pattern, p.agent, p.uses, p.successes, p.first_us, p.last_us, (SELECT count(*) FROM solutions s "
+        "WHERE s.workspace = p.workspace AND s.key = p.key AND s.agent = p.agent) "
+        "FROM patterns p WHERE p.workspace = ? AND (? IS NULL OR p.agent = ?) ORDER BY p.last_us DESC, p.key, p.agent LIMIT ?",
+        (workspace, agent, agent, limit),
+    )
+    return within_reply([
+        Pattern(
+            pattern=pattern, agent=who, uses=uses, successes=successes, success_rate=round(successes / uses, 6), solutions=count,
+            first_at_us=first_us, used_at_us=last_us,
+        )
+        for pattern, who, uses, successes, first_us, last_us, count in found
+    ])  # fmt: skip
+
+
+def interactions(db: Database, workspace: int, with_actor: str | None, session: str | None, limit: int) -> list[Interaction]:
+    """The newest first; `with_actor` on either side."""
+    text, values = "", list[Any]()
+    if with_actor is not None:
+        text, values = " AND (agent = ? OR with_actor = ?)", [with_actor, with_actor]
+    if session is not None:
+        text, values = f"{text} AND session = ?", [*values, session]
+    found = db.execute(
+        f"SELECT agent, with_actor, type, content, result, session, at_us FROM interactions WHERE workspace = ?{text} "
+        "ORDER BY id DESC LIMIT ?",
+        (workspace, *values, limit),
+    )
+    return within_reply([
+        Interaction(agent=agent, with_actor=other, type=kind, content=content, result=result, session=group, at_us=at_us)
+        for agent, other, kind, content, result, group, at_us in found
+    ])  # fmt: skip
+
+
+def stale(
+    db: Database, workspace: int, before_us: int, importance_below: float, accessed_below: int, limit: int, after: str | None
+) -> StalePage:
+    """Names of memories that may be forgotten, in their order. A noted fact holds until its subject says otherwise."""
+    found = db.execute(
+        "SELECT memory FROM memories WHERE workspace = ? AND created_us < ? AND importance < ? AND accesses < ? AND subject IS NULL "
+        "AND memory > ? ORDER BY memory LIMIT ?",
+        (workspace, before_us, importance_below, accessed_below, after or "", limit + 1),
+    ).fetchall()
+    names = [name for (name,) in found[:limit]]
+    return StalePage(memories=names, next=names[-1] if len(found) > limit else None)
+
+
+def texts(db: Database, workspace: int, numbers: Sequence[int]) -> dict[str, str]:
+    """Name and text of the memories with these numbers."""
+    given = msgspec.json.encode(list(numbers)).decode()
+    found = db.execute(
+        "SELECT m.memory, m.content FROM json_each(?) j JOIN memories m ON m.id = j.value WHERE m.workspace = ? ORDER BY m.id",
+        (given, workspace),
+    )
+    return dict(within_reply(found.fetchall()))
+
+
+class Totals(NamedTuple):
+    """What the rows of a workspace add up to."""
+
+    by_type: dict[str, TypeTotal]
+    sessions: int
+    forgotten: int
+    patterns: PatternTotal
+    interactions: int
+
+
+def totals(db: Database, workspace: int) -> Totals:
+    by_type = {
+        kind: TypeTotal(count=count, importance_mean=round(mean, 6), accesses=accesses)
+        for kind, count, mean, accesses in db.execute(
+            "SELECT type, count(*), avg(importance), sum(accesses) FROM memories WHERE workspace = ? GROUP BY type ORDER BY type",
+            (workspace,),
+        )
+    }
+    (sessions,) = db.execute("SELECT count(DISTINCT session) FROM memories WHERE workspace = ?", (workspace,)).fetchone()
+    (forgotten,) = db.execute("SELECT forgotten FROM workspaces WHERE id = ?", (workspace,)).fetchone()
+    count, agents, mean, best = db.execute(
+        "SELECT count(*), count(DISTINCT agent), avg(1.0 * successes / uses), max(1.0 * successes / uses) FROM patterns "
+        "WHERE workspace = ?",
+        (workspace,),
+    ).fetchone()
+    (dealt,) = db.execute("SELECT count(*) FROM interactions WHERE workspace = ?", (workspace,)).fetchone()
+    known = PatternTotal(
+        count=count, agents=agents, success_rate_mean=None if mean is None else round(mean, 6),
+        success_rate_best=None if best is None else round(best, 6),
+    )  # fmt: skip
+    return Totals(by_type=by_type, sessions=sessions, forgotten=forgotten, patterns=known, interactions=dealt)
