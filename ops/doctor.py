@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ops.cache_health import findings as cache_findings
 from ops.event_loop import loop_name
 from ops.exits import CommandError
 from ops.nats_server import SERVER_VERSION_MIN, find_program
@@ -50,6 +51,8 @@ async def examine(loaded: LoadedSettings) -> AsyncIterator[Finding]:
             yield finding
     if read_up(Path(settings.data)) is not None or settings.nats_url is not None:
         yield await _server(settings)
+    for finding in await cache_findings(settings):
+        yield finding
     async for finding in _log(settings):
         yield finding
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from ops.cache_health import mode as cache_mode
 from ops.commands.version import sqlite_version, versions
 from ops.event_loop import loop_name
 from ops.exits import CommandError, Exit
@@ -34,7 +35,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of ``status --json`` (design.md 9). nats_url: with its credentials, a client with it can connect; None = nothing runs.
 
     ready: every shard has an owner that is not stalled, and the server answers. log_file: the folder of the shard files.
-    gateway_url, cache, vectors: None until those parts exist.
+    gateway_url, vectors: None until those parts exist. cache: where it is and what serves it, or that it is off and why.
     """
 
     ready: bool
@@ -69,7 +70,7 @@ async def collect(settings: Settings) -> tuple[Status, Exit]:
         loop=loop_name(),
         codec=str(parts["codec"]),
         sqlite=sqlite_version(),
-        cache=None,
+        cache=await cache_mode(settings),
         vectors=None,
         versions=parts,
         processes=_processes(up, owners),

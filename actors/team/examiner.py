@@ -264,7 +264,11 @@ class Examiner(Actor[E]):
     async def _examine_one(self, job: tuple[Analyser, str, str], meter: "_Meter") -> Any:
         analyser, path, digest = job
         try:
-            result = await self.step(analyser.name, analyser.examine, self.state.root, path, digest, key=path)
+            # What was found in this content before, such as on the branch that is checked out again, need not be found again (S37).
+            content = [self.state.rules[analyser.name], path, digest]
+            result = await self.step(
+                analyser.name, analyser.examine, self.state.root, path, digest, key=path, namespace="analysis", cache_key=content
+            )
         except (StepFailed, TooLarge) as error:
             reason = error.message.removeprefix(f"step {analyser.name} [{path}]: ")
             result = FileSkipped(analyser=analyser.name, path=path, reason=reason)

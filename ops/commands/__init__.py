@@ -120,6 +120,13 @@ VERBS: tuple[Verb, ...] = (
         "ops.commands.ending:archive",
         "Close a stream for good: it stays readable, and no command changes it any more.",
     ),
+    Verb("cache stats", "Talk", "ops.commands.cache:stats", "Show where the cache is, what it holds, and how many lookups were hits."),
+    Verb(
+        "cache clear",
+        "Talk",
+        "ops.commands.cache:clear",
+        "Remove everything from the cache; a running deployment fills it again from the log.",
+    ),
     Verb("quarantine ls", "Talk", "ops.commands.quarantine:ls", "List the streams that are put aside because they are damaged."),
     Verb("quarantine lift", "Talk", "ops.commands.quarantine:lift", "Let a stream work again that was put aside, once it is mended."),
     Verb(
@@ -133,6 +140,7 @@ VERBS: tuple[Verb, ...] = (
 """Rows stand in the order in which `--help` lists them."""
 
 GROUP_SUMMARIES = {
+    "cache": "Results of steps that somebody has had before.",
     "config": "Settings of the deployment.",
     "quarantine": "Streams that are put aside because they are damaged.",
     "dead": "Commands that were given up after their retries.",

@@ -21,8 +21,10 @@ from events.ids import StreamId
 from events.limits import CACHE_TTL_MAX_S, CACHE_VALUE_BYTES_MAX
 from projections.cache.address import ServerAddress
 from projections.cache.connection_redis import FAILURES, as_bytes, open_client
+from projections.cache.tally import Tally, tallies
 from projections.cache.values import STORED_BYTES_MAX, Checkpoint, Counts, Values
 from projections.errors import CheckpointError, ViewUnavailableError
+from projections.projection import operation
 from projections.view import ERASED, Parked, Positions
 
 _TIMEOUT_S: Final = 10.0
@@ -71,6 +73,8 @@ class RedisCacheView:
         self._clock = clock
         self._timeout_s = timeout_s
         self._decoder = msgspec.json.Decoder(_Outcome)
+        self.stands_at: Positions | None = None
+        """The checkpoint that was written last through this object."""
 
     async def positions(self) -> Positions:
         checkpoint = await self.checkpoint()
@@ -99,15 +103,32 @@ class RedisCacheView:
             raise CheckpointError("the cache's checkpoint changed while it was written") from error
         except FAILURES as error:
             raise _away(error) from error
+        self.stands_at = dict(positions)
 
     async def release(self, stream: StreamId, events: Sequence[RecordedEvent], *, expected: Positions) -> None:
         """Nothing is ever parked."""
+
+    async def check(self) -> None:
+        """Whether what was written is still there: asked now and then while there is nothing to apply.
+
+        Raises:
+            CheckpointError: it was lost. ViewUnavailableError.
+        """
+        if self.stands_at is not None and _stood(await self.positions()) != _stood(self.stands_at):
+            raise CheckpointError("the cache's server has lost what it held: it is filled again from the log")
+
+    @operation
+    async def stats(self, reads: object) -> list[Tally]:
+        """Hits and misses of each namespace since the log began."""
+        checkpoint = await self.checkpoint()
+        return [] if checkpoint is None else tallies(checkpoint.counts)
 
     async def close(self) -> None:
         await self._client.aclose()
 
     async def clear(self) -> int:
         """Remove every value of this log and its checkpoint; how many values there were. Raises: ViewUnavailableError."""
+        self.stands_at = None
         try:
             await self._client.unlink(self._values.checkpoint)
             return await self._purge()
