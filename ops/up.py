@@ -73,7 +73,8 @@ async def running(settings: Settings, *, app: str, workers: int, remember: bool 
             tasks = Tasks()
             cache = await stack.enter_async_context(serving_cache(settings, tasks))
             watching = tasks.spawn(server.supervise(), name="nats-server")
-            kept = tasks.spawn(tree.run(_roles(settings, app, workers, quiet)), name="processes")
+            projects = bool(loaded.projections) or cache.address is not None
+            kept = tasks.spawn(tree.run(_roles(settings, app, workers, quiet, projects=projects)), name="processes")
             try:
                 await _ready(Path(settings.data), identity.shards, workers, kept)
                 tree.publish(ready=True)
@@ -111,7 +112,7 @@ async def check_code(settings: Settings, app: str, registry: "Registry") -> None
         await reader.close()
 
 
-def _roles(settings: Settings, app: str, workers: int, quiet: bool) -> list[Role]:
+def _roles(settings: Settings, app: str, workers: int, quiet: bool, *, projects: bool) -> list[Role]:
     """Workers get their settings through the environment: a child must not read another configuration than its parent."""
     given = {
         "CUEBOOK_DATA": str(settings.data),
@@ -129,7 +130,11 @@ def _roles(settings: Settings, app: str, workers: int, quiet: bool) -> list[Role
     if settings.nats_credentials is not None:
         given["CUEBOOK_NATS_CREDENTIALS"] = str(settings.nats_credentials)
     names = [f"worker-{number}" for number in range(1, workers + 1)]
-    return [Role(name=name, arguments=("worker", "--name", name, *(["--quiet"] if quiet else [])), environment=given) for name in names]
+    silent = ("--quiet",) if quiet else ()
+    roles = [Role(name=name, arguments=("worker", "--name", name, *silent), environment=given) for name in names]
+    if projects:
+        roles.append(Role(name="projector", arguments=("projector", *silent), environment=given))
+    return roles
 
 
 async def _ready(data: Path, shards: int, workers: int, kept: asyncio.Task[int]) -> None:

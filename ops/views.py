@@ -14,20 +14,19 @@ from events.errors import ConfigurationError, UnknownEventTypeError
 from events.log_directory import read_identity
 from events.reader_sqlite import SqliteLogReader
 from events.watch_sqlite import SqliteWatch
+from ops.cache import cache_view
+from ops.cache_connection import cache_place
+from ops.settings import Settings
 from projections.follower import Upcast
 from projections.generations import Generations
 from projections.generations_sqlite import SqliteGenerations
 from projections.hints import Hints
 from projections.projection import Projection
 from projections.runner import Runner
+from projections.single import SingleGeneration
 from runtime.app import App
 
 FOLDER: Final = "views"
-
-Maker = Callable[[Path, str, Clock], Generations[Any]]
-"""How a projection that is no `Projection` in SQLite is kept: (views folder, incarnation of the log, clock) to its generations. An entry
-of ``App(projections=[...])`` says so by an attribute ``generations``."""
-
 
 def upcast_of(registry: Registry) -> Upcast:
     """Events of the app's types with their payload in the newest schema version; others as they are.
@@ -62,8 +61,7 @@ def generations_of(app: App, folder: Path, log: str, clock: Clock) -> list[Gener
     """
     found: dict[str, Generations[Any]] = {}
     for make in app.projections:
-        maker: Maker | None = getattr(make, "generations", None)
-        made = maker(folder, log, clock) if maker is not None else _sqlite(make, folder, log, clock)
+        made = _sqlite(make, folder, log, clock)
         if made.name in found:
             raise ConfigurationError(f"the app has two projections with the name {made.name!r}")
         found[made.name] = made
@@ -79,16 +77,20 @@ def _sqlite(make: Callable[[], Any], folder: Path, log: str, clock: Clock) -> Ge
 class Views:
     """Everything that projects in one process."""
 
-    def __init__(self, runners: Sequence[Runner[Any]], hints: Hints, reader: SqliteLogReader, watch: SqliteWatch) -> None:
+    def __init__(
+        self, runners: Sequence[Runner[Any]], hints: Hints, reader: SqliteLogReader, watch: SqliteWatch, clock: Clock
+    ) -> None:
         self.runners = {runner.name: runner for runner in runners}
         self.hints = hints
         self.reader = reader
         self.watch = watch
+        self.clock = clock
 
 
 @asynccontextmanager
-async def open_views(data: Path, app: App, *, only: Sequence[str] = (), clock: Clock | None = None) -> AsyncIterator[Views]:
-    """The projections of `app` on the log of `data`; nothing runs yet, the caller has `Runner.run` and `hints.watch_files` run.
+async def open_views(settings: Settings, app: App, *, only: Sequence[str] = (), clock: Clock | None = None) -> AsyncIterator[Views]:
+    """The projections of `app`, and the cache if there is a server for it, on the log of a deployment. Nothing runs yet: the caller has
+    `Runner.run` and `hints.watch_files` run.
 
     Args:
         only: names of projections; none = all.
@@ -96,15 +98,18 @@ async def open_views(data: Path, app: App, *, only: Sequence[str] = (), clock: C
     Raises:
         ConfigurationError: no log there, or as `generations_of`.
     """
-    clock = clock or SystemClock()
+    clock, data = clock or SystemClock(), Path(settings.data)
     identity = read_identity(data / "log")
     hints = Hints(identity.shards)
     reader = await SqliteLogReader.open(data / "log")
     watch = await SqliteWatch.open(data / "log")
     try:
         upcast = upcast_of(app.registry)
-        kept = [each for each in generations_of(app, data / FOLDER, identity.incarnation, clock) if not only or each.name in only]
-        yield Views([Runner(each, reader, hints, upcast=upcast, clock=clock) for each in kept], hints, reader, watch)
+        found = generations_of(app, data / FOLDER, identity.incarnation, clock)
+        if cache_place(settings).address is not None:
+            found.append(SingleGeneration(lambda: cache_view(settings, clock), "cache", 1, data / FOLDER))
+        kept = [each for each in found if not only or each.name in only]
+        yield Views([Runner(each, reader, hints, upcast=upcast, clock=clock) for each in kept], hints, reader, watch, clock)
     finally:
         await watch.close()
         await reader.close()

@@ -52,6 +52,10 @@ class Generations(Protocol[V]):
         the view is never given anything."""
         ...
 
+    async def restart(self, view: V) -> bool:
+        """Empty the active view where it is, to be filled again; False if a new one is to be built beside it."""
+        ...
+
     def activate(self, view: V) -> None:
         """From now on `view` is the active one, also after a crash; atomic. Raises: ViewUnavailableError."""
         ...

@@ -7,7 +7,6 @@
 A folder that is not active is a view on its way (continued after a crash) or one that was replaced (removed).
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Sequence
@@ -22,11 +21,11 @@ from events.errors import ConfigurationError
 from events.ids import is_token
 from projections.answers import ProjectionAnswers
 from projections.errors import RebuildNeededError, ViewUnavailableError
+from projections.locking import lock_file
 from projections.projection import Projection, ProjectionFactory
 from projections.view import Positions
 from projections.view_sqlite import VIEW_FILE, SqliteView
 
-LOCK_FILE: Final = "lock"
 ACTIVE_FILE: Final = "active.json"
 
 
@@ -45,22 +44,6 @@ def read_active(path: Path) -> Active | None:
     except (OSError, msgspec.DecodeError):
         return None
     return active if is_token(active.folder) and (path / active.folder / VIEW_FILE).is_file() else None
-
-
-def lock_holder(path: Path) -> int | None:
-    """The pid of the projector that applies the projection whose files are in `path`, None if there is none."""
-    try:
-        descriptor = os.open(path / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        text = os.pread(descriptor, 32, 0).strip()
-        return int(text) if text.isdigit() else 0
-    finally:
-        os.close(descriptor)
-    return None
 
 
 class SqliteGenerations:
@@ -86,20 +69,8 @@ class SqliteGenerations:
         self._lock: int | None = None
 
     def try_lock(self) -> bool:
-        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self._path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
-        self._lock = descriptor
-        return True
+        self._lock = lock_file(self._path)
+        return self._lock is not None
 
     def unlock(self) -> None:
         if self._lock is not None:
@@ -154,6 +125,9 @@ class SqliteGenerations:
 
     async def _open(self, folder: Path, heads: Positions | None = None) -> SqliteView:
         return await SqliteView.open(self._make(), folder, self._log, clock=self._clock, heads=heads)
+
+    async def restart(self, view: SqliteView) -> bool:
+        return False
 
     def activate(self, view: SqliteView) -> None:
         temporary = self._path / f"{ACTIVE_FILE}.new"

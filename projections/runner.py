@@ -6,6 +6,7 @@ with it; the log, the actors and every other projection go on.
 """
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
@@ -17,11 +18,11 @@ from events.crash_points import CrashPoint, reached
 from events.errors import ConfigurationError, CorruptLogError, CuebookError, InvariantError
 from events.ids import StreamId
 from events.store import LogReader
-from projections.errors import BadArgumentsError, NotReadyError, PoisonError, RebuildNeededError, UnknownOperationError
+from projections.errors import BadArgumentsError, CheckpointError, NotReadyError, PoisonError, RebuildNeededError, UnknownOperationError
 from projections.follower import Follower, FollowerStatistics, Upcast
 from projections.generations import Answers, Generations
 from projections.hints import Hints
-from projections.operations import Request, parse_request
+from projections.operations import Operation, Request, parse_request
 from projections.view import Parked, Positions, View
 
 log = structlog.get_logger("cuebook.projections")
@@ -192,7 +193,9 @@ class Runner(Generic[V]):
             await self._release()
             moved = True
         if self._rebuild_asked:
-            if self._build is None:
+            if self._live is not None and self._live_view is not None and await self._generations.restart(self._live_view):
+                await self._live.load()
+            elif self._build is None:
                 await self._begin(None)
             self._rebuild_asked = False
             moved = True
@@ -206,6 +209,11 @@ class Runner(Generic[V]):
     async def _step_live(self, live: Follower) -> bool:
         try:
             moved = await live.step()
+        except CheckpointError as error:
+            # Another projector, or the view has lost what it held: the next step asks it where it stands.
+            log.warning("projection_checkpoint_moved", projection=self.name, why=error.message)
+            await asyncio.sleep(_RETRY_FIRST_S)
+            return True
         except RebuildNeededError as error:
             log.warning("projection_needs_rebuild", projection=self.name, why=error.message)
             self._rebuild_asked = True
@@ -299,6 +307,11 @@ class Runner(Generic[V]):
         self._advanced = asyncio.Event()
 
     # -- asked for ----------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def operations(self) -> Mapping[str, Operation]:
+        """What can be asked right now; nothing while there is no view that answers."""
+        return {} if self._answers is None else self._answers.operations
 
     async def query(self, name: str, body: bytes, timeout_s: float = OPERATION_S) -> tuple[Any, Positions]:
         """What the operation `name` answers, and the checkpoint of what it saw. Changes nothing; safe to repeat, also when cancelled.

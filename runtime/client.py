@@ -136,10 +136,16 @@ class Client:
                 kind = self._types[actor] = ActorType(actor)
         return ClientRef(self, kind, stream_id(actor if isinstance(actor, str) else kind.name if kind else "", id), timeout_s)
 
-    def view(self, projection: str, *, timeout_s: float = ASK_DEADLINE_S) -> Methods:
-        """A projection: ``await cue.view("memory").recall(query=..., k=5)`` returns plain JSON values."""
+    def view(self, projection: str, *, after: Mapping[int, int] | None = None, timeout_s: float = ASK_DEADLINE_S) -> Methods:
+        """A projection: ``await cue.view("memory").recall(query=..., k=5)`` returns plain JSON values.
+
+        Args:
+            after: shard to position that the view must have reached before it answers: of the meta data of a reply, or of the log's head.
+        """
 
         async def request(operation: str, arguments: dict[str, Any]) -> Any:
+            if after:
+                arguments = {**arguments, "_after": {str(shard): position for shard, position in after.items()}}
             body = encode_checked(arguments, f"the arguments of {projection}.{operation}")
             return msgspec.json.decode(await self._read(self._subjects.view(_token(projection), _token(operation)), body, timeout_s))
 

@@ -32,7 +32,7 @@ from runtime.passivation import LiveBounds
 from runtime.placement import Placement
 from runtime.sealed import Stores
 from runtime.seats import Seat
-from runtime.service_nats import Service, check_namespace
+from runtime.service_nats import Service, check_namespace, semver
 from runtime.shard import Shard
 from runtime.survey import Facts
 from runtime.tasks import Tasks, end
@@ -158,7 +158,7 @@ class Node:
         await self._exchange.start()
         await nc.subscribe(self._subjects.control, cb=self._on_control)
         service = Service(
-            nc, self._subjects, self._app.registry, worker=self._config.worker, version=_semver(self._config.version),
+            nc, self._subjects, self._app.registry, worker=self._config.worker, version=semver(self._config.version),
             incarnation=self._identity.incarnation, started=iso_time(self._started_us), counts=self._counts,
         )  # fmt: skip
         await service.start()
@@ -469,9 +469,3 @@ class Node:
             if seat.shard is not None:
                 seat.shard.abandon()
         await self._exchange.flush()
-
-
-def _semver(version: str) -> str:
-    """NATS micro wants three numbers."""
-    parts = [part for part in version.split(".")[:3] if part.isdecimal()]
-    return ".".join([*parts, "0", "0", "0"][:3])

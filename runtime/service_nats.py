@@ -59,17 +59,21 @@ class Service:
     def _ping(self) -> dict[str, Any]:
         return {"type": "io.nats.micro.v1.ping_response", **self._identity}
 
-    def _info(self) -> dict[str, Any]:
+    def endpoints(self) -> list[dict[str, Any]]:
+        """What this process answers, for INFO."""
         endpoints = [self._endpoint(type_name, method) for type_name, kind in self._registry.types.items() for method in kind.methods]
         endpoints += [
             {"name": f"log_{operation}", "subject": self._subjects.log(operation), "queue_group": "cue", "metadata": {}}
             for operation in OPERATIONS
         ]
+        return endpoints
+
+    def _info(self) -> dict[str, Any]:
         return {
             "type": "io.nats.micro.v1.info_response",
             **self._identity,
             "description": "Event-sourced actors: ask, tell, and the log they leave.",
-            "endpoints": endpoints,
+            "endpoints": self.endpoints(),
         }
 
     def _endpoint(self, type_name: str, method_name: str) -> dict[str, Any]:
@@ -82,7 +86,7 @@ class Service:
                 "kind": "query" if method.query else "command",
                 "summary": method.summary,
                 "request_schema": encode(msgspec.json.schema(method.arguments)).decode(),
-                "response_schema": _schema_text(method.returns),
+                "response_schema": schema_text(method.returns),
             },
         }
 
@@ -98,7 +102,7 @@ class Service:
         }
 
 
-def _schema_text(annotation: Any) -> str:
+def schema_text(annotation: Any) -> str:
     """A JSON Schema, or {} where the annotation is none that JSON Schema can describe."""
     try:
         return encode(msgspec.json.schema(annotation)).decode()
@@ -135,3 +139,9 @@ async def check_namespace(client: Client, namespace: str, incarnation: str) -> N
                 "choose another namespace or another server",
                 incarnation=other,
             )
+
+
+def semver(version: str) -> str:
+    """NATS micro wants three numbers."""
+    parts = [part for part in version.split(".")[:3] if part.isdecimal()]
+    return ".".join([*parts, "0", "0", "0"][:3])

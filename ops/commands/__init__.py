@@ -27,6 +27,13 @@ class Verb(NamedTuple):
 VERBS: tuple[Verb, ...] = (
     Verb("up", "Run", "ops.commands.run:up", "Start a deployment: a NATS server and workers, until Ctrl-C."),
     Verb("worker", "Run", "ops.commands.run:worker", "Run one worker process for a deployment whose server runs."),
+    Verb(
+        "projector",
+        "Run",
+        "ops.commands.run:projector",
+        "Run one projector process: it keeps the app's projections; a second one stands by.",
+        shown=False,
+    ),
     Verb("stop", "Run", "ops.commands.run:stop", "Stop the running deployment: drain, then end its processes."),
     Verb("status", "Run", "ops.commands.health:status", "Show what runs on the deployment's folder."),
     Verb(

@@ -64,6 +64,23 @@ def worker(
     return run_worker(common.load(app=app, nats_url=nats).settings, name, quiet=quiet)
 
 
+def projector(
+    *,
+    app: Annotated[str | None, Parameter(help="MODULE:OBJECT of the app.")] = None,
+    name: Annotated[str, Parameter(help="Names the log file and, with the process id, the projector.")] = "projector",
+    nats: Annotated[str | None, Parameter(help="URL of your NATS server (default: the deployment's embedded one).")] = None,
+    quiet: Annotated[bool, Parameter(help="Write the log to DATA/logs only.")] = False,
+    common: Common = DEFAULTS,
+) -> int:
+    """Run one projector process: it keeps the app's projections; a second one stands by.
+
+    `cuebook up` starts one by itself.
+    """
+    from ops.projector import run_projector
+
+    return run_projector(common.load(app=app, nats_url=nats).settings, name, quiet=quiet)
+
+
 def stop(
     *,
     now: Annotated[bool, Parameter(help="Do not wait for running turns; they run again at the next start.")] = False,

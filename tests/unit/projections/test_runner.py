@@ -11,7 +11,8 @@ import pytest
 from events.envelope import RecordedEvent
 from events.errors import TransientError
 from projections.errors import BadArgumentsError, NotReadyError, OperationFailedError, UnknownOperationError
-from projections.generations_sqlite import SqliteGenerations, lock_holder, read_active
+from projections.generations_sqlite import SqliteGenerations, read_active
+from projections.locking import lock_holder
 from projections.projection import Database, Projection
 from projections.runner import Runner
 from projections.view_sqlite import SqliteView
