@@ -1,7 +1,7 @@
 """Dead letters in a person's hands: ``_retry {command_ids}`` and ``_drop {command_ids}``, addressed to their actor (design.md 6, 9).
 
-Both go through the mailbox, before people and agents, and are recorded in the actor's stream. Idempotent: an id that is no dead letter is
-named as unknown and does no harm.
+Both go through the mailbox, before people and agents, and are recorded in the actor's stream. An id that is no dead letter is named as
+unknown and does no harm; a repeat under the same command id hears what the first one did (S24).
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -57,9 +57,14 @@ async def decide(cell: "Cell", item: Item) -> None:
     if cell.state is None and not await cell.recover():
         cell.mailbox.appendleft(item)
         return
+    if item.command.explicit and (known := await cell.shard.store.inbox(cell.stream, item.command.command_id)) is not None:
+        cell.finish(item, cell.remembered(item, known))
+        return
     wanted = list(dict.fromkeys(item.arguments["command_ids"]))
     dead = {each.command_id: each for each in await cell.shard.store.letters(cell.stream) if each.state is LetterState.DEAD}
     found = [dead[command_id] for command_id in wanted if command_id in dead]
+    done = [letter.command_id for letter in found]
+    item.reply = encode({"done": done, "unknown": [command_id for command_id in wanted if command_id not in dead]})
     if found:
         try:
             outcome = await cell.commit_held(_group(cell, item, found))
@@ -77,9 +82,7 @@ async def decide(cell: "Cell", item: Item) -> None:
             cell.mailbox.appendleft(item)
             return
         cell.recorded(outcome)
-    done = [letter.command_id for letter in found]
-    reply = {"done": done, "unknown": [command_id for command_id in wanted if command_id not in dead]}
-    cell.finish(item, cell.stand(encode(reply)))
+    cell.finish(item, cell.stand(item.reply))
 
 
 def _group(cell: "Cell", item: Item, letters: list[Letter]) -> Append:
@@ -87,7 +90,8 @@ def _group(cell: "Cell", item: Item, letters: list[Letter]) -> Append:
     ids = [letter.command_id for letter in letters]
     event = end_event(DEAD_RETRIED if again else DEAD_DROPPED, {"command_ids": ids})
     supervision = Supervision(letters_gone=ids, revived=[_queued(letter) for letter in letters] if again else ())
-    return msgspec.structs.replace(cell.group(item, [event], None), supervision=supervision)
+    inbox = cell.entry(item, InboxStatus.DONE, item.reply, None) if item.command.explicit else None
+    return msgspec.structs.replace(cell.group(item, [event], inbox), supervision=supervision)
 
 
 def _queued(letter: Letter) -> InboxEntry:

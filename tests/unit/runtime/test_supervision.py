@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from actors import Actor, Event, State, command, query
-from actors.errors import BadPayload, HandlerFailed, Overloaded, Stopped, Unavailable, error_body, error_from_body
+from actors.errors import BadPayload, HandlerFailed, IdReused, Overloaded, Stopped, Unavailable, error_body, error_from_body
 from events.codec import args_hash, encode
 from events.ids import CommandId, StreamId, stream_id
 from events.letters import LetterState
@@ -263,6 +263,28 @@ async def test_dead_letters_are_tried_again_or_dropped_by_their_ids(tmp_path: Pa
         assert entry.status is InboxStatus.DONE
     types = await types_of(tmp_path)
     assert [kind for kind in types if kind.startswith("dead.")] == ["dead.letter"] * 3 + ["dead.dropped", "dead.retried"]
+
+
+async def test_s24_a_repeat_of_what_a_person_did_with_dead_letters_hears_what_it_did(tmp_path: Path) -> None:
+    """I-7: also of another owner. A client repeats by id what it has heard no answer to, and must not be told that it was in vain."""
+    BROKEN["handler"] = True
+    async with local_runtime(APP, tmp_path) as runtime:
+        for number in range(2):
+            await tell(runtime, f"t{number}")
+
+        async def all_dead() -> bool:
+            return len(await letter_ids(runtime)) == 2
+
+        await until(all_dead)
+        first = await runtime.ask(A, "_drop", command_id="d", command_ids=["t0", "nobody"])
+        assert first == {"done": ["t0"], "unknown": ["nobody"]}
+        assert await runtime.ask(A, "_drop", command_id="d", command_ids=["t0", "nobody"]) == first
+        with pytest.raises(IdReused):
+            await runtime.ask(A, "_drop", command_id="d", command_ids=["t1"])
+    async with local_runtime(APP, tmp_path) as runtime:
+        assert await runtime.ask(A, "_drop", command_id="d", command_ids=["t0", "nobody"]) == first
+        assert await letter_ids(runtime) == ["t1"]
+    assert (await types_of(tmp_path)).count("dead.dropped") == 1
 
 
 async def test_a_letter_that_fails_again_is_counted_from_one_again(tmp_path: Path) -> None:
