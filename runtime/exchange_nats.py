@@ -92,7 +92,6 @@ class NatsExchange:
         self._inbox = f"_INBOX.{worker}"
         self._ask_prefix = len(f"{subjects.namespace}.ask.")
         self._shards: dict[int, Shard] = {}
-        self._subscriptions: dict[int, Subscription] = {}
         self._ours = Asks(self._inbox, clock, self.shard_of, self._call)
         self._out = Outgoing(client, tasks)
         self._calls: dict[int, list[Envelope]] = {}
@@ -113,10 +112,14 @@ class NatsExchange:
 
     # -- shards of this process ---------------------------------------------------------------------------------------------------
 
-    async def listen(self, number: int, on_message: Handler) -> None:
-        """Subscribe to everything for shard `number` and hand it to `on_message`, which buffers until the shard is ready (S5)."""
-        self._subscriptions[number] = await take(self._nc, f"{self.subjects.shard(number)}.>", on_message)
+    async def listen(self, number: int, on_message: Handler) -> Subscription:
+        """Subscribe to everything for shard `number` and hand it to `on_message`, which buffers until the shard is ready (S5).
+
+        What it returns ends this listening and no other: the shard may be offered to us again while we still let go of it.
+        """
+        subscription = await take(self._nc, f"{self.subjects.shard(number)}.>", on_message)
         await self._nc.flush()
+        return subscription
 
     def serve(self, shard: Shard) -> Handler:
         """From now on `shard` decides here; returns what handles its messages."""
@@ -124,10 +127,10 @@ class NatsExchange:
         prefix = len(self.subjects.shard(shard.number)) + 1
         return partial(self._on_shard, shard, prefix)
 
-    async def stop_listening(self, number: int) -> None:
-        subscription = self._subscriptions.pop(number, None)
+    async def stop_listening(self, subscription: Subscription | None) -> None:
+        """Nothing if it is None."""
         if subscription is not None and not self._nc.is_closed:
-            await subscription.drain()  # type: ignore[no-untyped-call]
+            await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py has no types there
 
     def forget(self, number: int) -> None:
         self._shards.pop(number, None)

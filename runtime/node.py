@@ -319,7 +319,7 @@ class Node:
             else:
                 seat.handler(message)
 
-        await self._exchange.listen(number, on_message)
+        seat.listening = await self._exchange.listen(number, on_message)
         return seat
 
     async def _hand_over(self, number: int, facts: Facts) -> None:
@@ -344,10 +344,12 @@ class Node:
             heir = min(load, key=lambda worker: (load[worker], worker))
             if not await self._offer(number, seat.shard.epoch, heir) and not self._draining:
                 return  # nobody listens for it yet: it stays here, and the next plan offers it again
-        await self._exchange.stop_listening(number)
+        await self._exchange.stop_listening(seat.take_listening())
         await self._stop_tells(seat)
         await leave(seat.shard, self._config.drain_s, lambda: self._draining)
         reached(CrashPoint.HANDOVER_DRAINED)
+        if self._seats.get(number) is not seat:
+            return  # another worker took the shard meanwhile, and this seat was given up
         self._exchange.forget(number)
         await self._close_seat(number)
         self._placement.release(number)
@@ -408,7 +410,7 @@ class Node:
         if seat is None:
             return
         await self._stop_tells(seat)
-        await self._exchange.stop_listening(number)
+        await self._exchange.stop_listening(seat.take_listening())
         if seat.store is not None:
             try:
                 await seat.store.close()

@@ -22,7 +22,7 @@ Message = Any
 class Seat:
     """A shard of this process."""
 
-    __slots__ = ("_offered", "buffer", "handler", "shard", "store", "tells")
+    __slots__ = ("_offered", "buffer", "handler", "listening", "shard", "store", "tells")
 
     def __init__(self) -> None:
         self.buffer: list[Message] = []
@@ -30,6 +30,8 @@ class Seat:
         self.shard: Shard | None = None
         self.store: ShardStore | None = None
         self.tells: asyncio.Task[Any] | None = None
+        self.listening: Any = None
+        """What ends its listening."""
         self._offered: int | None = None
 
     def _hold(self, message: Message) -> None:
@@ -52,6 +54,11 @@ class Seat:
         waiting, self.buffer = self.buffer, []
         for message in waiting:
             self.handler(message)
+
+    def take_listening(self) -> Any:
+        """What ends its listening, once; None if somebody ends it already."""
+        listening, self.listening = self.listening, None
+        return listening
 
     def drop(self) -> None:
         """Another worker has taken the shard: what came in since it listens, it has too."""
