@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Context
+from functools import partial
 from typing import Final
 
 from events.store_memory import Fault
@@ -14,10 +15,15 @@ _TAKE_S: Final = 8.0
 """A take that has not come to its end by then is given to another worker."""
 
 
+FAULTS: Final = {"kill": 3, "pause": 4, "steal": 3, "hand_over": 2, "end": 1, "cut": 2, "inject": 5, "fill": 1, "set_clock": 1}
+"""What goes wrong, and how often in relation to the others."""
+
+
 class Chaos:
     """Who owns what, and every fault. Runs outside of all processes."""
 
-    def __init__(self, world: World, workers: int, mean_s: float) -> None:
+    def __init__(self, world: World, workers: int, mean_s: float, faults: Mapping[str, int]) -> None:
+        self._faults = faults
         self._world = world
         self._names = 0
         self._count = workers
@@ -68,6 +74,7 @@ class Chaos:
 
     def _anyone(self, but: SimWorker | None = None) -> SimWorker | None:
         able = [worker for worker in self.workers if worker.process.alive and not worker.process.paused and worker.ready]
+        able = [worker for worker in able if not worker.ending]
         able = [worker for worker in able if worker is not but] or able
         return self._world.chance.choice(able) if able else None
 
@@ -84,8 +91,7 @@ class Chaos:
         while not self._healed:
             await asyncio.sleep(chance.expovariate(1 / self._mean_s) if self._mean_s else 1.0)
             if self._mean_s and not self._healed:
-                faults = (self._kill, self._pause, self._steal, self._hand_over, self._cut, self._inject, self._fill, self._set_clock)
-                chance.choices(faults, (3, 4, 3, 2, 2, 5, 1, 1))[0]()
+                getattr(self, f"_{chance.choices(list(self._faults), list(self._faults.values()))[0]}")()
 
     def _kill(self) -> None:
         living = [worker for worker in self.workers if worker.process.alive]
@@ -151,6 +157,42 @@ class Chaos:
         drain_s = self._world.chance.choice((0.01, 1.0, 10.0))
         owner.start(owner.hand_over(number, heir, drain_s, done), f"hand over {number}")
         self._later(12.0, done)  # whoever died meanwhile
+
+    def _end(self) -> None:
+        """A worker is stopped as users do it, and another one starts: every shard is handed over."""
+        running = [worker for worker in self.workers if worker.process.alive and worker.ready and not worker.ending]
+        if len(running) < 2:
+            return
+        worker = self._world.chance.choice(running)
+        worker.ending = True
+        self._note("end", worker.name)
+        numbers = [number for number in worker.seats if number not in self._moving]
+        left = set(numbers)
+        drain_s = self._world.chance.choice((0.01, 1.0, 10.0))
+
+        def handed(number: int, heir: SimWorker | None) -> None:
+            if number not in left:
+                return
+            left.discard(number)
+            self._moving.discard(number)
+            if worker.process.alive and not worker.process.paused:
+                self._world.loop.call_soon(self._give, number, heir or self._anyone(), context=self._context)
+            if not left:
+                gone()
+
+        def gone() -> None:
+            if worker.process.alive:
+                worker.process.alive = False
+                self._world.broker.disconnect(worker.process)
+            self._later(self._world.chance.random() * 3, self._new_worker)
+
+        for number in numbers:
+            heir = self._anyone(worker)
+            self._moving.add(number)
+            worker.start(worker.hand_over(number, heir, drain_s, partial(handed, number, heir)), f"hand over {number}")
+            self._later(15.0, handed, number, None)  # it was paused, or killed
+        if not numbers:
+            gone()
 
     def _cut(self) -> None:
         worker = self._world.chance.choice(self.workers)

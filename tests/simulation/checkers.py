@@ -176,7 +176,8 @@ def i_14_recorded_steps_are_not_executed_again(history: History) -> Iterator[str
                     yield f"I-14: {key} has two recorded results"
                 results[key] = f"{key}#{count}"
     for operation in history.operations:
-        if operation.method in ("work", "work_together", "decide") and operation.done is not None and operation.done.body is not None:
+        replies = operation.method in ("work", "work_together", "decide", "charge")
+        if replies and operation.done is not None and operation.done.body is not None:
             for result in msgspec.json.decode(operation.done.body)[1 if operation.method == "decide" else 0 :]:
                 if results.get(result.partition("#")[0]) != result:
                     yield f"I-14: {operation.command_id} replied {result}, recorded is {results.get(result.partition('#')[0])}"
@@ -205,6 +206,8 @@ def s_25_every_send_and_timer_is_handled_once(history: History) -> Iterator[str]
     for stream, events in history.streams().items():
         for event in events:
             said = _payload(event) if event.type in ("message.sent", "ask.started", "ask.completed", "ask.failed") else {}
+            if event.type == "message.sent" and said["command_id"] in history.dropped:
+                continue
             done = len(facts[said["receiver"], said["command_id"]]) if event.type == "message.sent" else 1
             if done != 1:
                 yield f"S-25: {stream} told {said['receiver']} {said['method']} ({said['command_id']}): done {done} times"
@@ -236,6 +239,28 @@ def _asks(
                 yield f"S-25: {stream} heard {said['reply']['code']} from {receiver}, which did {command_id} all the same"
             if done > 1:
                 yield f"S-25: {receiver} did {command_id} {done} times"
+
+
+def s_11_a_tell_that_was_kept_is_done_once(history: History) -> Iterator[str]:
+    """However often it was delivered; one that nobody was told is kept, once at most."""
+    facts = _facts(history)
+    for tell in history.tells:
+        done = len(facts[tell.stream, tell.command_id])
+        due = 0 if tell.command_id in history.dropped else 1
+        if done > 1 or (tell.kept and done != due and not history.problems):
+            yield f"S-11: the tell {tell.command_id} ({tell.stream}.{tell.method}) was done {done} times"
+
+
+def s_21_what_may_happen_once_happens_again_only_if_a_person_says_so(history: History) -> Iterator[str]:
+    again: Counter[str] = Counter()
+    for events in history.streams().values():
+        for event in events:
+            if event.type == "wait.answered" and _payload(event)["value"] == {"repeat": True}:
+                again[event.command_id or ""] += 1
+    for key, times in Counter(executed.key for executed in history.executed if executed.key.endswith("/once")).items():
+        said = again[key.partition(".")[2].partition("/")[0]]
+        if times > 1 + said:
+            yield f"S-21: {key} ran {times} times, a person said {said} times that it may"
 
 
 def s_22_the_first_end_wins(history: History) -> Iterator[str]:
@@ -354,7 +379,8 @@ CHECKERS: tuple[Checker, ...] = (
     every_client_ends_with_an_outcome, i_1_acknowledged_commands_are_in_the_log, i_2_versions_and_positions_are_one_to_n,
     i_4_epochs_never_decrease_and_have_one_owner, i_5_success_is_told_only_of_what_is_committed, i_6_groups_are_atomic,
     i_7_one_id_has_one_effect_and_one_reply, i_8_replay_equals_live_state, i_14_recorded_steps_are_not_executed_again,
-    i_16_sends_arrive_in_order, money_is_conserved, s_22_the_first_end_wins,
+    i_16_sends_arrive_in_order, money_is_conserved, s_11_a_tell_that_was_kept_is_done_once,
+    s_21_what_may_happen_once_happens_again_only_if_a_person_says_so, s_22_the_first_end_wins,
     s_25_every_send_and_timer_is_handled_once, s_26_every_timer_fires_once,
     s_27_every_event_follows_from_the_one_before, s_30_effects_come_after_their_causes, turns_that_began_have_ended,
 )  # fmt: skip

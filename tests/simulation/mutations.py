@@ -20,6 +20,7 @@ from runtime.exchange import Reply
 from runtime.outcomes import short_outcome
 from runtime.seats import Seat
 from runtime.taking_up import TakingUp
+from runtime.tells_nats import TellIntake
 from runtime.timers import Timers
 from tests.simulation.checkers import violations
 from tests.simulation.world import simulate
@@ -166,11 +167,47 @@ def without_retrying_timers(patch: Patch) -> None:
     patch.setattr(Timers, "again", lambda self, timers: None)
 
 
+def without_parking(patch: Patch) -> None:
+    """S21: an ambiguous step runs again without asking anybody."""
+
+    async def park(*_: Any) -> None:
+        return None
+
+    patch.setattr(Turn, "_park", park)
+
+
+def without_commit_of_tells(patch: Patch) -> None:
+    """S11: a tell is acknowledged before it is in the inbox."""
+    original = TellIntake._take
+
+    async def take(self: Any, messages: Any) -> bool:
+        for message in messages:
+            await message.ack()
+            message._ackd = False
+        return await original(self, messages)
+
+    patch.setattr(TellIntake, "_take", take)
+
+
+def without_gaps_of_tells(patch: Patch) -> None:
+    """S11: intake goes on behind a tell that did not arrive."""
+    original = TellIntake._take
+
+    async def take(self: Any, messages: Any) -> bool:
+        for message in messages:
+            self._last = message.metadata.sequence.consumer - 1
+            await original(self, [message])
+        return True
+
+    patch.setattr(TellIntake, "_take", take)
+
+
 Mutations = tuple[tuple[Callable[[Patch], None], str], ...]
 MUTATIONS: Mutations = (
     (without_epochs, "I-4"), (without_inbox, "I-7"), (without_pair_numbers, "I-16"), (without_journal, "I-14"),
     (without_conflicts, "I-8"), (without_commit, "I-5"), (without_takeover_of_sends, "run"), (without_memory_of_refusals, "I-1"),
-    (without_attaching, "I-6"), (without_timers_of_the_log, "run"), (without_removal_of_timers, "run"),
+    (without_attaching, "I-6"), (without_timers_of_the_log, "run"), (without_removal_of_timers, "run"), (without_parking, "S-21"),
+    (without_commit_of_tells, "S-11"), (without_gaps_of_tells, "I-16"),
 )  # fmt: skip
 """With the invariant that must name it within `SEEDS` seeds."""
 RARE: Mutations = (

@@ -80,8 +80,14 @@ def test_the_long_run_goes_on_after_a_violation_says_how_far_it_is_and_lists_all
 def test_the_runs_reach_what_they_are_for() -> None:
     """Kills, zombies, steals, repeats and re-runs happen, or the other tests prove nothing."""
     histories = [simulate(seed)[0] for seed in range(40)]
-    counts = {name: sum(history.counts.get(name, 0) for history in histories) for name in ("kill", "pause", "steal", "hand over", "cut")}
-    assert min(counts.values()) > 20, counts
+    faults = ("kill", "pause", "steal", "hand over", "end", "cut")
+    counts = {name: sum(history.counts.get(name, 0) for history in histories) for name in (*faults, "parked", "dead letter")}
+    assert min(counts[name] for name in faults) > 20, counts
+    assert counts["parked"] > 1 < counts["dead letter"], counts
+    assert sum(tell.kept for history in histories for tell in history.tells) > 100
+    everything = [event for history in histories for events in history.events.values() for event in events]
+    cycles = [event for event in everything if event.type == "ask.failed" and b'"call_cycle"' in bytes(event.payload)]
+    assert len(cycles) > 3, "no two turns waited for each other (S23)"
     assert any(operation.answers and operation.answers[0].outcome == "unknown" for history in histories for operation in history.operations)
     assert any(len(history.executed) > len({each.key for each in history.executed}) for history in histories)
     assert any(event.type == "turn.failed" for history in histories for events in history.events.values() for event in events)

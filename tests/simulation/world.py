@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, cast
@@ -14,17 +14,18 @@ import msgspec
 import structlog
 
 from actors.errors import ActorError, Waiting
-from events.ids import stream_id
+from events.ids import StreamId, stream_id
+from events.letters import LetterState
 from events.store_memory import MemoryLog
 from runtime.client import Client
 from runtime.client_nats import NatsLink
 from runtime.passivation import LiveBounds
 from runtime.wire import Subjects
-from tests.simulation.chaos import Chaos
+from tests.simulation.chaos import FAULTS, Chaos
 from tests.support.logs import SeededEntropy
 from tests.support.sim_bank import ACCOUNTS
 from tests.support.sim_exchange import SimBroker, SimConnection, Weather
-from tests.support.sim_history import Answered, Ended, History, Live, Operation
+from tests.support.sim_history import Answered, Ended, History, Live, Operation, Tell
 from tests.support.sim_loop import PROCESS, Process, SimClock, SimLoop, SimulationError
 from tests.support.sim_worker import Disk, World
 
@@ -38,6 +39,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     workers: int
     clients: int
+    tellers: int
     operations: int
     weather: Weather
     disk: Disk
@@ -55,15 +57,16 @@ def plan_of(chance: random.Random) -> Plan:
     )  # fmt: skip
     disk = Disk(delay_s=chance.choice((0.0, 0.002, 0.05)), slow=chance.choice((0.0, 0.0, 0.02)))
     return Plan(
-        workers=chance.randint(2, 4), clients=chance.randint(2, 4), operations=chance.randint(4, 9), weather=weather, disk=disk,
-        chaos=chance.choice((0.0, 0.3, 1.0, 3.0)), mapped=chance.random() < 0.8, snapshot_every=chance.choice((3, 8, 500)), disorder=0.0,
+        workers=chance.randint(2, 4), clients=chance.randint(2, 4), tellers=chance.randint(0, 2), operations=chance.randint(4, 9),
+        weather=weather, disk=disk, chaos=chance.choice((0.0, 0.3, 1.0, 3.0)), mapped=chance.random() < 0.8,
+        snapshot_every=chance.choice((3, 8, 500)), disorder=0.0,
     )  # fmt: skip
 
 
 class Run:
     """One seed."""
 
-    def __init__(self, seed: int, verbose: bool) -> None:
+    def __init__(self, seed: int, verbose: bool, faults: Mapping[str, int]) -> None:
         chance = random.Random(seed)
         self.plan = plan = plan_of(chance)
         self.history = History(seed=seed)
@@ -80,7 +83,7 @@ class Run:
             broker=broker, subjects=subjects, disk=plan.disk, history=self.history, trace=self.trace, threads=ThreadPoolExecutor(1),
             bounds=LiveBounds(idle_s=chance.choice((0.5, 5.0, 300.0)), actors=chance.choice((1, 3, 10_000))),
         )  # fmt: skip
-        self.chaos = Chaos(self.world, plan.workers, plan.chaos)
+        self.chaos = Chaos(self.world, plan.workers, plan.chaos, faults)
         self._accounts = chance.sample(ACCOUNTS, chance.choice((2, 2, 3, 5)))
         """Few of them, so that their paths cross."""
         self._people = Process("clients")
@@ -117,6 +120,8 @@ class Run:
         client = Client(link, clock=self.world.clock, entropy=self.world.entropy)
         await self.chaos.begin()
         clients = [self._people.start(self._client(client, number)) for number in range(self.plan.clients)]
+        clients += [self._people.start(self._teller(client, number)) for number in range(self.plan.tellers)]
+        person = self._people.start(self._say_what_became_of_parked_steps(client))
         faults = asyncio.get_running_loop().create_task(self.chaos.run())
         await self._all(clients, 120.0)
         self.chaos.heal()
@@ -128,6 +133,8 @@ class Run:
         for task in clients:
             task.result()
         await self._settle()
+        await self._people.start(self._take_care_of_dead_letters(client))
+        person.cancel()
         await self._people.start(self._look(client))
 
     async def _all(self, tasks: list[asyncio.Task[Any]], timeout_s: float) -> None:
@@ -147,6 +154,10 @@ class Run:
                 operations += [
                     msgspec.structs.replace(operations[0], command_id=f"c{number}-{k}-{n}", arguments=small, answers=[]) for n in range(3)
                 ]
+            if operations[0].method == "meet":
+                # Both at once, or they seldom wait for each other.
+                back = {"stream": f"audit/{operations[0].arguments['other']}", "arguments": {"other": operations[0].stream[-2:]}}
+                operations.append(msgspec.structs.replace(operations[0], command_id=f"c{number}-{k}-back", answers=[], **back))
             self.history.operations += operations
             same = 2 if chance.random() < 0.15 else 1
             asked = [self._people.start(self._ask(client, operation)) for operation in operations for _ in range(same)]
@@ -163,9 +174,9 @@ class Run:
         method = chance.choices(
             (
                 "deposit", "deposit_parts", "withdraw", "transfer", "balance", "work", "work_together", "plan", "job", "audit",
-                "deposit_and_fail", "promise", "decide",
+                "deposit_and_fail", "promise", "decide", "meet", "charge",
             ),
-            (5, 2, 4, 6, 2, 3, 2, 1, 1, 3, 1, 1, 2),
+            (5, 2, 4, 6, 2, 3, 2, 1, 1, 3, 1, 1, 2, 2, 2),
         )[0]  # fmt: skip
         stream, arguments = f"account/{chance.choice(self._accounts)}", dict[str, Any]()
         if method in ("deposit", "withdraw", "deposit_and_fail"):
@@ -176,6 +187,9 @@ class Run:
             arguments = {"to": chance.choice(self._accounts), "cents": chance.randint(1, 30)}
         elif method == "audit":
             stream, arguments = f"audit/u{chance.randint(0, 1)}", {"accounts": chance.sample(self._accounts, chance.randint(1, 2))}
+        elif method == "meet":
+            me = chance.randint(0, 1)
+            stream, arguments = f"audit/u{me}", {"other": f"u{1 - me}"}
         elif method != "balance":
             key = f"w{chance.randint(0, 1)}"
             stream, arguments = f"labour/{key}", {"job": f"{key}.{command_id}"}
@@ -229,6 +243,70 @@ class Run:
         self.trace("answered", f"{operation.command_id} {wait_id} {value}: {status}")
         self.history.answered.append(Ended(stream=operation.stream, id=wait_id, status=status, value=value))
 
+    async def _teller(self, client: Client, number: int) -> None:
+        """One tell after another to one account, each kept before the next is sent: their order is known. And some that may fail."""
+        chance = self.world.chance
+        account = f"account/{chance.choice(self._accounts)}"
+        for n in range(1, self.plan.operations + 1):
+            await asyncio.sleep(chance.random() * chance.choice((0.0, 0.05, 1.0)))
+            await self._tell(client, Tell(stream=account, command_id=f"t{number}-{n}", method="told"), sender=f"t{number}", n=n)
+            if chance.random() < 0.3:
+                poor = Tell(stream=f"account/{chance.choice(self._accounts)}", command_id=f"p{number}-{n}", method="nudge")
+                await self._tell(client, poor, by=f"p{number}-{n}")
+
+    async def _tell(self, client: Client, tell: Tell, **arguments: Any) -> None:
+        self.history.tells.append(tell)
+        while not tell.kept:
+            try:
+                await client.tell(stream_id(*tell.stream.split("/")), tell.method, arguments, tell.command_id, 3.0)
+                tell.kept = True
+            except ActorError as error:
+                self.trace("not kept", f"{tell.command_id}: {error.number} {error.message}")
+                await asyncio.sleep(self.world.chance.random())
+        self.trace("kept", f"{tell.stream}.{tell.method} {tell.command_id}")
+
+    async def _say_what_became_of_parked_steps(self, client: Client) -> None:
+        """S21: a person looks which questions stand in the log, as ``cuebook waits`` shows them, and answers: again, or this came of it."""
+        chance = self.world.chance
+        while True:
+            await asyncio.sleep(0.2 + chance.random() * chance.choice((0.5, 5.0)))
+            waits = [wait for number in range(SHARDS) for wait in self.world.log.content(number).waits.values()]
+            for wait in waits:
+                if wait.name.startswith("once:"):
+                    value = chance.choice(({"repeat": True}, {"result": f"{wait.command_id}#said"}))
+                    self.chaos.counts["parked"] += 1
+                    await self._say(client, wait.stream, wait.wait_id, value)
+
+    async def _say(self, client: Client, stream: StreamId, wait_id: str, value: dict[str, Any]) -> None:
+        try:
+            await client.ask(stream, "_answer", {"wait_id": wait_id, "value": value}, 10.0, None)
+            self.trace("says", f"{stream} {wait_id}: {value}")
+        except ActorError as error:
+            self.trace("says", f"{stream} {wait_id}: {error.number} {error.message}")
+
+    async def _take_care_of_dead_letters(self, client: Client) -> None:
+        """What failed five times is tried again by a person, or dropped, until nothing is left (design.md 6)."""
+        chance = self.world.chance
+        for _ in range(5):
+            contents = [self.world.log.content(number) for number in range(SHARDS)]
+            letters = [letter for content in contents for letter in content.letters.values() if letter.state is LetterState.DEAD]
+            if not letters:
+                return
+            for letter in letters:
+                self.chaos.counts["dead letter"] += 1
+                drop = chance.random() < 0.3
+                method = "_drop" if drop else "_retry"
+                try:
+                    body = await client.ask(letter.stream, method, {"command_ids": [letter.command_id]}, 60.0, None)
+                except ActorError as error:
+                    self.history.problems.append(f"{letter.stream}.{method} does not answer: {error.message}")
+                    return
+                self.trace(method, f"{letter.stream} {letter.command_id}: {body!r}")
+                if drop and letter.command_id in msgspec.json.decode(body)["done"]:
+                    self.history.dropped.add(letter.command_id)
+            await self._settle()
+        self.history.problems.append("dead letters do not come to an end")
+
     async def _cancel(self, client: Client, operation: Operation) -> None:
         await asyncio.sleep(self.world.chance.choice((0.0, 0.1, 2.0)))
         stream = stream_id(*operation.stream.split("/"))
@@ -259,7 +337,8 @@ class Run:
             for row in content.inbox.values()
             if row.completed_at_us is None
         ]
-        return unfinished + [f"unsent {key}" for content in contents for key in (*content.outbox, *content.timers)]
+        kept = [f"kept by JetStream {subject}" for subject, _ in self.world.broker.jetstream.messages.values()]
+        return unfinished + kept + [f"unsent {key}" for content in contents for key in (*content.outbox, *content.timers)]
 
     async def _look(self, client: Client) -> None:
         """What every actor says of itself."""
@@ -280,7 +359,7 @@ class Run:
             history.events[number] = list(content.events)
             history.inbox.extend(content.inbox.values())
             history.unsent += len(content.outbox)
-        history.counts = dict(self.chaos.counts)
+        history.counts = {**self.chaos.counts, "redelivery": self.world.broker.jetstream.redelivered}
         history.steps, history.seconds = self.loop.steps, self.loop.time()
 
     def _clean(self) -> None:
@@ -322,8 +401,8 @@ def _settings(run: Run) -> Iterator[None]:
             structlog.configure(**before)
 
 
-def simulate(seed: int, *, verbose: bool = False) -> tuple[History, list[str]]:
-    """Run `seed` to its end; the trace is empty unless `verbose`."""
-    run = Run(seed, verbose)
+def simulate(seed: int, *, verbose: bool = False, faults: Mapping[str, int] = FAULTS) -> tuple[History, list[str]]:
+    """Run `seed` to its end; the trace is empty unless `verbose`. faults: what may go wrong, by its weight."""
+    run = Run(seed, verbose, faults)
     with _settings(run):
         return run.execute(), run.trace_lines

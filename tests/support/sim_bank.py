@@ -106,6 +106,11 @@ class AccountActor(Actor[Account], name="account"):
             raise OSError("bad luck, this time")
 
     @command
+    async def told(self, sender: str, n: int) -> None:
+        """A tell from outside; its sender counts them."""
+        self.emit(Received(sender=sender, n=n, cents=0))
+
+    @command
     async def deposit_and_fail(self, cents: int) -> int:
         self.emit(Deposited(cents=cents))
         raise ZeroDivisionError("after an event")
@@ -137,6 +142,21 @@ class AuditActor(Actor[Audit], name="audit"):
                 answers.append(None)
         self.emit(Audited(answers=answers))
         return answers
+
+    @command
+    async def meet(self, other: str) -> int | None:
+        """Two that meet each other at once wait for each other (S23)."""
+        try:
+            answer: int | None = await self.ref(AuditActor, other, timeout_s=4.0).greet(by=self.id)
+        except ActorError:
+            answer = None
+        self.emit(Audited(answers=[answer]))
+        return answer
+
+    @command
+    async def greet(self, by: str) -> int:
+        self.emit(Audited(answers=[]))
+        return self.state.visits
 
 
 class Labour(State):
@@ -212,6 +232,14 @@ class LabourActor(Actor[Labour], name="labour"):
         return [said, result]
 
     @command
+    async def charge(self, job: str) -> list[str]:
+        """What must not happen twice: whether it did, a person says (S21)."""
+        self.emit(Planned(job=job))
+        result = await self.step("effect", effect, f"{job}/once", once=True)
+        self.emit(Worked(job=job, results=[result]))
+        return [result]
+
+    @command
     async def promise(self, job: str, delay_ms: int) -> None:
         self.emit(Promised(job=job))
         self.schedule(delay_ms / 1_000, "remind", job=job)
@@ -229,6 +257,6 @@ APP = App(actors=[AccountActor, AuditActor, LabourActor], version="simulation")
 ACCOUNTS = tuple(f"a{number}" for number in range(5))
 EVENTS_OF = {
     "deposit": 1, "withdraw": 1, "transfer": 1, "receive": 1, "visit": 1, "deposit_and_fail": 0, "audit": 1, "work": 2,
-    "work_together": 1, "decide": 2, "nudge": 1, "plan": 1, "promise": 1, "remind": 1,
+    "work_together": 1, "decide": 2, "nudge": 1, "plan": 1, "promise": 1, "remind": 1, "told": 1, "meet": 1, "greet": 1, "charge": 2,
 }  # fmt: skip
 """How many state events a finished command has; `deposit_parts` has one per part."""

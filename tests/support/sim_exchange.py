@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 
 from events.ids import shard_of
 from runtime.wire import Subjects, decode_envelopes
+from tests.support.sim_jetstream import SimJetStream, SimJetStreamContext
 from tests.support.sim_loop import PROCESS, Process, SimLoop
 
 Trace = Callable[..., None]
@@ -32,16 +33,25 @@ class Weather(msgspec.Struct, kw_only=True):
 
 
 class Subscription:
-    """One interest in a subject; `prefix` is it without its wildcard. A message is handed over when it arrives: none is ever pending."""
+    """One interest in a subject. A message is handed over when it arrives: none is ever pending. arrives_at: when the newest does of those
+    that come in order."""
 
     pending_msgs = 0
 
-    def __init__(self, broker: "SimBroker", process: Process, subject: str, queue: str, on_message: OnMessage) -> None:
-        self.prefix = subject.rstrip(">*")
+    def __init__(
+        self, broker: "SimBroker", connection: "SimConnection", process: Process, subject: str, queue: str, on_message: OnMessage
+    ) -> None:
+        self._prefix = subject.rstrip(">*")
+        self._wild = self._prefix != subject
+        self.arrives_at = 0.0
+        self.connection = connection
         self.process = process
         self.queue = queue
         self.on_message = on_message
         self._broker = broker
+
+    def wants(self, subject: str) -> bool:
+        return subject.startswith(self._prefix) if self._wild else subject == self._prefix
 
     async def unsubscribe(self) -> None:
         self._broker.forget(self)
@@ -68,7 +78,13 @@ class SimBroker:
         self._context = Context()
         ns = subjects.namespace
         self._asks = f"{ns}.ask."
+        self._tells = f"{ns}.tell."
+        self.jetstream = SimJetStream(subjects.stream_name, self._deliver, self._later)
         self._hints = (f"{ns}.event.", f"{ns}._commit.", f"{ns}.chunk.")
+
+    def delay_s(self) -> float:
+        """Of one request and its answer."""
+        return self._chance.random() * 2 * self.weather.delay_s
 
     def add(self, subscription: Subscription) -> None:
         self._subscriptions.append(subscription)
@@ -88,6 +104,12 @@ class SimBroker:
         if sender in self.cut:
             self._trace("cut off", subject)
             return
+        if subject.startswith("$JS."):
+            self.jetstream.take(subject, data, reply)
+            return
+        if subject.startswith(self._tells) and self.jetstream.exists:
+            self._tell(subject[len(self._tells) :], data, reply)
+            return
         if self._mapped and subject.startswith(self._asks):
             tokens = subject[len(self._asks) :].split(".")
             shard = shard_of(tokens[0], tokens[1], self._subjects.shards)
@@ -105,7 +127,7 @@ class SimBroker:
         found: list[Subscription] = []
         queues: dict[str, list[Subscription]] = {}
         for subscription in self._subscriptions:
-            if subject.startswith(subscription.prefix):
+            if subscription.wants(subject):
                 if subscription.queue:
                     queues.setdefault(subscription.queue, []).append(subscription)
                 else:
@@ -127,6 +149,27 @@ class SimBroker:
             delay_s = chance.random() * (weather.slow_s if slow else weather.delay_s)
             self._loop.call_later(delay_s, self._arrive, receiver, message, context=self._context)
 
+    def _tell(self, address: str, data: bytes, reply: str) -> None:
+        """Kept, then acknowledged to the publisher; that answer may be lost."""
+        type_name, key, _ = address.split(".", 2)
+        said = self.jetstream.store(f"{self._subjects.tell_shard(shard_of(type_name, key, self._subjects.shards))}.{address}", data)
+        for receiver in self._receivers(reply):
+            self._carry(receiver, (reply, "", said, None))
+
+    def _deliver(self, inbox: str, subject: str, reply: str, data: bytes, headers: dict[str, str] | None) -> None:
+        """From the server to a consumer: in order, as on one connection, and lost where that is cut or the receiver too slow."""
+        weather, chance = self.weather, self._chance
+        for receiver in self._receivers(inbox):
+            if chance.random() < weather.drop or receiver.process in self.cut:
+                self._trace("lost", f"{subject} to {receiver.process.name}")
+                continue
+            receiver.arrives_at = max(receiver.arrives_at + 1e-6, self._loop.time() + chance.random() * weather.delay_s)
+            message = (subject, reply, data, headers)
+            self._loop.call_at(receiver.arrives_at, self._arrive, receiver, message, context=self._context)
+
+    def _later(self, delay_s: float, function: Callable[..., object], *args: object) -> None:
+        self._loop.call_later(delay_s, function, *args, context=self._context)
+
     def _note_copy(self, message: tuple[str, str, bytes, dict[str, str] | None]) -> None:
         if ".ask." in message[0]:
             self.copied.add(message[0].rpartition(".")[2])
@@ -139,7 +182,7 @@ class SimBroker:
 
     def _hand(self, receiver: Subscription, message: tuple[str, str, bytes, dict[str, str] | None]) -> None:
         subject, reply, data, headers = message
-        heard = Msg(_client=None, subject=subject, reply=reply, data=data, headers=headers)  # type: ignore[arg-type]
+        heard = Msg(_client=receiver.connection, subject=subject, reply=reply, data=data, headers=headers)  # type: ignore[arg-type]
         self._loop.create_task(receiver.on_message(heard))  # type: ignore[arg-type]
 
 
@@ -161,12 +204,16 @@ class SimConnection:
 
     async def subscribe(self, subject: str, queue: str = "", cb: OnMessage | None = None, **_limits: Any) -> Subscription:
         assert cb is not None
-        subscription = Subscription(self._broker, self._process, subject, queue, cb)
+        subscription = Subscription(self._broker, self, self._process, subject, queue, cb)
         self._broker.add(subscription)
         return subscription
 
     async def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None) -> None:
         self._broker.publish(subject, payload, reply, headers)
+
+    def jetstream(self) -> SimJetStreamContext:
+        broker = self._broker
+        return SimJetStreamContext(broker.jetstream, lambda: self._process not in broker.cut, broker.delay_s)
 
     async def flush(self) -> None:
         await asyncio.sleep(0)

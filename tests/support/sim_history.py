@@ -98,6 +98,15 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     value: str = ""
 
 
+class Tell(msgspec.Struct, kw_only=True):
+    """One command that was handed to JetStream. kept: it said so."""
+
+    stream: str
+    command_id: str
+    method: str
+    kept: bool = False
+
+
 class Live(msgspec.Struct, frozen=True):
     """What an actor said of itself at the end."""
 
@@ -115,6 +124,9 @@ class History(msgspec.Struct, kw_only=True):
     taken: list[Taken] = []
     executed: list[Executed] = []
     cancelled: list[Ended] = []
+    tells: list[Tell] = []
+    dropped: set[str] = set()
+    """Commands that a person dropped as dead letters."""
     answered: list[Ended] = []
     problems: list[str] = []
     """What no run may come to: it spins, a worker's task died, a callback raised, it did not settle."""

@@ -23,10 +23,12 @@ from events.store import Accepted, Append, Arrival, Committed, InboxEntry, Outco
 from events.store_memory import MemoryLog, MemoryShard
 from runtime.exchange import Reply, ReplyTo
 from runtime.exchange_nats import NatsExchange
+from runtime.leaving import leave
 from runtime.passivation import LiveBounds
 from runtime.seats import Seat
 from runtime.shard import Shard
-from runtime.tasks import Tasks
+from runtime.tasks import Tasks, end
+from runtime.tells_nats import TellIntake
 from runtime.wire import Subjects
 from tests.support.sim_bank import APP, LUCK, PERFORM
 from tests.support.sim_exchange import SimBroker, SimConnection, Trace
@@ -65,7 +67,7 @@ class World(msgspec.Struct, kw_only=True):
     """How often each handler that depends on luck will still fail."""
 
     def lucky(self, key: str) -> bool:
-        left = self.bad_luck.setdefault(key, self.chance.choice((0, 0, 1, 3)))
+        left = self.bad_luck.setdefault(key, self.chance.choice((0, 0, 1, 3, 7)))
         self.bad_luck[key] = max(0, left - 1)
         return left == 0
 
@@ -196,6 +198,8 @@ class SimWorker:
         self.seats: dict[int, Seat] = {}
         self._in_doubt: set[int] = set()
         self.ready = False
+        self.ending = False
+        """SIGTERM: it gets no further shards, hands over those it has, and goes."""
 
     def _died(self, error: BaseException) -> None:
         self._world.history.problems.append(f"a task of {self.name} died: {error!r}")
@@ -227,7 +231,7 @@ class SimWorker:
         if seat is None:
             seat = self.seats[number] = Seat()
             self._in_doubt.discard(number)
-            await self.exchange.listen(number, partial(self._on_message, number, seat))
+            seat.listening = await self.exchange.listen(number, partial(self._on_message, number, seat))
         return seat
 
     async def accept_offer(self, number: int, epoch: int, ready: asyncio.Event) -> None:
@@ -285,6 +289,10 @@ class SimWorker:
             await self._look()
         else:
             self._release_copies(seat)
+        if self.seats.get(number) is not seat:
+            return
+        intake = TellIntake(cast(Any, self.connection), world.subjects, shard, world.clock)
+        seat.tells = self.tasks.spawn(intake.run(), name=f"tells {number}")
         self.exchange.announce({"op": "taken", "shard": number, "worker": self.name})
 
     def _on_lost(self, shard: Shard) -> None:
@@ -303,35 +311,52 @@ class SimWorker:
         seat.drop()
         await self._close(number)
 
-    async def hand_over(self, number: int, heir: "SimWorker", drain_s: float, done: Callable[[], None]) -> None:
-        """S5: the heir listens and buffers, then stop listening, finish, release."""
+    async def hand_over(self, number: int, heir: "SimWorker | None", drain_s: float, done: Callable[[], None]) -> None:
+        """S5: the heir listens and buffers, then stop listening, finish, release. Without an heir, or one that listens in time, only a
+        worker that is ending lets go."""
         seat = self.seats.get(number)
         if seat is None or seat.shard is None:
             done()
             return
-        self.exchange.share(number, True)
-        ready = asyncio.Event()
-        heir.start(heir.accept_offer(number, seat.shard.epoch, ready), f"sit {number}")
-        until = self._world.loop.time() + _OFFER_S
-        while not ready.is_set():
-            if self._world.loop.time() > until:
-                self.exchange.share(number, False)
-                done()
-                return
-            await asyncio.sleep(0.01)
-        await self.exchange.stop_listening(number)
-        if not await seat.shard.drain(drain_s):
-            seat.shard.abandon()
+        if not await self._offer(number, seat.shard.epoch, heir) and not self.ending:
+            done()
+            return
+        await self.exchange.stop_listening(seat.take_listening())
+        await self._stop_tells(seat)
+        await leave(seat.shard, drain_s, lambda: self.ending)
+        if self.seats.get(number) is not seat:
+            done()
+            return
         self.exchange.forget(number)
         await self._close(number)
         self._world.trace("hands over", f"shard {number}")
         done()
 
+    async def _offer(self, number: int, epoch: int, heir: "SimWorker | None") -> bool:
+        if heir is None:
+            return False
+        self.exchange.share(number, True)
+        ready = asyncio.Event()
+        heir.start(heir.accept_offer(number, epoch, ready), f"sit {number}")
+        until = self._world.loop.time() + _OFFER_S
+        while not ready.is_set():
+            if self._world.loop.time() > until:
+                self.exchange.share(number, False)
+                return False
+            await asyncio.sleep(0.01)
+        return True
+
+    async def _stop_tells(self, seat: Seat) -> None:
+        if seat.tells is not None:
+            await end(seat.tells)
+            seat.tells = None
+
     async def _close(self, number: int) -> None:
         seat = self.seats.pop(number, None)
         if seat is None:
             return
-        await self.exchange.stop_listening(number)
+        await self._stop_tells(seat)
+        await self.exchange.stop_listening(seat.take_listening())
         if seat.store is not None:
             await seat.store.close()
 
