@@ -199,6 +199,7 @@ async def _log(settings: Settings) -> AsyncIterator[Finding]:
     from events.quarantine import Quarantine
     from events.reader_sqlite import SqliteLogReader
     from ops.doctor_keeping import keeping
+    from ops.doctor_views import views
     from runtime.survey import survey
 
     data = Path(settings.data)
@@ -218,6 +219,8 @@ async def _log(settings: Settings) -> AsyncIterator[Finding]:
             async for finding in _supervision(reader):
                 yield finding
             async for finding in lacking_code(reader, _registry(settings)):
+                yield finding
+            async for finding in views(settings, reader):
                 yield finding
         finally:
             await reader.close()

@@ -1,6 +1,6 @@
 """The projections of an app, put together with the log of a deployment: where views lie, and how their events are read."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from projections.follower import Upcast
 from projections.generations import Generations
 from projections.generations_sqlite import SqliteGenerations
 from projections.hints import Hints
-from projections.projection import Projection
+from projections.projection import Projection, ProjectionFactory
 from projections.runner import Runner
 from projections.single import SingleGeneration
 from runtime.app import App
@@ -78,13 +78,23 @@ class Views:
     """Everything that projects in one process."""
 
     def __init__(
-        self, runners: Sequence[Runner[Any]], hints: Hints, reader: SqliteLogReader, watch: SqliteWatch, clock: Clock
-    ) -> None:
+        self, runners: Sequence[Runner[Any]], hints: Hints, reader: SqliteLogReader, watch: SqliteWatch, *, clock: Clock, folder: Path,
+        upcast: Upcast, makers: Mapping[str, ProjectionFactory],
+    ) -> None:  # fmt: skip
         self.runners = {runner.name: runner for runner in runners}
         self.hints = hints
         self.reader = reader
         self.watch = watch
         self.clock = clock
+        self.folder = folder
+        self.upcast = upcast
+        self._makers = makers
+
+    def make(self, name: str) -> ProjectionFactory:
+        """What makes the projection `name`. Raises: ConfigurationError: the app has none of that name in SQLite."""
+        if name not in self._makers:
+            raise ConfigurationError(f"the app has no projection {name!r} (it has: {', '.join(sorted(self._makers)) or 'none'})")
+        return self._makers[name]
 
 
 @asynccontextmanager
@@ -109,7 +119,9 @@ async def open_views(settings: Settings, app: App, *, only: Sequence[str] = (), 
         if cache_place(settings).address is not None:
             found.append(SingleGeneration(lambda: cache_view(settings, clock), "cache", 1, data / FOLDER))
         kept = [each for each in found if not only or each.name in only]
-        yield Views([Runner(each, reader, hints, upcast=upcast, clock=clock) for each in kept], hints, reader, watch, clock)
+        runners = [Runner(each, reader, hints, upcast=upcast, clock=clock) for each in kept]
+        makers = {make().name: make for make in app.projections}
+        yield Views(runners, hints, reader, watch, clock=clock, folder=data / FOLDER, upcast=upcast, makers=makers)
     finally:
         await watch.close()
         await reader.close()

@@ -27,6 +27,8 @@ from projections.view import Positions
 from projections.view_sqlite import VIEW_FILE, SqliteView
 
 ACTIVE_FILE: Final = "active.json"
+SCRATCH: Final = "scratch-"
+"""A folder of a verification: the pid of its process follows."""
 
 
 class Active(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +173,9 @@ class SqliteGenerations:
                 self._remove(folder)
         for path in self._path.glob("gone-*"):
             shutil.rmtree(path, ignore_errors=True)
+        for path in self._path.glob(f"{SCRATCH}*"):
+            if not _is_alive(path.name.removeprefix(SCRATCH)):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def check_named(projection: Projection) -> None:
@@ -182,6 +187,16 @@ def check_named(projection: Projection) -> None:
         raise ConfigurationError(f"the version of the projection {projection.name} is {projection.version!r}; it counts from 1")
     if isinstance(projection.handles, str) or not projection.handles:
         raise ConfigurationError(f"the projection {projection.name} handles no events: handles = (\"account.deposited\", ...)")
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _number(folder: Path) -> int:

@@ -146,10 +146,17 @@ class Client:
         async def request(operation: str, arguments: dict[str, Any]) -> Any:
             if after:
                 arguments = {**arguments, "_after": {str(shard): position for shard, position in after.items()}}
-            body = encode_checked(arguments, f"the arguments of {projection}.{operation}")
-            return msgspec.json.decode(await self._read(self._subjects.view(_token(projection), _token(operation)), body, timeout_s))
+            return await self._ask_view(projection, operation, arguments, timeout_s)
 
         return Methods(request)
+
+    async def ask_view(self, projection: str, operation: str, /, **arguments: Any) -> Any:
+        """One operation by name, those of ours included: ``_status``, ``_rebuild``, ``_release``."""
+        return await self._ask_view(projection, operation, arguments, ASK_DEADLINE_S)
+
+    async def _ask_view(self, projection: str, operation: str, arguments: dict[str, Any], timeout_s: float) -> Any:
+        body = encode_checked(arguments, f"the arguments of {projection}.{operation}")
+        return msgspec.json.decode(await self._read(self._subjects.view(_token(projection), _token(operation)), body, timeout_s))
 
     async def log(self, operation: str, /, *, timeout_s: float = ASK_DEADLINE_S, **arguments: Any) -> Any:
         """One request to ``cue.log.<operation>``, see `runtime.log_service`; the reply as plain JSON values."""

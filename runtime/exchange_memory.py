@@ -1,7 +1,7 @@
 """The exchange inside one process, without a server: for programs that embed the runtime, for tests and for the bench."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ class MemoryExchange:
         self._deadlines = Deadlines()
         self.step_cache: StepCache | None = None
         self.models: Models | None = None
+        self.on_view: Callable[[str, str, bytes, float], Awaitable[bytes]] | None = None
         self.on_events: Callable[[Sequence[RecordedEvent]], None] | None = None
         self.on_chunk: Callable[[Command, int, Any, bool], None] | None = None
 
@@ -79,7 +80,9 @@ class MemoryExchange:
             self._deadlines.drop(wait)
 
     async def query_view(self, projection: str, operation: str, body: bytes, deadline_ms: int) -> bytes:
-        raise Unavailable(f"the projection {projection!r} is not running", retry_after_ms=1_000)
+        if self.on_view is None:
+            raise Unavailable(f"the projection {projection!r} is not running", retry_after_ms=1_000)
+        return await self.on_view(projection, operation, body, max(0.001, deadline_ms / 1_000 - self._clock.wall_us() / 1_000_000))
 
     def chunk(self, command: Command, attempt: int, offset: int, data: Any, *, end: bool) -> None:
         if self.on_chunk is not None:
