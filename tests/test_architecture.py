@@ -88,7 +88,7 @@ def _sqlite_file(path: PurePosixPath) -> bool:
 
 def _numpy_file(path: PurePosixPath) -> bool:
     """What loads only where numpy is: nothing else may import these at its top."""
-    return path.stem.endswith(("_numpy", "_hnswlib", "_graphed", "_onnx")) or path.parts[:2] == ("ops", "bench")
+    return path.stem.endswith(("_numpy", "_hnswlib", "_graphed", "_onnx"))
 
 
 CLIENTS: dict[str, Callable[[PurePosixPath], bool]] = {

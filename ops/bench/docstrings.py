@@ -1,7 +1,8 @@
 """Names and what their docstrings say of them: a labelled set for embedders, drawn from the sources of an installed package.
 
 The question is a name, the answer the first paragraph of its own docstring, among those of all the others. Only the syntax trees are read:
-nothing of the package is run. What comes out depends on the version of the package alone.
+nothing of the package is run. What comes out depends on the version of the package alone; the 300 pairs of the bench are kept in
+docstrings.json, with the package and version that they are from, so that every machine asks the same.
 """
 
 import ast
@@ -10,6 +11,7 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +26,21 @@ class Pair(msgspec.Struct, frozen=True):
 
     name: str
     text: str
+
+
+class PairsFile(msgspec.Struct, frozen=True):
+    """docstrings.json. source: package and version. pairs: name to text."""
+
+    source: str
+    licence: str
+    pairs: dict[str, str]
+
+
+@cache
+def kept_pairs() -> list[Pair]:
+    """The pairs of the bench."""
+    found = msgspec.json.decode(Path(__file__).with_name("docstrings.json").read_bytes(), type=PairsFile)
+    return [Pair(name, text) for name, text in found.pairs.items()]
 
 
 def pairs_of(root: Path, count: int) -> list[Pair]:

@@ -19,7 +19,7 @@ import msgspec
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """One case in one round. p50_us, p99_us: time of one operation; None where a case has no single operations. lag_us: how late the event
-    loop was, at p99, while the case ran. size_bytes: of one thing, where that is what the case finds out."""
+    loop was, at p99, while the case ran. size_bytes: of one thing, where that is what the case finds out. share: of all, likewise."""
 
     count: int
     per_s: float
@@ -27,6 +27,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     p99_us: float | None = None
     lag_us: float | None = None
     size_bytes: float | None = None
+    share: float | None = None
 
 
 Case = Callable[[float], Awaitable[Sample]]
@@ -41,9 +42,10 @@ class Unavailable(msgspec.Struct, frozen=True):
 
 Cases = Mapping[str, Case | Unavailable]
 
-Figure = Literal["rate", "tail", "lag", "bytes"]
-"""rate: operations per second, as a multiple of the limit's. tail: p99 / p50. lag: the event loop's, in ms. bytes: of one thing."""
-UNITS: Final[dict[Figure, str]] = {"rate": "x", "tail": "p99/p50", "lag": "ms", "bytes": "bytes"}
+Figure = Literal["rate", "tail", "lag", "bytes", "share"]
+"""rate: operations per second, as a multiple of the limit's. tail: p99 / p50. lag: the event loop's, in ms. bytes: of one thing.
+share: how much of what there is was found, 0 to 1."""
+UNITS: Final[dict[Figure, str]] = {"rate": "x", "tail": "p99/p50", "lag": "ms", "bytes": "bytes", "share": "of 1"}
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +75,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def more_is_better(self) -> bool:
-        return self.figure == "rate"
+        return self.figure in {"rate", "share"}
 
     def reaches(self, figure: float, bound: float) -> bool:
         """Whether `figure` is at least, or at most, `bound`."""
@@ -94,10 +96,15 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     """with 1,000 events each, woken one after another"""
     cold_events: int = 1_000
     replay_events_per_s: int = 50_000
+    vectors: int = 100_000
+    """that are searched"""
 
 
 FULL: Final = Scale(actors=100_000, idle=8_000, log_events=1_000_000, log_streams=20_000, cold_actors=50)
-QUICK: Final = Scale(actors=5_000, idle=1_000, log_events=50_000, log_streams=5_000, cold_actors=10, replay_events_per_s=20_000)
+QUICK: Final = Scale(
+    actors=5_000, idle=1_000, log_events=50_000, log_streams=5_000, cold_actors=10,
+    replay_events_per_s=20_000, vectors=20_000,
+)  # fmt: skip
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,6 +256,8 @@ def _figure(measure: Measure, own: Sample, limit: Sample | None) -> float:
         return own.lag_us / 1_000
     if measure.figure == "bytes" and own.size_bytes is not None:
         return own.size_bytes
+    if measure.figure == "share" and own.share is not None:
+        return own.share
     raise TypeError(f"{measure.name}: its sample lacks what the row shows")
 
 

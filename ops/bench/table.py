@@ -144,6 +144,42 @@ MEASURES: Final = (
         name="claims-queries-lag", theme="claims", title="event-loop lag p99 of these, aiosqlite", case="claims-queries", figure="lag",
         limit="claims-queries-sync", limit_title="sqlite3 in the loop, a connection each",
     ),
+    Measure(
+        name="meaning-hash-1", theme="meaning", title="300 names and docstrings: its own first, words hashed", case="hash-1",
+        figure="share", target=0.44, good=0.7,
+    ),
+    Measure(
+        name="meaning-hash-5", theme="meaning", title="300 names and docstrings: its own among the first five, words hashed", case="hash-5",
+        figure="share", target=0.73, good=0.87,
+    ),
+    Measure(
+        name="meaning-minilm-1", theme="meaning", title="300 names and docstrings: its own first, MiniLM", case="minilm-1",
+        figure="share", target=0.5, good=0.75,
+    ),
+    Measure(
+        name="meaning-minilm-5", theme="meaning", title="300 names and docstrings: its own among the first five, MiniLM", case="minilm-5",
+        figure="share", target=0.79, good=0.88,
+    ),
+    Measure(
+        name="meaning-fused-1", theme="meaning", title="300 names and docstrings: its own first, both fused", case="fused-1",
+        figure="share", target=0.5, good=0.76,
+    ),
+    Measure(
+        name="meaning-fused-5", theme="meaning", title="300 names and docstrings: its own among the first five, both fused", case="fused-5",
+        figure="share", target=0.82, good=0.9,
+    ),
+    Measure(
+        name="vectors-graphs", theme="vectors", title="search among 100,000 vectors of 384 numbers, hnswlib", limit="vectors-exact",
+        limit_title="numpy, all compared", target=1.5, good=3,
+    ),
+    Measure(
+        name="vectors-recall", theme="vectors", title="of the ten nearest, found by hnswlib", case="vectors-graphs-share", figure="share",
+        target=0.95, good=0.99,
+    ),
+    Measure(
+        name="vectors-exact-tenth", theme="vectors", title="search among 10,000 vectors, all compared", limit="vectors-exact",
+        limit_title="among 100,000",
+    ),
 )  # fmt: skip
 
 
@@ -225,5 +261,13 @@ def preparation(theme: str) -> Preparation:
             from ops.bench.claims import claim_cases
 
             return claim_cases
+        case "meaning":
+            from ops.bench.meaning import meaning_cases
+
+            return meaning_cases
+        case "vectors":
+            from ops.bench.vectors import vector_cases
+
+            return vector_cases
         case _:
             raise ValueError(theme)

@@ -9,9 +9,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+import networkx
 import pytest
 
 from ops.bench.children import measuring
+from ops.bench.docstrings import PairsFile, kept_pairs, pairs_of
 from ops.bench.lag import watched_lag
 from ops.bench.measure import (
     Case,
@@ -36,7 +39,10 @@ from ops.exits import CommandError, Exit
 
 ROOT = Path(__file__).parents[3]
 BLINK = 0.02
-TINY = Scale(actors=1_200, idle=300, log_events=2_000, log_streams=100, cold_actors=2, cold_events=30, replay_events_per_s=1_000)
+TINY = Scale(
+    actors=1_200, idle=300, log_events=2_000, log_streams=100, cold_actors=2, cold_events=30,
+    replay_events_per_s=1_000, vectors=600,
+)  # fmt: skip
 
 
 def case(*rates: float, order: list[str] | None = None, name: str = "") -> Case:
@@ -216,6 +222,34 @@ async def test_a_row_without_its_library_says_how_to_get_it(
     assert "ops/bench.lock" in lacking.unavailable
     assert (lacking.figure, lacking.mark, lacking.rounds) == (None, None, 0)
     assert below_half([lacking], MEASURES) == []
+
+
+@pytest.mark.slow
+async def test_what_embedders_find_is_settled_and_how_fast_they_are_is_measured(tmp_path: Path) -> None:
+    found = await measured(tmp_path, ["meaning"])
+    assert {name for name in found if name.startswith("meaning-hash")} == {"meaning-hash-1", "meaning-hash-5"}
+    for name, each in found.items():
+        if each.unavailable:
+            assert "cuebook[embed]" in each.unavailable
+            continue
+        check(each)
+        assert each.mark in {"good", "meets"}, f"{name}: {each.figure}, which does not depend on the machine"
+    assert (found["meaning-hash-1"].figure or 0) < (found["meaning-hash-5"].figure or 0) < 1
+
+
+def test_the_pairs_of_the_bench_are_those_of_the_version_that_they_name() -> None:
+    kept = msgspec.json.decode((ROOT / "ops" / "bench" / "docstrings.json").read_bytes(), type=PairsFile)
+    assert len(kept_pairs()) == len(kept.pairs) == 300
+    if kept.source != f"networkx {networkx.__version__}":
+        pytest.skip(f"they are from {kept.source}, here is {networkx.__version__}")
+    assert pairs_of(Path(networkx.__file__).parent, 300) == kept_pairs()
+
+
+async def test_vectors_are_searched_by_graphs_beside_comparing_all(tmp_path: Path) -> None:
+    found = await measured(tmp_path, ["vectors"])
+    for each in found.values():
+        check(each)
+    assert (found["vectors-recall"].figure or 0) > 0.9
 
 
 async def test_every_row_has_a_preparation_that_knows_its_theme() -> None:

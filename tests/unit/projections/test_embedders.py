@@ -13,6 +13,7 @@ import pytest
 from events.embedding import Embedder, Embedding, embedding, unpacked
 from events.errors import EmbeddingError
 from projections.embedding.batching import BatchingEmbedder, check_given
+from projections.embedding.fused import FusedEmbedder
 from projections.embedding.hashing import DIMENSIONS, MODEL, TEXT_CHARACTERS_MAX, HashEmbedder, hashed
 from projections.embedding.langchain import LangChainEmbedder
 
@@ -214,3 +215,35 @@ async def test_an_embeddings_of_langchain_is_an_embedder() -> None:
 async def test_one_that_changes_its_dimensions_is_refused() -> None:
     with pytest.raises(EmbeddingError, match="numbers"):
         await LangChainEmbedder(Embeddings([3, 2]), model="m", dimensions=3).embed(["a", "b"])
+
+
+# -- two as one ---------------------------------------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """A model that knows how many letters a text has, and no words."""
+
+    model = "letters-1"
+    dimensions = 3
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+        return [embedding(self.model, [float(len(text)), 1.0, 0.0]) for text in texts]
+
+
+@pytest.mark.parametrize("weight", [0.5, 0.25])
+async def test_the_cosine_of_fused_vectors_is_the_mean_of_the_two(weight: float) -> None:
+    fused: Embedder = FusedEmbedder(HashEmbedder(), Counting(), weight=weight)
+    texts = ["open the file", "a file was opened", "ab"]
+    found = await fused.embed(texts)
+    check_given(fused, texts, found)
+    words, letters = await HashEmbedder().embed(texts), await Counting().embed(texts)
+    for one, other in ((0, 1), (1, 2)):
+        expected = weight * cosine(words[one], words[other]) + (1 - weight) * cosine(letters[one], letters[other])
+        assert cosine(found[one], found[other]) == pytest.approx(expected, abs=1e-5)
+
+
+async def test_another_weight_is_another_model() -> None:
+    models = {FusedEmbedder(HashEmbedder(), Counting(), weight=weight).model for weight in (0.5, 0.25, 0.75)}
+    assert models == {"hash-512-1+letters-1", "hash-512-1+letters-1@0.25", "hash-512-1+letters-1@0.75"}
+    with pytest.raises(EmbeddingError):
+        FusedEmbedder(HashEmbedder(), Counting(), weight=1.0)
