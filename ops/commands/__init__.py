@@ -170,7 +170,7 @@ VERBS: tuple[Verb, ...] = (
         "Apply what was held back of a parked stream, in order, and go on with it; without STREAM, of all that are parked.",
     ),
     Verb("projections ask", "Keep", "ops.commands.projections:ask", "Ask a projection of the running deployment and print its reply."),
-    Verb("version", "Keep", "ops.commands.version:version", "Show the versions of Cuebook and of the parts it runs on."),
+    Verb("version", "Keep", "ops.commands.version:version", "Show the versions of Cuebook and of the parts it runs on.", shown=False),
 )
 """Rows stand in the order in which `--help` lists them."""
 
