@@ -10,5 +10,6 @@ except ImportError as error:  # pragma: no cover - the tests install it
 
 from actors.graph.errors import StaleWriteOwnerError, ThreadWriteError, UnregisteredTypeError
 from actors.graph.saver import EventLogSaver
+from actors.graph.store import EventLogStore
 
-__all__ = ["EventLogSaver", "StaleWriteOwnerError", "ThreadWriteError", "UnregisteredTypeError"]
+__all__ = ["EventLogSaver", "EventLogStore", "StaleWriteOwnerError", "ThreadWriteError", "UnregisteredTypeError"]

@@ -12,6 +12,7 @@ from langgraph.checkpoint.base import WRITES_IDX_MAP
 from msgspec import Raw
 
 from actors.graph import recorded
+from actors.graph.folding import Folded
 from actors.graph.packing import Packer
 from actors.graph.thread_state import Checkpoint, ThreadState, Value, Versions
 from events.envelope import NewEvent
@@ -24,12 +25,12 @@ _KNOWN: Final = frozenset({"v", "id", "ts", "channel_values", "channel_versions"
 _TAG_OF: Final[dict[type, str]] = {
     recorded.Saved: recorded.SAVED, recorded.Writes: recorded.WRITES, recorded.PartsAdded: recorded.PARTS,
     recorded.Claimed: recorded.CLAIMED, recorded.Removed: recorded.REMOVED, recorded.Deleted: recorded.DELETED,
-    recorded.Copied: recorded.COPIED, recorded.Thread: recorded.THREAD,
+    recorded.Copied: recorded.COPIED, recorded.Thread: recorded.THREAD, recorded.ItemsChanged: recorded.ITEMS,
 }  # fmt: skip
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def write(state: ThreadState, build: Callable[[], Sequence[tuple[msgspec.Struct, str | None]]]) -> list[NewEvent]:
+def write(state: Folded, build: Callable[[], Sequence[tuple[msgspec.Struct, str | None]]]) -> list[NewEvent]:
     """The events that `build` says, with the parts that they add; `state` is as if they were recorded.
 
     If they are not, `state` must be thrown away. If this raises, it is as before.

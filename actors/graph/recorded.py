@@ -20,6 +20,7 @@ REMOVED: Final = "graph.removed"
 DELETED: Final = "graph.deleted"
 COPIED: Final = "graph.copied"
 THREAD: Final = "graph.thread"
+ITEMS: Final = "store.changed"
 FORKED: Final = "stream.forked"
 
 
@@ -127,10 +128,26 @@ class Thread(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     thread: str
 
 
+class ItemChange(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """An item of a store that was put, or deleted where its value is null. vectors: float32, little-endian, base64."""
+
+    namespace: list[str]
+    key: str
+    at_us: int
+    value: Raw
+    vectors: list[str] = []
+
+
+class ItemsChanged(_Recorded, kw_only=True):
+    """What one batch changed in a store."""
+
+    items: list[ItemChange]
+
+
 BY_TYPE: Final[dict[str, Any]] = {
     tag: msgspec.json.Decoder(cls)
     for tag, cls in (
         (SAVED, Saved), (WRITES, Writes), (PARTS, PartsAdded), (CLAIMED, Claimed), (REMOVED, Removed), (DELETED, Deleted),
-        (COPIED, Copied), (THREAD, Thread), (FORKED, Forked),
+        (COPIED, Copied), (THREAD, Thread), (FORKED, Forked), (ITEMS, ItemsChanged),
     )
 }  # fmt: skip

@@ -8,14 +8,11 @@ Every thread is a stream of the log in that folder: ``cuebook log``, ``show``, `
 deployment, no server, no NATS is needed.
 """
 
-import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from functools import partial
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -28,11 +25,15 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.base import Checkpoint as LangGraphCheckpoint
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.store.base import IndexConfig
 
 from actors.graph import recorded
 from actors.graph.difference import saved, writes
 from actors.graph.errors import StaleWriteOwnerError
+from actors.graph.items import ItemsState
 from actors.graph.listing import Listing
+from actors.graph.opening import Opening
+from actors.graph.store import EventLogStore
 from actors.graph.thread_state import ThreadState
 from actors.graph.threads import Said, Steps, Threads, run_async, run_sync
 from actors.graph.tuples import delta_history, tuple_of
@@ -40,33 +41,6 @@ from actors.graph.upkeep import delete_for_runs, delete_thread, prune, thread_id
 from events.errors import ConfigurationError
 from events.sqlite_library import Durability
 from events.threaded_sqlite import ThreadedStatistics
-
-S = TypeVar("S")
-
-
-class Opening(AbstractContextManager[S], AbstractAsyncContextManager[S], Generic[S]):
-    """Opens on entering, closes on leaving; for ``with`` and for ``async with``."""
-
-    def __init__(self, make: Callable[[Threads], S], path: Path, durability: Durability, types: dict[str, type] | None) -> None:
-        self._make = make
-        self._open = partial(Threads.open, path, durability=durability, types=types)
-        self._threads: Threads | None = None
-
-    def __enter__(self) -> S:
-        self._threads = self._open()
-        return self._make(self._threads)
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._threads is not None:
-            self._threads.close()
-
-    async def __aenter__(self) -> S:
-        self._threads = await asyncio.to_thread(self._open)
-        return self._make(self._threads)
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        if self._threads is not None:
-            await asyncio.to_thread(self._threads.close)
 
 
 class EventLogSaver(BaseCheckpointSaver[int]):
@@ -89,6 +63,7 @@ class EventLogSaver(BaseCheckpointSaver[int]):
     def __init__(self, threads: Threads) -> None:
         super().__init__()
         self._threads = threads
+        self._items = threads.beside(ItemsState)
         self._claims: dict[str, int] = {}
 
     @classmethod
@@ -106,6 +81,10 @@ class EventLogSaver(BaseCheckpointSaver[int]):
             CorruptLogError: the log lost its tail or is damaged. TransientError: its write lock was not free within a second.
         """
         return Opening(cls, Path(path), durability, types)
+
+    def store(self, *, index: IndexConfig | None = None) -> EventLogStore:
+        """Long-term memory in the same folder; open as long as this saver is. index: as `EventLogStore.open`."""
+        return EventLogStore(self._items, index=index)
 
     # Ownership of threads
 

@@ -4,15 +4,15 @@ Values are kept as the JSON that was recorded. A list that only ever grew is a c
 for.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
 from actors.graph import recorded
+from actors.graph.folding import Folded
 from actors.graph.packing import Packer
-from events.envelope import MAIN_BRANCH, RecordedEvent
 from events.errors import CorruptLogError
 
 T = TypeVar("T")
@@ -89,23 +89,27 @@ class Checkpoint(msgspec.Struct, gc=True):
     shown: bool = True
 
 
-class ThreadState:
+class ThreadState(Folded):
     """A thread as of `version` of its stream. Changed only by `apply`."""
 
     def __init__(self, thread_id: str, stream: str, packer: Packer) -> None:
-        self.thread_id = thread_id
-        self.stream = stream
-        self.packer = packer
-        self.version = 0
+        super().__init__(thread_id, stream, packer)
         self.claim = 0
-        self.branch = MAIN_BRANCH
-        self.parent: str | None = None
         self._recorded = 0
         self._checkpoints: dict[str, dict[str, Checkpoint]] = {}
         self._writes: dict[Place, dict[WriteKey, Write]] = {}
         self._homes: dict[int, list[Place]] = {}
         self._newest: dict[str, Checkpoint] = {}
         """Per namespace, what an event without a parent means: the last recorded, shown or not."""
+
+    @property
+    def thread_id(self) -> str:
+        return self.name
+
+    def first_words(self) -> list[tuple[msgspec.Struct, str | None]]:
+        """The thread's own id, where it is not the name of its stream."""
+        said = self.stream.partition("/")[2] != self.name
+        return [(recorded.Thread(thread=self.name), self.name)] if said else []
 
     @property
     def bytes(self) -> int:
@@ -149,37 +153,16 @@ class ThreadState:
 
     # Folding
 
-    def fold(self, events: Iterable[tuple[RecordedEvent, int]]) -> None:
-        """Apply events as read from the log, each with its home.
-
-        Raises:
-            CorruptLogError: one is not what we write, or of a type that this program does not know.
-        """
-        for event, home in events:
-            payload = bytes(event.payload)
-            if payload == b"null":
-                continue  # erased: a later event says what is left
-            decoder = recorded.BY_TYPE.get(event.type)
-            if decoder is None:
-                raise CorruptLogError(f"{event.stream} holds an event {event.type}, which is none of a thread", stream=event.stream)
-            try:
-                self.apply(decoder.decode(payload), home)
-            except msgspec.ValidationError as error:
-                raise CorruptLogError(
-                    f"{event.stream} version {event.version}: {event.type} is not what it should be: {error}",
-                    stream=event.stream, version=event.version, position=event.position,
-                ) from error  # fmt: skip
-
     def apply(self, event: Any, home: int) -> None:
         """One event, read or about to be written."""
         if isinstance(event, recorded.Saved):
-            self._add_parts(event)
+            self.add_parts(event)
             self._save(event, home)
         elif isinstance(event, recorded.Writes):
-            self._add_parts(event)
+            self.add_parts(event)
             self._write(event)
         elif isinstance(event, recorded.PartsAdded):
-            self._add_parts(event)
+            self.add_parts(event)
         elif isinstance(event, recorded.Claimed):
             self.claim = max(self.claim, event.owner)  # never back: a handle that lost stays lost
         elif isinstance(event, recorded.Removed):
@@ -191,16 +174,6 @@ class ThreadState:
     def _clear(self) -> None:
         self._checkpoints, self._writes, self._newest, self._homes = {}, {}, {}, {}
         self.packer.take_back(0)
-
-    def _add_parts(self, event: Any) -> None:
-        parts = self.packer.parts
-        if not event.parts:
-            return
-        if event.first == len(parts):
-            for part in event.parts:
-                parts.add(bytes(part))
-        elif event.first + len(event.parts) > len(parts):
-            raise CorruptLogError(f"{self.stream}: an event adds parts from {event.first}, there are {len(parts)}", stream=self.stream)
 
     def _save(self, event: recorded.Saved, home: int) -> None:
         newest = self._newest.get(event.ns)

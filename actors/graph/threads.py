@@ -23,6 +23,7 @@ from actors.graph import index_sqlite as index
 from actors.graph import recorded
 from actors.graph.difference import write
 from actors.graph.errors import StaleWriteOwnerError, ThreadWriteError
+from actors.graph.folding import Folded
 from actors.graph.kinds import Kinds
 from actors.graph.kinds_langgraph import BY_TYPE, fingerprint
 from actors.graph.packing import Packer
@@ -58,6 +59,11 @@ def stream_of(thread_id: str) -> StreamId:
         return StreamId(f"{index.THREAD_TYPE}/{thread_id}")
     digest = hashlib.sha256(thread_id.encode("utf-8", "surrogatepass")).hexdigest()
     return StreamId(f"{index.THREAD_TYPE}/x_{digest[:40]}")
+
+
+def thread_state(thread_id: str, packer: Packer) -> ThreadState:
+    """A thread that nothing was folded into."""
+    return ThreadState(thread_id, stream_of(thread_id), packer)
 
 
 def run_sync(steps: Steps[T]) -> T:
@@ -97,7 +103,7 @@ async def run_async(steps: Steps[T]) -> T:
 class _Kept:
     """A thread in memory. pending: the newest of its writes that was submitted. broken: one of them failed."""
 
-    def __init__(self, state: ThreadState) -> None:
+    def __init__(self, state: Any) -> None:
         self.state = state
         self.pending: Future[Outcome] | None = None
         self.broken = False
@@ -110,7 +116,8 @@ class _Kept:
 class Threads:
     """See the module. Safe to be used from any thread and any event loop at once."""
 
-    def __init__(self, shard: ThreadedShard, kinds: Kinds, clock: Clock) -> None:
+    def __init__(self, shard: ThreadedShard, kinds: Kinds, clock: Clock, make: "Callable[[str, Packer], Any]") -> None:
+        self._make = make
         self.shard = shard
         self.kinds = kinds
         self._clock = clock
@@ -138,10 +145,15 @@ class Threads:
             path, 0, worker=f"langgraph-{os.getpid()}", durability=durability, companion=index.GraphIndex(),
             before=index.only_ours, clock=clock,
         )  # fmt: skip
-        return cls(shard, kinds, clock)
+        return cls(shard, kinds, clock, thread_state)
 
-    def new_state(self, thread_id: str) -> ThreadState:
-        return ThreadState(thread_id, stream_of(thread_id), Packer(self.kinds, fingerprint))
+    def beside(self, make: "Callable[[str, Packer], Folded]") -> "Threads":
+        """Something else than threads, in the same folder."""
+        return Threads(self.shard, self.kinds, self._clock, make)
+
+    def wall_us(self) -> int:
+        """Microseconds since 1970."""
+        return self._clock.wall_us()
 
     # Reading
 
@@ -156,7 +168,7 @@ class Threads:
         kept = self._find(thread_id)
         if kept is not None:
             return kept
-        state = self.new_state(thread_id)
+        state = self._make(thread_id, Packer(self.kinds, fingerprint))
         stream = StreamId(state.stream)
         version, events = yield self.shard.read(index.load, 0, stream, self.shard.head(stream), self._is_owner)
         state.fold(events)
@@ -191,7 +203,7 @@ class Threads:
             if kept is not None:
                 kept.broken = True
 
-    def settled(self, thread_id: str) -> Steps[ThreadState]:
+    def settled(self, thread_id: str) -> Steps[Any]:
         """The thread with nothing in it that is not committed when this returns.
 
         Another saver may have taken the folder without our knowing: that is looked up once a second (S31), so a read is never older.
@@ -231,7 +243,7 @@ class Threads:
     # Writing
 
     def change(
-        self, thread_id: str, build: Callable[[ThreadState], Said], then: Callable[[ThreadState], None] | None = None
+        self, thread_id: str, build: Callable[[Any], Said], then: Callable[[Any], None] | None = None
     ) -> Steps[None]:
         """Record what `build` says of the thread; durable when this returns.
 
@@ -272,11 +284,11 @@ class Threads:
                 raise ThreadWriteError(f"thread {thread_id!r} could not be written: {reason}. Try again", thread_id=thread_id)
 
     def _submit(
-        self, kept: _Kept, build: Callable[[ThreadState], Said], then: Callable[[ThreadState], None] | None
+        self, kept: _Kept, build: Callable[[Any], Said], then: Callable[[Any], None] | None
     ) -> "Future[Outcome] | None":
         state = kept.state
         before = state.bytes
-        events = write(state, lambda: _with_name(state, build(state)))
+        events = write(state, lambda: _begun(state, build(state)))
         if not events:
             return kept.pending
         if then is not None:
@@ -287,7 +299,7 @@ class Threads:
             branch=state.branch, parent=state.parent,
         )  # fmt: skip
         future = kept.pending = self.shard.submit(group)
-        future.add_done_callback(lambda done: self._ended(state.thread_id, kept, done))
+        future.add_done_callback(lambda done: self._ended(state.name, kept, done))
         return future
 
     def _ended(self, thread_id: str, kept: _Kept, future: "Future[Outcome]") -> None:
@@ -326,7 +338,7 @@ class Threads:
             parent=StreamId(source.stream), version=Version(version), hash=hash_.hex(), state=msgspec.Raw(b"{}"), branch=key
         )
         events = [_forked(forked, source.thread_id)]
-        events += [_named(struct) for struct, _ in _with_name(target, [(forked, None)])[:-1]]
+        events += [_named(struct) for struct, _ in target.first_words()]
         group = Append(
             stream=StreamId(target.stream), expected_version=Version(version), command_id=None, events=events, branch=key,
             parent=f"{source.stream}@{version}", base=Base(version=Version(version), hash=hash_),
@@ -350,11 +362,8 @@ class Threads:
         self.shard.close()
 
 
-def _with_name(state: ThreadState, said: Said) -> list[tuple[msgspec.Struct, str | None]]:
-    """The first event of a thread whose own id is not the name of its stream says the id."""
-    if said and state.version == 0 and state.stream != f"{index.THREAD_TYPE}/{state.thread_id}":
-        return [(recorded.Thread(thread=state.thread_id), state.thread_id), *said]
-    return list(said)
+def _begun(state: Folded, said: Said) -> Said:
+    return [*state.first_words(), *said] if said and state.version == 0 else said
 
 
 def _forked(forked: Forked, source_id: str) -> NewEvent:
