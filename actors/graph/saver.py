@@ -4,8 +4,8 @@
         graph = builder.compile(checkpointer=saver)
         await graph.ainvoke(inputs, {"configurable": {"thread_id": "t1"}})
 
-Every thread is a stream of the log in that folder: ``cuebook log``, ``show``, ``verify`` and the rest read it like any other. No
-deployment, no server, no NATS is needed.
+Every thread is a stream of the log in that folder: ``cuebook log --data threads``, ``show``, ``verify`` and the rest read it like any
+other. No deployment, no server, no NATS is needed.
 """
 
 import copy
@@ -70,7 +70,8 @@ class EventLogSaver(BaseCheckpointSaver[int]):
     def open(
         cls, path: "str | PathLike[str]", *, durability: Durability = "disk", types: dict[str, type] | None = None
     ) -> Opening["EventLogSaver"]:
-        """The saver on the log in folder `path`, made if it is missing: for ``async with`` or ``with``.
+        """The saver on the log in folder `path`, made if it is missing: for ``async with`` or ``with``. The verbs of the command line find
+        it with ``--data path``.
 
         Args:
             durability: "disk" = a commit is on disk before a call returns; "process" = it survives kill -9, but not a power cut.

@@ -34,7 +34,7 @@ from events.envelope import Kind, NewEvent
 from events.errors import AppendOutcomeUnknownError, ConfigurationError, CuebookError, SupersededError
 from events.ids import StreamId, Version
 from events.limits import MIB
-from events.log_directory import create_log
+from events.log_directory import LOG_FILE, create_log
 from events.sqlite_library import Durability
 from events.store import Append, Base, Committed, Outcome
 from events.threaded_sqlite import ThreadedShard
@@ -129,11 +129,13 @@ class Threads:
 
     @classmethod
     def open(cls, path: Path, *, durability: Durability, types: dict[str, type] | None, clock: Clock | None = None) -> "Threads":
-        """Make the log if there is none, and take it: a writer that had it is refused from now on (S2, S3). Blocks.
+        """Make the log ``path/log`` if there is none, and take it: a writer that had it is refused from now on (S2, S3). Blocks.
 
         Raises:
             ConfigurationError: the folder holds a log that is not for threads alone, or one of several shards. And as `ThreadedShard.open`.
         """
+        # As a deployment has it, so that ``cuebook --data PATH`` finds it; a folder that is a log itself is taken as it is.
+        path = path if (path / LOG_FILE).exists() else path / "log"
         kinds, clock = Kinds(types, BY_TYPE), clock or SystemClock()
         identity = create_log(path, 1)
         if identity.shards != 1:

@@ -49,12 +49,12 @@ def conversation() -> Any:
 
 
 def stored_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def rows(folder: Path) -> list[tuple[str, int]]:
     """Type and size of every event."""
-    connection = open_reader(folder / "shard-0.db")
+    connection = open_reader(folder / "log" / "shard-0.db")
     found = connection.execute(
         "SELECT type, length(CAST(payload AS BLOB)) + coalesce(length(summary), 0) FROM events ORDER BY position"
     ).fetchall()
@@ -70,7 +70,7 @@ async def test_s38_a_conversation_of_200_turns_stores_at_most_six_times_its_cont
         for turn in range(turns):
             await graph.ainvoke({"messages": [HumanMessage(text(turn, "user"))]}, config())
     assert stored_bytes(folder) <= 6 * turns * 1024
-    assert verify(folder) == []
+    assert verify(folder / "log") == []
     async with EventLogSaver.open(folder) as again:
         listed = [each async for each in again.alist(config())]
         assert len(listed) == 3 * turns
@@ -283,7 +283,7 @@ async def test_s33_a_copy_stores_nothing_twice_and_goes_its_own_way(tmp_path: Pa
         await saver.acopy_thread("t2", "t")
         assert len((await graph.aget_state(config())).values["messages"]) == 42
         assert len([each async for each in saver.alist(None)]) == 63 + 60 + 63
-    assert verify(folder) == []
+    assert verify(folder / "log") == []
 
 
 async def test_all_threads_are_listed_newest_first_and_the_index_is_made_again_where_it_was_lost(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ async def test_all_threads_are_listed_newest_first_and_the_index_is_made_again_w
 
     async with EventLogSaver.open(folder) as again:
         await same(again)
-    connection = sqlite3.connect(folder / "shard-0.db")
+    connection = sqlite3.connect(folder / "log" / "shard-0.db")
     connection.executescript("DROP TABLE graph_checkpoints; DROP TABLE graph_threads")
     connection.close()
     async with EventLogSaver.open(folder) as again:

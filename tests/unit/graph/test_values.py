@@ -254,7 +254,7 @@ async def test_s38_no_class_or_module_name_is_stored(tmp_path: Path, calls: list
         found = await saver.aget_tuple(config)
     assert found is not None
     assert found.checkpoint["channel_values"] == state
-    stored = b"".join(path.read_bytes() for path in (tmp_path / "threads").iterdir())
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "threads" / "log").iterdir())
     for name in (b"Point", b"Plan", b"Colour", b"AIMessage", b"HumanMessage", b"langchain_core", b"test_values", b"pydantic", b"builtins"):
         assert name not in stored, name
     assert calls == []
@@ -275,7 +275,7 @@ async def test_s38_a_refused_value_stores_nothing(tmp_path: Path) -> None:
             await saver.aput(config, bad, {"source": "loop"}, {"text": 1, "bad": 1})
         assert await saver.aget_tuple(config) is None
         await saver.aput(config, good, {"source": "loop"}, {"text": 1, "more": 1})
-    with sqlite3.connect(tmp_path / "threads" / "shard-0.db") as connection:
+    with sqlite3.connect(tmp_path / "threads" / "log" / "shard-0.db") as connection:
         assert connection.execute("SELECT count(*) FROM events").fetchall() == [(1,)]
     connection.close()
     async with EventLogSaver.open(tmp_path / "threads") as again:
