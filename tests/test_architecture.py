@@ -96,7 +96,7 @@ CLIENTS: dict[str, Callable[[PurePosixPath], bool]] = {
     "cryptography": lambda path: path.stem.endswith("_aesgcm"),
     "hnswlib": lambda path: path.stem.endswith("_hnswlib"),
     "langchain_core": lambda path: path.parts[:2] in {("actors", "graph"), ("actors", "models")},
-    "langgraph": lambda path: path.parts[:2] == ("actors", "graph"),
+    "langgraph": lambda path: path.parts[:2] == ("actors", "graph") or path.stem == "peer_langgraph",
     # node.py composes a worker, so it makes the connection that the adapters share.
     "nats": lambda path: path.stem.endswith("_nats") or path.stem.startswith("nats_") or path.as_posix() == "runtime/node.py",
     "numpy": _numpy_file,

@@ -22,20 +22,21 @@ async def peer_cases(setting: Setting) -> AsyncIterator[Cases]:
             try:
                 from ops.bench.peer_autogen import autogen_case
             except ImportError as error:
-                cases["autogen"] = _not_installed("autogen-core", error)
+                cases["autogen"] = not_installed("autogen-core", error)
             else:
                 cases["autogen"] = await stack.enter_async_context(autogen_case())
         if "eventsourcing" in setting.wanted:
             try:
                 from ops.bench.peer_eventsourcing import eventsourcing_case
             except ImportError as error:
-                cases["eventsourcing"] = _not_installed("eventsourcing", error)
+                cases["eventsourcing"] = not_installed("eventsourcing", error)
             else:
                 cases["eventsourcing"] = stack.enter_context(eventsourcing_case(setting.folder))
         yield cases
 
 
-def _not_installed(library: str, error: ImportError) -> Unavailable:
+def not_installed(library: str, error: ImportError) -> Unavailable:
+    """A row that cannot be measured here. Raises `error` if it is not the library that is missing."""
     if error.name is not None and error.name.partition(".")[0] in {"ops", "events", "actors", "runtime"}:
         raise error
     return Unavailable(f"{library} is not installed ({error}): {INSTALL}")

@@ -91,6 +91,14 @@ MEASURES: Final = (
         limit_title="eventsourcing on SQLite, aggregates in memory", target=6, good=15,
     ),
     Measure(
+        name="graph-1", theme="graphs", title="LangGraph runs of 10 nodes, one at a time", limit="graph-sqlite-1",
+        limit_title="LangGraph's AsyncSqliteSaver", target=1.5,
+    ),
+    Measure(
+        name="graph-20", theme="graphs", title="LangGraph runs of 10 nodes, 20 at once", limit="graph-sqlite-20",
+        limit_title="LangGraph's AsyncSqliteSaver", target=3,
+    ),
+    Measure(
         name="predecessor", theme="predecessor", title="the predecessor's job by the runtime", case="predecessor-cuebook", limit=_OLD,
         limit_title=_OLD_JOB, target=1.7,
     ),
@@ -249,6 +257,10 @@ def preparation(theme: str) -> Preparation:
             from ops.bench.peers import peer_cases
 
             return peer_cases
+        case "graphs":
+            from ops.bench.graphs import graph_cases
+
+            return graph_cases
         case "predecessor":
             from ops.bench.predecessor import predecessor_cases
 

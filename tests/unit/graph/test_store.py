@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from langchain_core.embeddings import Embeddings
 from langchain_core.messages import HumanMessage
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.store.base import BaseStore, GetOp, Item, PutOp, SearchOp
+from langgraph.store.base import BaseStore, GetOp, Item, Op, PutOp, SearchOp
 from langgraph.store.memory import InMemoryStore
 
 from actors.graph import EventLogSaver, EventLogStore, StaleWriteOwnerError
@@ -72,7 +72,7 @@ def _compare(store: BaseStore, model: BaseStore, asks: list[Any]) -> None:
     kept = {item.namespace for item in model.search((), limit=1000)}
     assert set(store.list_namespaces(limit=100)) == kept
     assert store.list_namespaces(prefix=("a", "*"), limit=100) == sorted(each for each in kept if each[0] == "a" and len(each) > 1)
-    assert store.list_namespaces(suffix=["b"], limit=100) == sorted(each for each in kept if each[-1] == "b")
+    assert store.list_namespaces(suffix=("b",), limit=100) == sorted(each for each in kept if each[-1] == "b")
     assert store.list_namespaces(max_depth=1, limit=100) == sorted({each[:1] for each in kept})
 
 
@@ -112,12 +112,12 @@ async def test_an_item_keeps_its_birthday_and_comes_back_as_a_copy(tmp_path: Pat
 
 async def test_a_batch_reads_what_was_before_it_and_its_last_put_counts(tmp_path: Path) -> None:
     async with EventLogStore.open(tmp_path / "items") as store:
-        ops = [PutOp(("a",), "k", {"n": 1}), GetOp(("a",), "k"), PutOp(("a",), "k", {"n": 2}), SearchOp(("a",))]
+        ops: list[Op] = [PutOp(("a",), "k", {"n": 1}), GetOp(("a",), "k"), PutOp(("a",), "k", {"n": 2}), SearchOp(("a",))]
         assert await store.abatch(ops) == [None, None, None, []]
         found = await store.aget(("a",), "k")
         assert found is not None
         assert found.value == {"n": 2}
-        many = [PutOp(("many",), str(number), {"text": "x" * 100, "n": number}) for number in range(1_000)]
+        many: list[Op] = [PutOp(("many",), str(number), {"text": "x" * 100, "n": number}) for number in range(1_000)]
         await store.abatch(many)
         assert len(await store.asearch(("many",), limit=2_000)) == 1_000
         assert [each.key for each in await store.asearch(("many",), limit=2, filter={"n": {"$lt": 2}})] == ["0", "1"]
