@@ -10,6 +10,7 @@ import structlog
 from actors.memory import Memory, memory_actor
 from events.embedding import Embedder
 from events.errors import CuebookError
+from events.ids import StreamId
 from projections.embedding.hashing import HashEmbedder
 from projections.memory.accesses import Accesses
 from projections.memory.projection import MemoryProjection
@@ -40,6 +41,18 @@ def with_memory(app: App, embedder: Embedder | None = None) -> App:
     others = [make for make in app.projections if getattr(make, "func", make) is not MemoryProjection]
     view = partial(MemoryProjection, chosen, ACCESSES)
     return app.adding(memory_actor(chosen, in_loop=isinstance(chosen, HashEmbedder)), projections=[*others, view])
+
+
+async def report_to_actors(namespace: str, nats_options: dict[str, Any]) -> None:
+    """`report_accesses` of this process, over a connection of its own. Runs until cancelled."""
+    from runtime.client import connect
+
+    async with connect(namespace=namespace, **nats_options) as cue:
+
+        async def tell(stream: str, method: str, arguments: dict[str, Any]) -> None:
+            await cue.tell(StreamId(stream), method, arguments, None)
+
+        await report_accesses(ACCESSES, tell)
 
 
 async def report_accesses(accesses: Accesses, tell: Tell) -> None:

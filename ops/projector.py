@@ -8,6 +8,8 @@ from pathlib import Path
 import structlog
 
 from ops import event_loop, log_setup
+from ops.memory import TYPE as MEMORY
+from ops.memory import report_to_actors
 from ops.nats_connection import connection_of
 from ops.settings import Settings
 from ops.worker import load_app
@@ -56,6 +58,8 @@ async def _main(settings: Settings, name: str, app: App) -> int:
                     incarnation=views.reader.incarnation, started=iso_time(views.clock.wall_us()),
                 )  # fmt: skip
                 await service.start()
+                if MEMORY in views.runners:
+                    running.append(tasks.spawn(report_to_actors(settings.namespace, connection.nats_options()), name="accesses"))
                 async with listening(client, subjects, views), serving(client, subjects, views, tasks):
                     await stop.wait()
         finally:

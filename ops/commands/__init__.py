@@ -74,6 +74,34 @@ VERBS: tuple[Verb, ...] = (
     Verb("state", "Look", "ops.commands.look:state", "Show the state of an actor, now or after any version of its past."),
     Verb("trace", "Look", "ops.commands.tracing:trace", "Show which turn caused which, for one conversation."),
     Verb("ps", "Look", "ops.commands.under_way:ps", "Show what is under way, and what waits for whom."),
+    Verb("memory search", "Look", "ops.commands.memory:search", "Find memories that answer a question, the best first."),
+    Verb("memory ls", "Look", "ops.commands.memory:ls", "List the newest memories of a workspace."),
+    Verb("memory patterns", "Look", "ops.commands.memory:patterns", "List learned patterns with their success rates, per agent."),
+    Verb("memory stats", "Look", "ops.commands.memory:stats", "Show what the memory of a workspace holds."),
+    Verb(
+        "memory remember",
+        "Look",
+        "ops.commands.memory:remember",
+        "Remember something, on a running deployment; prints the name of the memory.",
+    ),
+    Verb(
+        "memory forget",
+        "Look",
+        "ops.commands.memory:forget",
+        "Forget memories by name: text, words and vector, on a running deployment.",
+    ),
+    Verb(
+        "memory consolidate",
+        "Look",
+        "ops.commands.memory:consolidate",
+        "Forget what is old, unimportant and was hardly ever found, on a running deployment.",
+    ),
+    Verb(
+        "memory renew",
+        "Look",
+        "ops.commands.memory:renew",
+        "Give every memory a vector of the model that the deployment runs now; recalls go on meanwhile.",
+    ),
     Verb("diff", "Travel", "ops.commands.differences:diff", "Show what changed in a state between two versions, as JSON Patch (RFC 6902)."),
     Verb(
         "blame",
@@ -175,6 +203,7 @@ VERBS: tuple[Verb, ...] = (
 """Rows stand in the order in which `--help` lists them."""
 
 GROUP_SUMMARIES = {
+    "memory": "What the agents of a workspace remember.",
     "cache": "Results of steps that somebody has had before.",
     "config": "Settings of the deployment.",
     "quarantine": "Streams that are put aside because they are damaged.",
