@@ -7,7 +7,7 @@ import msgspec
 
 from actors.graph import recorded
 from actors.graph.packing import Packer
-from events.envelope import MAIN_BRANCH, RecordedEvent
+from events.envelope import MAIN_BRANCH, Kind, RecordedEvent
 from events.errors import CorruptLogError
 
 
@@ -46,6 +46,8 @@ class Folded:
             if payload == b"null":
                 continue  # erased: a later event says what is left
             decoder = recorded.BY_TYPE.get(event.type)
+            if decoder is None and event.kind is Kind.CONTROL:
+                continue  # that the stream was archived or erased
             if decoder is None:
                 raise CorruptLogError(f"{event.stream} holds an event {event.type}, which is none of ours", stream=event.stream)
             try:

@@ -356,6 +356,25 @@ async def test_a_folder_of_a_deployment_is_refused(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_s29_an_erased_thread_is_gone_and_takes_nothing_more(tmp_path: Path) -> None:
+    folder = tmp_path / "threads"
+    async with EventLogSaver.open(folder) as saver:
+        graph = conversation().compile(checkpointer=saver)
+        for name in ("t", "other"):
+            await graph.ainvoke({"messages": [HumanMessage(f"secret of {name}")]}, config(name))
+    shard = await SqliteShard.open(folder / "log", 0)
+    await shard.take("eraser")
+    await shard.erase(StreamId("thread/t"), "test")
+    await shard.close()
+    async with EventLogSaver.open(folder) as saver:
+        assert await saver.aget_tuple(config()) is None
+        assert await saver.athreads() == ["other"]
+        assert {each.config["configurable"]["thread_id"] async for each in saver.alist(None)} == {"other"}
+        with pytest.raises(ThreadWriteError, match="erased"):
+            await saver.aput(config(checkpoint_ns=""), empty_checkpoint(), {"source": "input"}, {})
+    assert verify(folder / "log") == []
+
+
 @pytest.mark.parametrize("thread_id", ["plain", "ein Faden/mit: allem?", "", "x_", "😀" * 50, "a" * 64, "a" * 65, 42])
 async def test_any_thread_id_will_do(tmp_path: Path, thread_id: Any) -> None:
     async with EventLogSaver.open(tmp_path / "threads") as saver:
