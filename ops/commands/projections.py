@@ -15,6 +15,7 @@ from ops.commands.common import DEFAULTS, Common
 from ops.commands.look import AppOption
 from ops.exits import CommandError, Exit
 from ops.output import print_json, print_rows, progress
+from ops.renewing import TYPE, renew_all
 from ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ def rebuild(
     /,
     *,
     dry_run: Annotated[bool, Parameter(help="Say how much there is to do and about how long it takes; change nothing.")] = False,
+    new_vectors: Annotated[
+        bool, Parameter(negative="", help="First give memories whose vectors are of another model vectors of the present one.")
+    ] = False,
     app: AppOption = None,
     common: Common = DEFAULTS,
 ) -> int:
@@ -91,8 +95,12 @@ def rebuild(
         print_rows([event_loop.run(_estimate(settings, name))], json=common.json)
         return int(Exit.OK)
     began = time.monotonic()
+    if new_vectors and (name != TYPE or not is_up(settings)):
+        raise CommandError("new vectors are for the projection memory of a deployment that runs", next_step="cuebook up", code=Exit.USAGE)
 
     async def ask(client: "Client") -> Any:
+        if new_vectors:
+            await renew_all(client, lambda done, total: progress(f"{name}: {done:,} of {total:,} memories have new vectors"))
         await client.ask_view(name, "_rebuild")
         while True:
             status = await client.ask_view(name, "_status")
