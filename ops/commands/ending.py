@@ -64,6 +64,7 @@ def erase(
     """
     from events.erasure import erase as erase_stream
     from events.errors import UnknownStreamError
+    from ops.view_erasure import drop_unattended
     from runtime.sealed import open_sealer
 
     settings = common.load().settings
@@ -83,6 +84,8 @@ def erase(
                 done = _plain(event_loop.run(erase_stream(folder, name, by, sealer)))
     except UnknownStreamError as error:
         raise CommandError(error.message, next_step="cuebook streams", code=Exit.NOT_FOUND) from error
+    for view in drop_unattended(Path(settings.data)):
+        progress(f"the view {view} was removed, as no projector runs that could forget {name} in it; it is built anew at the next start")
     lines = scrub_lines(Path(settings.data) / "logs", name)
     print_rows([{**done, "forks": forks, "log_lines": lines}], json=common.json)
     if done["key_ids"]:

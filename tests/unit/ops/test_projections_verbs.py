@@ -94,3 +94,15 @@ def test_a_view_that_was_changed_is_told_from_its_rebuild_and_put_right_by_one(c
 def test_verbs_name_what_is_not_there(cuebook: Verbs) -> None:
     assert cuebook("projections", "rebuild", "nothing")[0] == 3
     assert cuebook("projections", "ask", "balances", "richest")[0] == 5
+
+
+def test_s29_an_erasure_without_a_projector_leaves_nothing_of_the_stream_in_a_view(cuebook: Verbs, data: Path) -> None:
+    assert cuebook("projections", "rebuild", "balances")[0] == 0
+    assert b"account/a3" in next(data.rglob("view.db")).read_bytes()
+    code, _, err = cuebook("erase", "account/a3", "--yes")
+    assert code == 0
+    assert "the view balances was removed" in err
+    assert list(data.rglob("view.db")) == []
+    assert cuebook("projections", "rebuild", "balances")[0] == 0
+    assert b"account/a3" not in next(data.rglob("view.db")).read_bytes()
+    assert cuebook("projections", "verify", "balances")[0] == 0
