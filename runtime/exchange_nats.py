@@ -12,18 +12,14 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
-import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
 from actors.errors import (
     ActorError,
-    OutcomeUnknown,
     TooLarge,
-    Unavailable,
     error_body,
-    error_from_body,
 )
 from actors.models.port import Models
 from actors.step_cache import StepCache
@@ -44,6 +40,7 @@ from runtime.probes import Probe, decode_probe, encode_probe
 from runtime.records import arrival_of
 from runtime.shard import Shard
 from runtime.tasks import Tasks
+from runtime.views_nats import ask_view
 from runtime.wire import (
     ERROR,
     ERROR_CODE,
@@ -340,16 +337,9 @@ class NatsExchange:
         await self._ours.wait_answered()
 
     async def query_view(self, projection: str, operation: str, body: bytes, deadline_ms: int) -> bytes:
-        timeout_s = max(0.001, deadline_ms / 1_000 - self._clock.wall_us() / 1_000_000)
-        try:
-            message = await self._nc.request(self.subjects.view(projection, operation), body, timeout=timeout_s)
-        except nats.errors.NoRespondersError as error:
-            raise Unavailable(f"the projection {projection!r} is not running", retry_after_ms=1_000) from error
-        except (nats.errors.Error, TimeoutError) as error:
-            raise OutcomeUnknown(f"no answer from the projection {projection!r}: {error}") from error
-        if message.headers and ERROR_CODE in message.headers:
-            raise error_from_body(message.data)
-        return message.data
+        subject = self.subjects.view(projection, operation)
+        left_s = max(0.001, deadline_ms / 1_000 - self._clock.wall_us() / 1_000_000)
+        return await ask_view(self._nc, subject, body, left_s, f"the projection {projection!r}")
 
     # -- what leaves --------------------------------------------------------------------------------------------------------------
 
