@@ -20,7 +20,8 @@ import msgspec
 
 Backend = Literal["plain", "numpy", "hnswlib"]
 VECTORS_PER_GRAPH: Final = 16_384
-"""Below it everything is compared, in 1 ms; a graph of so many is made in 3 s and holds the GIL for 50 ms when it is saved."""
+"""Below it everything is compared, in some ms; a graph of so many takes 3 s (hnswlib built for its machine) to 10 s (the wheel), and holds
+the GIL for 0.1 s when it is saved."""
 
 
 class Hit(NamedTuple):
