@@ -13,6 +13,7 @@ ECHO_1: Final = "echo-1"
 ECHO_100: Final = "echo-100"
 _ONE, _HUNDRED = "bare SQLite, 1 event per commit", "bare SQLite, 100 events per commit"
 _ECHO_ONE, _ECHO_HUNDRED = "nats-py echo, 1 in flight", "nats-py echo, 100 in flight"
+_OLD_CACHE: Final = "the predecessor's way: a get of redis-py each, json"
 _OLD, _OLD_JOB = "predecessor-job", "the predecessor's way"
 
 MEASURES: Final = (
@@ -129,6 +130,14 @@ MEASURES: Final = (
     Measure(
         name="json-decode", theme="json", title="JSON decode of a 1 KB event", limit="json-decode-stdlib", limit_title="json.loads",
         target=2, good=4,
+    ),
+    Measure(
+        name="cache-recent", theme="cache", title="cached result that the process has itself, 100 in flight", limit="cache-old",
+        limit_title=_OLD_CACHE, target=5, good=15,
+    ),
+    Measure(
+        name="cache-server", theme="cache", title="cached result from Valkey, sealed and pipelined, 100 in flight", limit="cache-old",
+        limit_title=_OLD_CACHE, target=1.0, good=2,
     ),
     Measure(
         name="claims-tasks", theme="claims", title="10,000 concurrent tasks, uvloop", limit="claims-tasks-asyncio", limit_title="asyncio"
@@ -269,6 +278,10 @@ def preparation(theme: str) -> Preparation:
             from ops.bench.json_codec import json_cases
 
             return json_cases
+        case "cache":
+            from ops.bench.cache import cache_cases
+
+            return cache_cases
         case "claims":
             from ops.bench.claims import claim_cases
 
