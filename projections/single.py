@@ -19,6 +19,10 @@ class EmptiedView(View, Protocol):
         """Forget every value and the checkpoint. Raises: ViewUnavailableError."""
         ...
 
+    async def check(self) -> None:
+        """Raises: CheckpointError: what was written through this object is lost. ViewUnavailableError."""
+        ...
+
 
 V = TypeVar("V", bound=EmptiedView)
 
@@ -100,7 +104,9 @@ class SingleGeneration:
         return None
 
     async def tend(self, view: Any) -> bool:
-        return False
+        """Once a second, while nothing is recorded, whether the view still holds what it held."""
+        await view.check()
+        return True
 
     def sweep(self, keep: Sequence[Any]) -> None:
         """Nothing is left lying about."""

@@ -77,9 +77,10 @@ class RedisCacheServer:
         """Answer who waits with a miss, and disconnect. Idempotent."""
         self._closed = True
         for task in (self._asking, self._trying):
-            if task is not None:
+            # Again and again: a client library may swallow a cancellation that comes together with its own timeout.
+            while task is not None and not task.done():
                 task.cancel()
-                await asyncio.wait([task])
+                await asyncio.wait([task], timeout=0.1)
         _missed(self._waiting)
         self._waiting.clear()
         await self._disconnect()
