@@ -38,6 +38,7 @@ IMPORT_NAMES = {
     "langgraph-checkpoint-conformance": "langgraph",
     "langgraph-checkpoint-sqlite": "langgraph",
     "nats-py": "nats",
+    "perplexityai": "perplexity",
 }
 FURTHER = ("bench", "embed")
 

@@ -91,6 +91,8 @@ def open_client(provider: str, endpoint: Endpoint, api_key: Callable[[], str], t
     """
     common: dict[str, Any] = {"max_retries": 0, "timeout": timeout_s}
     place: dict[str, Any] = {} if endpoint.base_url is None else {"base_url": endpoint.base_url}
+    # A plain text becomes pydantic's SecretStr in there; so that this need not be imported here, its type is not said.
+    secret: Any = api_key()
     chat: Any
     try:
         if endpoint.kind == "openai":
@@ -98,30 +100,24 @@ def open_client(provider: str, endpoint: Endpoint, api_key: Callable[[], str], t
 
             # Chat completions, not OpenAI's own Responses API: that is what everybody else who is compatible speaks.
             own: dict[str, Any] = {"stream_usage": True, "use_responses_api": False}
-            chat = ChatOpenAI(model=endpoint.model, api_key=_secret(api_key), **own, **place, **common)
+            chat = ChatOpenAI(model=endpoint.model, api_key=secret, **own, **place, **common)
         elif endpoint.kind == "anthropic":
             from langchain_anthropic import ChatAnthropic
 
-            chat = ChatAnthropic(model_name=endpoint.model, api_key=_secret(api_key), **place, **common)
+            chat = ChatAnthropic(model_name=endpoint.model, api_key=secret, **place, **common)
         else:
             import perplexity
             from langchain_perplexity import ChatPerplexity
 
             # Made here, because the chat model's own knows no other address; a synchronous one it would make for itself.
             clients: dict[str, Any] = {
-                "async_client": perplexity.AsyncPerplexity(api_key=api_key(), **place, **common),
-                "client": perplexity.Perplexity(api_key=api_key(), **place, **common),
+                "async_client": perplexity.AsyncPerplexity(api_key=secret, **place, **common),
+                "client": perplexity.Perplexity(api_key=secret, **place, **common),
             }
-            chat = ChatPerplexity(model=endpoint.model, api_key=_secret(api_key), max_retries=0, **clients)
+            chat = ChatPerplexity(model=endpoint.model, api_key=secret, max_retries=0, **clients)
     except ImportError as error:
         raise ConfigurationError(f"the model provider {provider} needs {error.name}: {INSTALL}") from error
     return LangChainClient(provider, endpoint.model, chat)
-
-
-def _secret(api_key: Callable[[], str]) -> Any:
-    from pydantic import SecretStr
-
-    return SecretStr(api_key())
 
 
 def failure_of(error: Exception, usage: Usage = Usage()) -> Failure:  # noqa: B008  frozen
