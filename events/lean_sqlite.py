@@ -11,22 +11,31 @@ PAYLOAD_AT: Final = 16
 """Where the payload begins behind its salt."""
 
 
+ARRAY: Final = (
+    "version", "event_id", "type", "schema_version", "kind", "recorded_at_us", "time", "command_id", "causation_id", "correlation_id",
+    "sender", "branch",
+)  # fmt: skip
+"""The columns that the hash covers, in its order, between the stream's name and the payload's digest."""
+
+
+def clear_body(prefix: str = "") -> str:
+    """Whether salt and payload of a row say it all: neither sealed nor erased."""
+    return f"{prefix}key_id IS NULL AND {prefix}payload_digest IS NULL AND length({prefix}salt) = {PAYLOAD_AT}"
+
+
+def state_tag(prefix: str = "") -> str:
+    """``tag:schema version`` of a state event, else null."""
+    return f"CASE {prefix}kind WHEN 'state' THEN {prefix}type || ':' || {prefix}schema_version END"
+
+
 def lean_columns(prefix: str = "", only_if: str = "1") -> str:
     """Four columns of `events`: hash; salt and payload in one, null where they say too little (sealed, erased, not `only_if`);
     ``tag:schema version`` of a state event, else null; and the array that the hash covers, but for the stream's name before it and the
     payload's digest at its end: ``[version,...,"branch",""]``."""
     p = prefix
-    array = ", ".join(
-        p + name
-        for name in (
-            "version", "event_id", "type", "schema_version", "kind", "recorded_at_us", "time", "command_id", "causation_id",
-            "correlation_id", "sender", "branch",
-        )
-    )  # fmt: skip
+    array = ", ".join(p + name for name in ARRAY)
     return (
-        f"{p}hash, CASE WHEN {p}key_id IS NULL AND {p}payload_digest IS NULL AND length({p}salt) = {PAYLOAD_AT} AND {only_if} "
-        f"THEN CAST({p}salt || {p}payload AS BLOB) END, "
-        f"CASE {p}kind WHEN 'state' THEN {p}type || ':' || {p}schema_version END, "
+        f"{p}hash, CASE WHEN {clear_body(p)} AND {only_if} THEN CAST({p}salt || {p}payload AS BLOB) END, {state_tag(p)}, "
         f"CAST(json_array({array}, '') AS BLOB)"
     )
 

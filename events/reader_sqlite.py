@@ -14,7 +14,7 @@ from events import reads_sqlite as reads
 from events.anchor import read_anchor
 from events.appending import TIME_DIGITS
 from events.envelope import RecordedEvent
-from events.errors import ConfigurationError, CorruptLogError, InvariantError
+from events.errors import ConfigurationError, CorruptLogError, CuebookError, InvariantError
 from events.facts import Fact
 from events.heads import check_anchor
 from events.ids import CommandId, EventId, Position, StreamId, parse_stream_id, shard_of
@@ -139,8 +139,25 @@ class SqliteLogReader:
 
     async def scan(self, shard: int, plain: Container[str]) -> AsyncIterator[Sequence[Fact]]:
         scan, readers = ShardScan(shard, plain), self._shard(shard)
-        while (facts := await readers.run(scan.page)) is not None:
-            yield facts
+        rows = await readers.run(scan.fetch)
+        while rows is not None:
+            if rows == "by rows":
+                yield await readers.run(scan.by_rows)
+                rows = await readers.run(scan.fetch)
+                continue
+            # While SQLite puts the next page together, which needs no interpreter, another thread verifies this one.
+            verifying = asyncio.get_running_loop().run_in_executor(None, scan.verify, rows)
+            failure: CuebookError | None = None
+            try:
+                rows = await readers.run(scan.fetch)
+            except CuebookError as error:
+                failure = error  # the page before comes first, and what may be wrong with it
+            page = await verifying
+            if page.doubtful:
+                await readers.run(scan.check, page)
+            yield page.facts
+            if failure is not None:
+                raise failure
 
     async def read_stream(self, stream: StreamId, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         shard = self._of(stream)

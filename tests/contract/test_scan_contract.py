@@ -1,13 +1,18 @@
 """`ScanReader.scan`: a whole shard for folding, the same facts as `read`, verified in the same way (I-20)."""
 
+from typing import Any
+
 import pytest
 
+from events import scan_sqlite
 from events.envelope import GENESIS_HASH, Kind, NewEvent
 from events.errors import CorruptLogError
 from events.facts import FORKED, Fact
 from events.ids import Version
 from events.log_directory import shard_path
-from events.scan_sqlite import SCAN_ROWS
+from events.packed_sqlite import Packed, read_packed
+from events.scan_sqlite import FIRST_ROWS, SCAN_ROWS
+from events.sqlite_library import SqliteConnection
 from events.store import Base, ScanReader
 from tests.support.logs import (
     DAMAGED_ROWS,
@@ -91,3 +96,48 @@ async def test_i20_a_text_that_became_bytes_is_named(sqlite_log: SqliteLogUnderT
     with pytest.raises(CorruptLogError) as found:
         await scanned(await sqlite_log.reader())
     assert found.value.fields["position"] == 2
+
+
+async def test_i20_of_two_damaged_rows_the_first_is_named_although_the_next_page_is_fetched_already(sqlite_log: SqliteLogUnderTest) -> None:
+    """What comes before a damaged page is given."""
+    store = await sqlite_log.shard()
+    await store.append([group(A, version, deposited(version)) for version in range(FIRST_ROWS + 20)])
+    await store.close()
+    path = shard_path(sqlite_log.directory, 0)
+    as_bytes(path, "type", FIRST_ROWS + 10)
+    given: list[Fact] = []
+    reader = await sqlite_log.reader()
+
+    async def scan() -> None:
+        async for page in reader.scan(0, PLAIN):
+            given.extend(page)
+
+    with pytest.raises(CorruptLogError) as found:
+        await scan()
+    assert found.value.fields["position"] == FIRST_ROWS + 10
+    assert [position for position, *_ in given] == list(range(1, FIRST_ROWS + 1))
+    without_guards(path, """UPDATE events SET payload = '{"cents":9}' WHERE position = 3""")
+    with pytest.raises(CorruptLogError) as found:
+        await scanned(await sqlite_log.reader())
+    assert found.value.fields["position"] == 3
+
+
+async def test_a_page_that_sqlite_cannot_put_together_is_read_row_by_row(
+    sqlite_log: SqliteLogUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one of many large payloads."""
+    store = await sqlite_log.shard()
+    await store.append([group(A, version, deposited(version)) for version in range(900)])
+    whole = await scanned(await sqlite_log.reader())
+    pages: list[object] = []
+
+    def too_big(connection: SqliteConnection, statement: str, values: Any) -> Packed | None:
+        pages.append(values)
+        if len(pages) % 2:
+            connection.execute("SELECT length(zeroblob(2000000000) || 'x')").fetchall()
+        return read_packed(connection, statement, values)
+
+    monkeypatch.setattr(scan_sqlite, "read_packed", too_big)
+    assert await scanned(await sqlite_log.reader()) == whole
+    assert [position for position, *_ in whole] == list(range(1, 901))
+    assert len(pages) >= 3
