@@ -5,25 +5,33 @@ State events of the ordinary kind come as `PlainEvent`; only the others are buil
 
 from collections.abc import Container
 from hashlib import sha256
-from typing import Final
+from struct import iter_unpack
+from typing import Any, Final
+
+import msgspec
 
 from events.envelope import RecordedEvent
 from events.facts import PlainEvent
 from events.ids import StreamId
 from events.lean_sqlite import PAYLOAD_AT, array_opening, lean_columns
+from events.packed_sqlite import HASH_FORMAT, packed, read_packed
 from events.reads_sqlite import FoundHead, chain_gap, find_head, in_snapshot, read_chain, usable_snapshot
 from events.rows import SELECT_EVENTS, verified_event
 from events.sqlite_library import SqliteConnection, SqliteError
 from events.store import Snapshot
 
-_TAIL: Final = f"""
+_CHAIN: Final = """
     WITH RECURSIVE chain(position, version, prev) AS (
         SELECT position, version, prev_position FROM events WHERE position = :start
         UNION ALL
         SELECT e.position, e.version, e.prev_position FROM chain JOIN events e ON e.position = chain.prev
-        WHERE chain.version > :lowest AND e.position < chain.position)
-    SELECT e.position, e.version, {lean_columns("e.", "e.stream_id = :stream_id")}
-    FROM chain c CROSS JOIN events e ON e.position = c.position"""
+        WHERE chain.version > :lowest AND e.position < chain.position)"""
+_FROM: Final = "chain c CROSS JOIN events e ON e.position = c.position"
+_OURS: Final = "e.stream_id = :stream_id"
+_TAIL: Final = f"{_CHAIN} SELECT e.position, e.version, {lean_columns('e.', _OURS)} FROM {_FROM}"
+_PACKED: Final = _CHAIN + packed("e.version", _FROM, "e.", _OURS)
+_PACKED_MIN, _PACKED_MAX = 16, 4_000
+"""So many events are worth it, and so many, with what they weigh, are held twice."""
 _ROWS_AT_ONCE: Final = 250
 
 
@@ -60,7 +68,10 @@ def _read_tail(
         return []
     # One event more than asked for: the predecessor of the first, whose hash it continues.
     lowest = max(after, head.base_version + 1)
-    rows = connection.execute(_TAIL, {"start": head.position, "lowest": lowest, "stream_id": head.stream_id}).fetchall()
+    values = {"start": head.position, "lowest": lowest, "stream_id": head.stream_id}
+    rows = _packed_rows(connection, values) if _PACKED_MIN <= head.version - after <= _PACKED_MAX else None
+    if rows is None:
+        rows = [(*row[:5], row[5][1:-4]) for row in connection.execute(_TAIL, values).fetchall()]
     rows.reverse()
     previous = head.base_hash
     if after > head.base_version and rows and rows[0][1] == after:
@@ -76,8 +87,8 @@ def _read_tail(
             raise chain_gap(shard, stream, version, head.position)
         if tag in plain and body is not None:
             digest = sha256(body).hexdigest().encode()
-            # ["<stream>",<version>,...,"<branch>","<payload's digest>"]; SQLite's begins with [ and ends in ,""].
-            sound = sha256(join((previous, opening, covered[1:-2], digest, b'"]'))).digest() == hash_
+            # ["<stream>",<version>,...,"<branch>","<payload's digest>"]
+            sound = sha256(join((previous, opening, covered, b',"', digest, b'"]'))).digest() == hash_
         else:
             sound = False
         if sound:
@@ -90,6 +101,24 @@ def _read_tail(
         raise chain_gap(shard, stream, version + 1, head.position)
     _read_apart(connection, shard, stream, apart, found)
     return found
+
+
+def _packed_rows(connection: SqliteConnection, values: dict[str, Any]) -> list[tuple[Any, ...]] | None:
+    """Position, version, hash, body (salt and payload, or None), tag (or empty) and what the hash covers of each row, in the order in which
+    they were read; None where they cannot be packed."""
+    try:
+        found = read_packed(connection, _PACKED, values)
+    except (SqliteError, msgspec.DecodeError):
+        return None
+    if found is None or not found.fits:
+        return None
+    bodies: list[bytes | None] = []
+    at = 0
+    for size in found.sizes:
+        bodies.append(found.bodies[at : at + size] if size >= 0 else None)
+        at += max(size, 0)
+    hashes = (hash_ for (hash_,) in iter_unpack(HASH_FORMAT, found.hashes))
+    return list(zip(found.positions, found.numbers, hashes, bodies, found.tags, found.covered, strict=True))
 
 
 def _read_apart(
