@@ -47,7 +47,8 @@ def configure(role: str, *, data: Path | None, level: str = "info", console: boo
         old.close()
     root.setLevel(number)
     if console if console is not None else sys.stderr.isatty():
-        renderer = structlog.dev.ConsoleRenderer(colors=colour_wanted(sys.stderr))
+        plain = structlog.dev.plain_traceback
+        renderer = structlog.dev.ConsoleRenderer(colors=colour_wanted(sys.stderr), exception_formatter=plain)
         root.addHandler(_formatted(logging.StreamHandler(sys.stderr), shared, [renderer]))
     if data is not None:
         folder = make_private_folder(data / "logs")
@@ -55,7 +56,8 @@ def configure(role: str, *, data: Path | None, level: str = "info", console: boo
             folder / f"{role}.log", maxBytes=FILE_BYTES_MAX, backupCount=FILES_KEPT, encoding="utf-8", delay=True
         )
         tail = [
-            structlog.processors.dict_tracebacks,
+            # Never the local variables: among them are passwords, and what sealed actors were told (S29).
+            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
         ]
         root.addHandler(_formatted(file, shared, tail))

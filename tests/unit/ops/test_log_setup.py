@@ -16,8 +16,11 @@ with log_setup.bound_ids(correlation_id="c1", command_id="d1"):
     log.info("appended", version=3, password="hush", url="nats://u:hush@h:1")
 log.debug("unseen")
 logging.getLogger("nats").warning("slow %s", "consumer")
-try:
+def fails(options):
+    local = "hush in a local variable"
     raise ValueError("bad")
+try:
+    fails({"password": "hush"})
 except ValueError:
     log.exception("failed")
 """
