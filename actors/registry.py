@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic
 
 import msgspec
+from msgspec.structs import asdict
 
 from actors.actor import Actor, handler_role
 from actors.errors import BadPayload, Unknown
@@ -43,6 +44,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     """Nothing in it can suspend, so that it may be run to its end on the spot."""
     raw: bool = False
     """An argument stays undecoded, so that encoding back proves nothing about what is in it."""
+    title: str = ""
+    """What its reply is called in errors."""
 
     def decode(self, body: bytes) -> dict[str, Any]:
         """The keyword arguments in `body`; an empty body stands for no arguments.
@@ -51,30 +54,36 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
             BadPayload: not a JSON object of exactly this method's arguments; names the field where known.
         """
         body = body or b"{}"
-        try:
-            arguments = self._decode_plain(body)
-            if arguments is None:
-                decode_strict(body)
+        # The usual body, at a quarter of the cost: what encodes back to the same bytes holds no duplicate key, no odd number and no half
+        # character, so only long digits and deep nesting are left for the strict check.
+        if not self.raw and not _is_suspicious(body):
+            try:
                 arguments = self.decoder.decode(body)
+                if encode(arguments) == body:
+                    return asdict(arguments)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                pass
+        try:
+            decode_strict(body)
+            arguments = self.decoder.decode(body)
         except (EncodingError, msgspec.ValidationError) as error:
             raise BadPayload(f"{self.name}: {error}", field=field_of(error)) from error
-        return {name: getattr(arguments, name) for name in self.arguments.__struct_fields__}
-
-    def _decode_plain(self, body: bytes) -> msgspec.Struct | None:
-        """The usual body, at a quarter of the cost: what encodes back to the same bytes holds no duplicate key, no odd number and no
-        half character, so only long digits and deep nesting are left for the strict check. None = let that one decide."""
-        if self.raw or _LONG_NUMBER.search(body) or body.count(b"[") + body.count(b"{") > JSON_DEPTH_MAX:
-            return None
-        try:
-            arguments: msgspec.Struct = self.decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
-        return arguments if encode(arguments) == body else None
+        return asdict(arguments)
 
 
 _SUSPENDING = frozenset({"GET_AWAITABLE", "GET_AITER", "GET_ANEXT", "BEFORE_ASYNC_WITH", "SEND", "YIELD_VALUE", "YIELD_FROM"})
 _LONG_NUMBER = re.compile(rb"[0-9]{16}")
+_LONG_BYTES = 16
 _FIELD = re.compile(r"field `(?P<name>[^`]+)`|at `\$\.(?P<path>[^`]+)`")
+
+
+def _is_suspicious(body: bytes) -> bool:
+    """Long digits, or brackets enough for a deep nesting. Most bodies are too short for either."""
+    if len(body) < _LONG_BYTES:
+        return False
+    if _LONG_NUMBER.search(body):
+        return True
+    return len(body) > JSON_DEPTH_MAX and body.count(b"[") + body.count(b"{") > JSON_DEPTH_MAX
 
 
 def field_of(error: Exception) -> str | None:
@@ -93,6 +102,8 @@ class EventType(msgspec.Struct, frozen=True, kw_only=True):
     cls: type[Event[Any]]
     decoder: msgspec.json.Decoder[Any]
     chain: Chain
+    title: str
+    """What it is called in errors."""
 
 
 class ActorType(Generic[S]):
@@ -131,7 +142,7 @@ class ActorType(Generic[S]):
             raise ConfigurationError(f"{cls.__qualname__}: the tag {cls.__event_tag__!r} is one of Cuebook's own")
         tag, version = cls.__event_tag__, cls.__event_version__
         chain = upcasters.chain(tag, version)
-        entry = EventType(tag=tag, version=version, cls=cls, decoder=msgspec.json.Decoder(cls), chain=chain)
+        entry = EventType(tag=tag, version=version, cls=cls, decoder=msgspec.json.Decoder(cls), chain=chain, title=f"event {tag}")
         self.events[entry.tag] = self._by_class[cls] = entry
 
     def method(self, name: str) -> Method:
@@ -323,6 +334,7 @@ def _method(cls: type, name: str, function: Callable[..., Any], *, query: bool) 
         returns=hints.get("return", Any),
         short=not asynchronous or not _can_suspend(function),
         raw="msgspec.Raw" in repr(hints),
+        title=f"the reply of {name}",
         summary=(inspect.getdoc(function) or "").partition("\n")[0],
     )
 

@@ -139,7 +139,7 @@ class Turn:
 
     def encode_reply(self, result: Any) -> bytes:
         try:
-            reply = encode_checked(result, f"the reply of {self.kind.name}.{self.method.name}")
+            reply = encode_checked(result, self.method.title)
         except EncodingError as error:
             raise StepFailed(error.message, type="EncodingError") from error
         if len(reply) > REPLY_BYTES_MAX:
@@ -164,20 +164,22 @@ class Turn:
 
     def emit(self, event: Event[Any]) -> None:
         """S16: encode at once, decode the bytes as the registered type, apply the decoded event."""
-        self._check_may("emit")
+        if self.readonly or self.suspended:
+            self._check_may("emit")
         entry = self.kind.event_of(event)
-        payload = encode_checked(event, f"event {entry.tag}")
+        payload = encode_checked(event, entry.title)
         try:
             fact = entry.decoder.decode(payload)
         except msgspec.DecodeError as error:
-            raise EncodingError(f"event {entry.tag} does not come back from JSON: {error}") from error
+            raise EncodingError(f"{entry.title} does not come back from JSON: {error}") from error
         if fact != event:
-            raise EncodingError(f"event {entry.tag} does not come back from JSON as it went in: {event!r} became {fact!r}")
-        if self._past:
+            raise EncodingError(f"{entry.title} does not come back from JSON as it went in: {event!r} became {fact!r}")
+        if self._past is not NO_PAST and self._past:
             self._past.follow(entry.tag, entry.version, payload)
             fact.apply(self.state)
             return
-        self._check_size(entry.tag, payload)
+        if self.emitted or len(payload) > EVENT_BYTES_MAX:
+            self._check_size(entry.tag, payload)
         if not self.emitted:
             self._driver.before_first_emit(self)
         fact.apply(self.state)

@@ -8,7 +8,6 @@ savepoint, so that only the bad group is refused (S18).
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
@@ -131,63 +130,51 @@ class Draft:
         return self._accept_group(group, head, known)
 
     def _accept_group(self, group: Append, head: FoundHead | None, known: InboxRow | None) -> Committed:
-        stream_id = head.stream_id if head is not None else self._next_stream
-        rows, recorded, pages, position, time, rolling, last_hash = self._event_rows(group, head, stream_id)
         if head is None:
-            self._name_stream(group.stream)
-        version = (head.version if head is not None else 0) + len(rows)
+            head = self._name_stream(group.stream)
+        recorded: list[RecordedEvent] = []
+        if group.events:
+            recorded, head = self._add_events(group, head)
+        if group.received_time > self.time:
+            self.time = group.received_time
         pending = self._pending
-        if rows:
-            base = (0, GENESIS_HASH) if head is None else (head.base_version, head.base_hash)
-            self._heads[group.stream] = FoundHead(stream_id, version, position, last_hash, "live", *base)
-            self.position, self.rolling, self.event_hash = position, rolling, last_hash
-            pending.events.extend(rows)
-            pending.pages.extend(pages)
-            self._note_formats(group, rows)
-        self.time = max(time, group.received_time)
         if group.inbox is not None:
             self._put_inbox(merged(known.entry if known else None, group.inbox, self._now_us), known, 0)
-        for timer in group.timers:
-            pending.timers[timer.stream, timer.timer_id] = timer
-        for timer_id in group.timers_gone:
-            pending.timers[group.stream, timer_id] = None
-        for wait in group.waits:
-            pending.waits[wait.stream, wait.wait_id] = wait
-        for wait_id in group.waits_gone:
-            pending.waits[group.stream, wait_id] = None
+        if group.timers:
+            pending.timers.update(((timer.stream, timer.timer_id), timer) for timer in group.timers)
+        if group.timers_gone:
+            pending.timers.update(((group.stream, timer_id), None) for timer_id in group.timers_gone)
+        if group.waits:
+            pending.waits.update(((wait.stream, wait.wait_id), wait) for wait in group.waits)
+        if group.waits_gone:
+            pending.waits.update(((group.stream, wait_id), None) for wait_id in group.waits_gone)
         if group.snapshot is not None:
             pending.snapshots[group.snapshot.stream] = group.snapshot
         delivered, unsent = self._send(group) if group.outbox else ((), ())
         if group.supervision is not None:
             delivered = [*delivered, *self._supervise(group, recorded)]
-        return Committed(
-            events=recorded, version=Version(version), position=Position(self.position), time=self.time, delivered=delivered, pending=unsent
-        )
+        return Committed(recorded, Version(head.version), Position(self.position), self.time, delivered, unsent)
 
-    def _event_rows(
-        self, group: Append, head: FoundHead | None, stream_id: int
-    ) -> tuple[list[tuple[Any, ...]], list[RecordedEvent], list[tuple[Any, ...]], int, int, bytes, bytes]:
-        shard, epoch, now_us = self._place.shard, self._place.epoch, self._now_us
-        position, time, rolling = self.position, self.time, self.rolling
-        version, prev_position, previous = (head.version, head.position, head.hash) if head is not None else (0, 0, GENESIS_HASH)
-        first = position - self._memory.position
-        rows: list[tuple[Any, ...]] = []
+    def _add_events(self, group: Append, head: FoundHead) -> tuple[list[RecordedEvent], FoundHead]:
+        """The events of `group` behind `head`: their rows are pending, and the draft stands after them; returns where the stream does."""
+        place, now_us, pending = self._place, self._now_us, self._pending
+        epoch, stream_id = place.epoch, head.stream_id
+        position, time, version, prev_position, previous = self.position, self.time, head.version, head.position, head.hash
         recorded: list[RecordedEvent] = []
-        pages: list[tuple[Any, ...]] = []
-        for index, event in enumerate(group.events):
+        for event in group.events:
+            start = (position - self._memory.position) * ENTROPY_PER_EVENT
             position += 1
             version += 1
             # S30: after everything recorded here and everything received.
             time = max(now_us, time + 1, group.received_time + 1)
-            start = (first + index) * ENTROPY_PER_EVENT
             entropy = self._entropy[start : start + ENTROPY_PER_EVENT]
-            fact, salt, previous = record(group, event, shard, position, version, time, now_us, epoch, entropy, previous)
+            fact, salt, previous = record(group, event, place.shard, position, version, time, now_us, epoch, entropy, previous)
+            self.rolling = rolling_hash(self.rolling, previous)
             check = event_check(
                 position, prev_position, epoch, event.duration_us, event.summary, event.error,
                 group.traceparent, group.parent, group.code_version, event.key_id, event.state_hash,
             )  # fmt: skip
-            rolling = rolling_hash(rolling, previous)
-            rows.append((
+            pending.events.append((
                 position, stream_id, prev_position, time, version, fact.event_id, event.type, event.schema_version,
                 now_us, group.command_id, group.causation_id, group.correlation_id, group.traceparent,
                 group.sender, group.branch, group.parent, event.kind._value_, epoch, group.code_version,
@@ -195,10 +182,14 @@ class Draft:
                 bytearray(previous), check, None, event.payload.decode(),
             ))  # fmt: skip
             recorded.append(fact)
+            if (event.type, event.schema_version) != self._last_type:
+                self._note_format(event.type, event.schema_version, position)
             if version % STREAM_PAGE_VERSIONS == 0:
-                pages.append((stream_id, version, position))
+                pending.pages.append((stream_id, version, position))
             prev_position = position
-        return rows, recorded, pages, position, time, rolling, previous
+        self.position, self.time, self.event_hash = position, time, previous
+        head = self._heads[group.stream] = FoundHead(stream_id, version, position, previous, "live", head.base_version, head.base_hash)
+        return recorded, head
 
     def _send(self, group: Append) -> tuple[list[InboxEntry], list[PendingSend]]:
         """A send inside the shard becomes an inbox row at once, another an outbox row (S25)."""
@@ -316,15 +307,12 @@ class Draft:
             self._pending.formats.append((*actor, self.position))
         return head
 
-    def _note_formats(self, group: Append, rows: Sequence[tuple[Any, ...]]) -> None:
-        for event, row in zip(group.events, rows, strict=True):
-            if event.type == self._last_type[0] and event.schema_version == self._last_type[1]:
-                continue
-            self._last_type = event.type, event.schema_version
-            used = ("event", event.type, event.schema_version)
-            if used not in self._memory.formats and used not in self._new_formats:
-                self._new_formats.add(used)
-                self._pending.formats.append((*used, row[0]))
+    def _note_format(self, tag: str, version: int, position: int) -> None:
+        self._last_type = tag, version
+        used = ("event", tag, version)
+        if used not in self._memory.formats and used not in self._new_formats:
+            self._new_formats.add(used)
+            self._pending.formats.append((*used, position))
 
     def _find_inbox(self, key: InboxKey, explicit: bool) -> InboxRow | None:
         """The row of a command. Ids that we made up are only looked up if they are known to be under way: they cannot

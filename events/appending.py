@@ -28,8 +28,8 @@ def record(
     Raises:
         ValueError, TypeError: the event holds what cannot be stored, such as a payload that is not UTF-8.
     """
-    salt = entropy[:SALT_BYTES]
-    event_id = EventId(f"{time:014x}{entropy[SALT_BYTES:].hex()}")
+    salt, random = entropy[:SALT_BYTES], entropy.hex()
+    event_id = EventId(f"{time:014x}{random[2 * SALT_BYTES :]}")
     stream, type, schema_version, kind, payload = group.stream, event.type, event.schema_version, event.kind, event.payload
     command_id, causation_id, correlation_id, sender, branch = (
         group.command_id, group.causation_id, group.correlation_id, group.sender, group.branch,
@@ -42,7 +42,8 @@ def record(
     recorded = RecordedEvent(
         shard, Position(position), time, stream, Version(version), event_id, type, schema_version, now_us,
         command_id, causation_id, correlation_id, group.traceparent, sender, branch, group.parent, kind, epoch, group.code_version,
-        event.duration_us, event.summary, event.error, msgspec.Raw(payload), salt.hex(), event.key_id, event.state_hash, digest.hex(),
+        event.duration_us, event.summary, event.error, msgspec.Raw(payload), random[: 2 * SALT_BYTES], event.key_id, event.state_hash,
+        digest.hex(),
     )  # fmt: skip
     return recorded, salt, digest
 

@@ -71,7 +71,8 @@ class GroupCommit:
         Returns at once. Nothing can be cancelled from here on: if the process dies first, the group is not written.
         """
         self._groups.append((group, on_outcome, _size_of_group(group)))
-        self._wake()
+        if not self._working:
+            self._wake()
 
     def accept(self, arrivals: Sequence[Arrival]) -> Awaitable[Sequence[Accepted]]:
         """Queue tells for the inbox; the result comes after their commit. Cancelling the caller does not take them
@@ -223,7 +224,10 @@ class GroupCommit:
     def _tell_next(self, told: "deque[tuple[tuple[Append, OnOutcome], Outcome]]", count: int) -> None:
         for _ in range(count):
             (_, on_outcome), outcome = told.popleft()
-            self._tell(on_outcome, outcome)
+            try:
+                on_outcome(outcome)
+            except Exception as error:  # noqa: BLE001 - one bad callback must not keep the others from hearing
+                self._report_callback(error)
 
     def _fail(self, batch: "_Batch", error: CuebookError) -> None:
         if isinstance(error, AppendOutcomeUnknownError):
@@ -235,14 +239,14 @@ class GroupCommit:
             if not done.done():
                 done.set_exception(error)
         for _, on_outcome in batch.groups:
-            self._tell(on_outcome, error)
+            try:
+                on_outcome(error)
+            except Exception as raised:  # noqa: BLE001 - as in `_tell_next`
+                self._report_callback(raised)
 
-    def _tell(self, on_outcome: OnOutcome, outcome: Outcome | CuebookError) -> None:
-        try:
-            on_outcome(outcome)
-        except Exception as error:  # noqa: BLE001 - one bad callback must not keep the others from hearing
-            self._callback_errors += 1
-            self._report("a callback of a commit raised", error)
+    def _report_callback(self, error: Exception) -> None:
+        self._callback_errors += 1
+        self._report("a callback of a commit raised", error)
 
     def _report(self, message: str, error: Exception) -> None:
         asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})

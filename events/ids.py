@@ -65,3 +65,13 @@ def shard_of(type_name: str, key: str, shards: int) -> int:
     for byte in (type_name + key).encode():
         digest = ((digest ^ byte) * _FNV_PRIME) & 0xFFFFFFFF
     return digest % shards
+
+
+@lru_cache(_NAMES_CACHED)
+def shard_of_stream(stream: str, shards: int) -> int:
+    """`shard_of` the actor called ``type/id``.
+
+    Raises:
+        ValueError: not of that form.
+    """
+    return shard_of(*parse_stream_id(stream), shards)

@@ -143,7 +143,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     hash: bytes
 
 
-class Append(msgspec.Struct, frozen=True, kw_only=True):
+class Append(msgspec.Struct, frozen=True):
     """One atomic group: everything that one turn, or one journal entry of a turn, commits (S14, S15).
 
     expected_version: version of the stream before `events`; required, 0 = must not exist. `inbox` is inserted, or
@@ -174,7 +174,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     supervision: Supervision | None = None
 
 
-class Committed(msgspec.Struct, frozen=True, kw_only=True):
+class Committed(msgspec.Struct, frozen=True):
     """The group is durable as far as the log's durability level says. `events` as recorded; `version` is the stream's
     new one.
 

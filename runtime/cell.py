@@ -24,7 +24,7 @@ from actors.short import decide_now
 from actors.turn import Suspended, Turn
 from events.envelope import NewEvent
 from events.errors import SupersededError
-from events.limits import MESSAGES_AT_ONCE, PIPELINE_MAX
+from events.limits import MESSAGES_AT_ONCE, OUTBOX_PER_PAIR_MAX, PIPELINE_MAX
 from events.store import Append, Committed, InboxEntry, InboxStatus, Outcome
 from runtime import dead_letters
 from runtime.closing import closing_group
@@ -106,13 +106,8 @@ class Cell:
 
     @property
     def idle(self) -> bool:
-        waits = self.pending or self.requeued or self.controls or len(self.mailbox) or self._holds_open
+        waits = self._unsettled or self.requeued or self.controls or len(self.mailbox)
         return self.task is None and not waits
-
-    @property
-    def state_bytes(self) -> int:
-        """What its state takes as JSON, at most: the snapshot that it was read from or written to, and the events since."""
-        return self.base_bytes + self.snapshot_bytes
 
     def receive(self, item: Item) -> None:
         """Queue `item`, or attach it to the same command under way (S24). Never blocks.
@@ -134,18 +129,21 @@ class Cell:
                 self.shard.stored_done(self.stream)
             same.from_inbox = same.from_inbox or item.from_inbox
             return
-        if item.method.query and (self.holding or (self.turn is not None and self.turn.journaled)):
-            answer_beside(self, item)
-            return
-        if item.method.query and self.stream in self.shard.waits.held:
-            add_control(self, Look(item))
-            return
-        if item.stored is None and self.mailbox.full:
+        if item.method.query:
+            if self.holding or (self.turn is not None and self.turn.journaled):
+                answer_beside(self, item)
+                return
+            if self.stream in self.shard.waits.held:
+                add_control(self, Look(item))
+                return
+        at_once = item.method.short and self._may_decide_now(item)
+        if not at_once and item.stored is None and self.mailbox.full:
             make_room(self, item)
-        self.stir()
+        if self.resting:
+            self.stir()
         if command.explicit and not item.method.query:
             self.inflight[command.command_id] = item
-        if item.method.short and self._may_decide_now(item):
+        if at_once:
             self._decide_now(item)
             return
         self.mailbox.append(item)
@@ -167,9 +165,10 @@ class Cell:
         if self.shard.lost or self.handed_on:
             hand_on(self)
         elif self.task is None:
-            if self._has_work:
-                self.task = self.shard.spawn(self._run(), name=f"cell {self.stream}")
-            elif self.idle:
+            if self.controls or len(self.mailbox):
+                if self._has_work:
+                    self.task = self.shard.spawn(self._run(), name=f"cell {self.stream}")
+            elif not (self._unsettled or self.requeued):
                 self._rest()
 
     def drop(self, item: Item) -> None:
@@ -201,7 +200,7 @@ class Cell:
         return (
             self.task is None and self.state is not None and not self.mailbox.ready and item.stored is None and not item.doubtful
             and self.closed is None and not self.requeued and not self.paused and len(self.pending) < PIPELINE_MAX
-            and not tight(self.shard)
+            and len(self.shard.outbox) < OUTBOX_PER_PAIR_MAX
         )  # fmt: skip
 
     def _decide_now(self, item: Item) -> None:
@@ -409,8 +408,7 @@ class Cell:
 
     def _end_short(self, item: Item, turn: Turn) -> None:
         """One append group, no waiting: the next command may be decided at once (S14)."""
-        explicit = item.command.explicit or item.stored is not None
-        if not (turn.emitted or turn.sends or turn.timers or turn.timers_gone or explicit):
+        if not (turn.emitted or turn.sends or turn.timers or turn.timers_gone or item.command.explicit or item.stored is not None):
             # Nothing to record and nobody can ask again: like a query.
             self.after_what_it_saw(item, self.stand(item.reply))
             return
@@ -464,11 +462,9 @@ class Cell:
 
     @property
     def _unsettled(self) -> bool:
-        return bool(self.pending) or self._holds_open or any(control.submitted for control in self.controls)
-
-    @property
-    def _holds_open(self) -> bool:
-        return self._held is not None and self._held.open > 0
+        if self.pending or (self._held is not None and self._held.open):
+            return True
+        return bool(self.controls) and any(control.submitted for control in self.controls)
 
     async def settle(self) -> None:
         """Wait until every group submitted so far has an outcome."""
@@ -487,7 +483,8 @@ class Cell:
         if reply.error is None and (item.timers or item.timers_gone):
             self.shard.timers.remove(self.stream, item.timers_gone)
             self.shard.timers.set(item.timers)
-        self.drop(item)
+        if self.inflight or item.from_inbox:
+            self.drop(item)
         item.answer(reply)
 
     def remembered(self, item: Item, entry: InboxEntry) -> Reply:

@@ -44,4 +44,4 @@ def closing_group(
     group = append_of(
         cell.shard.code_version, cell.stream, cell.version, item, events, inbox, turn.sends, snapshot, turn.timers, turn.timers_gone
     )
-    return cell.of_fork(group)
+    return group if cell.fork is None else cell.of_fork(group)

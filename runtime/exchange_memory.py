@@ -11,7 +11,7 @@ from actors.step_cache import StepCache
 from actors.turn import Call, Command, Turn
 from events.clock import Clock
 from events.envelope import RecordedEvent
-from events.ids import StreamId, parse_stream_id, shard_of
+from events.ids import StreamId, shard_of_stream
 from events.store import Arrival, PendingSend
 from runtime.deadlines import Deadlines
 from runtime.exchange import Reply, ReplyTo
@@ -33,6 +33,7 @@ class MemoryExchange:
         self.step_cache: StepCache | None = None
         self.models: Models | None = None
         self.on_view: Callable[[str, str, bytes, float], Awaitable[bytes]] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.on_events: Callable[[Sequence[RecordedEvent]], None] | None = None
         self.on_chunk: Callable[[Command, int, Any, bool], None] | None = None
 
@@ -40,7 +41,7 @@ class MemoryExchange:
         self._shards[shard.number] = shard
 
     def receive(self, command: Command, reply: ReplyTo) -> None:
-        shard = self._shards.get(self.shard_of(command.stream))
+        shard = self._shards.get(shard_of_stream(command.stream, self._count))
         if shard is None:
             reply(Reply(error=Unavailable(f"no owner of {command.stream} in this process", retry_after_ms=100)))
         else:
@@ -59,7 +60,10 @@ class MemoryExchange:
 
     async def request(self, command: Command) -> Reply:
         """Ask from outside of any actor."""
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        loop = self._loop
+        if loop is None:  # kept: to look it up is a call to the system each time (CPython 3.11 asks for the process id)
+            loop = self._loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
 
         def answered(reply: Reply) -> None:
             if not future.done():
@@ -72,7 +76,8 @@ class MemoryExchange:
             return future.result()
         if command.deadline_ms is None:
             return await future
-        left_s = max(0.0, command.deadline_ms / 1_000 - self._clock.wall_us() / 1_000_000)
+        # Both who ask from here have just made the command.
+        left_s = max(0.0, command.deadline_ms / 1_000 - command.received_at_us / 1_000_000)
         wait = self._deadlines.add(left_s, partial(_late, future, command.stream))
         try:
             return await future
@@ -136,8 +141,7 @@ class MemoryExchange:
         reply(Reply(error=Unavailable("this process is draining", retry_after_ms=100)))
 
     def shard_of(self, stream: StreamId) -> int:
-        type_name, key = parse_stream_id(stream)
-        return shard_of(type_name, key, self._count)
+        return shard_of_stream(stream, self._count)
 
 
 def _late(future: asyncio.Future[Reply], stream: StreamId) -> None:

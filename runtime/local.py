@@ -13,7 +13,7 @@ from actors.step_cache import StepCache
 from actors.turn import Command
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
 from events.codec import encode_checked
-from events.ids import CommandId, StreamId, parse_stream_id
+from events.ids import CommandId, StreamId
 from events.limits import ASK_DEADLINE_S
 from runtime.app import App
 from runtime.exchange import Reply
@@ -40,7 +40,7 @@ class LocalRuntime:
         Args:
             timeout_s: None asks without a deadline: a turn that waits answers 202 (`Waiting`) at once.
         """
-        reply = await self.send(actor, method, encode_checked(arguments, method), command_id=command_id, timeout_s=timeout_s)
+        reply = await self.exchange.request(self._command(actor, method, encode_checked(arguments, method), command_id, timeout_s))
         if reply.error is not None:
             raise reply.error
         return msgspec.json.decode(reply.body)
@@ -59,15 +59,15 @@ class LocalRuntime:
     async def send(
         self, actor: str, method: str, body: bytes, *, command_id: str | None = None, timeout_s: float | None = ASK_DEADLINE_S
     ) -> Reply:
-        parse_stream_id(actor)
+        return await self.exchange.request(self._command(actor, method, body, command_id, timeout_s))
+
+    def _command(self, actor: str, method: str, body: bytes, command_id: str | None, timeout_s: float | None) -> Command:
         now_us = self._clock.wall_us()
         self._asks += 1
-        return await self.exchange.request(
-            Command(
-                stream=StreamId(actor), method=method, args=body,
-                command_id=CommandId(command_id or f"{now_us:014x}-{self._asks:x}"), explicit=command_id is not None,
-                received_at_us=now_us, deadline_ms=None if timeout_s is None else now_us // 1_000 + int(timeout_s * 1_000),
-            )
+        return Command(
+            stream=StreamId(actor), method=method, args=body,
+            command_id=CommandId(command_id or f"{now_us:014x}-{self._asks:x}"), explicit=command_id is not None,
+            received_at_us=now_us, deadline_ms=None if timeout_s is None else now_us // 1_000 + int(timeout_s * 1_000),
         )  # fmt: skip
 
 

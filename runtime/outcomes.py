@@ -60,11 +60,13 @@ def short_outcome(cell: "Cell", item: Item, outcome: Outcome | CuebookError) -> 
 def _committed(cell: "Cell", item: Item, outcome: Committed) -> None:
     cell.stands_at(outcome)
     cell.finish(item, cell.stand(item.reply, item.error))
-    for waiting, reply in item.after:
-        cell.finish(waiting, cell.stand(reply.body, reply.error))
-    item.after.clear()
+    if item.after:
+        for waiting, reply in item.after:
+            cell.finish(waiting, cell.stand(reply.body, reply.error))
+        item.after.clear()
     cell.shard.committed(outcome)
-    cell.settle_if_done()
+    if not cell.pending:
+        cell.settle_if_done()
 
 
 def _again_or_fail(cell: "Cell", item: Item, failure: ActorError) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 class LiveBounds(msgspec.Struct, frozen=True, kw_only=True):
     """Per shard. idle_s: an actor goes after so long without a command. actors: how many may be live before the longest idle ones go.
-    state_bytes: what their states may take as JSON (`Cell.state_bytes`, a few times that as Python objects)."""
+    state_bytes: what their states may take as JSON, a few times that as Python objects: each at most its snapshot and the events since."""
 
     idle_s: float = PASSIVATE_AFTER_S
     actors: int = LIVE_ACTORS_MAX
@@ -49,7 +49,7 @@ class Passivation:
             return
         self._cells.move_to_end(cell.stream)
         cell.rested_at = self._monotonic()
-        weight = cell.state_bytes
+        weight = cell.base_bytes + cell.snapshot_bytes
         self.state_bytes += weight - cell.weight
         cell.weight = weight
         if len(self._cells) > self._bounds.actors or self.state_bytes > self._bounds.state_bytes:

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from actors.errors import CallCycle
+from actors.message import Command
+from actors.registry import Method
 from events.ids import StreamId
+from events.limits import CALL_CHAIN_MAX
 from runtime.doubt import fail_unless_done
 from runtime.items import Item
 
@@ -132,3 +135,12 @@ class Probes:
 def _is_ask(item: Item) -> bool:
     """Whether another actor's turn waits for it."""
     return item.stored is None and item.command.sender is not None
+
+def check_chain(command: Command, method: Method) -> None:
+    """The cycles that a chain alone shows (S23). Raises: CallCycle."""
+    # A query is answered beside the turn that holds its actor, so it waits for nobody.
+    if command.stream in command.chain and not method.query:
+        path = [*command.chain[command.chain.index(command.stream) :], command.stream]
+        raise CallCycle(f"{' -> '.join(path)} would wait for itself", path=path)
+    if len(command.chain) > CALL_CHAIN_MAX:
+        raise CallCycle(f"more than {CALL_CHAIN_MAX} actors wait for each other", path=list(command.chain))

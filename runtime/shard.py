@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from actors.errors import ActorError, CallCycle, DeadlinePassed, Overloaded, TooLarge
+from actors.errors import ActorError, DeadlinePassed, Overloaded, TooLarge
 from actors.registry import ActorType
 from actors.turn import Command
 from events.clock import Clock, Entropy
@@ -23,7 +23,7 @@ from events.errors import CorruptLogError, CuebookError
 from events.group_commit import GroupCommit
 from events.ids import CommandId, StreamId, parse_stream_id
 from events.letters import Letter, LetterState, StoppedActor
-from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, CALL_CHAIN_MAX, LIVE_ACTORS_BUSY_MAX
+from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, LIVE_ACTORS_BUSY_MAX
 from events.sealing import Sealer
 from events.store import Accepted, Arrival, Committed, InboxEntry, InboxStatus, Ownership, PendingSend, ShardStore, TimerEntry, WaitEntry
 from runtime import stream_ends
@@ -39,7 +39,7 @@ from runtime.items import Item
 from runtime.opening import EXPIRE
 from runtime.own_methods import take_own
 from runtime.passivation import LiveBounds, Passivation
-from runtime.probes import Probes
+from runtime.probes import Probes, check_chain
 from runtime.recovery import Recovered, recover
 from runtime.retries import Tries
 from runtime.supervision import record_restart, restart, stopped_error
@@ -165,33 +165,31 @@ class Shard:
             reply(Reply(error=error))
 
     def _take(self, command: Command, reply: ReplyTo | None, stored: InboxStatus | None, askers: Sequence[ReplyTo] = ()) -> None:
-        kind = self.app.registry.type(command.stream.partition("/")[0])
+        cell = self.cells.get(command.stream)
+        kind = self.app.registry.type(command.stream.partition("/")[0]) if cell is None else cell.kind
         if reply is not None and command.method.startswith("_") and take_own(self, kind, command, reply):
             return
         if self.stopped and command.stream in self.stopped:
             self._to_stopped(command, reply)
             return
-        method = LETTER_METHODS.get(command.method) or kind.method(command.method)
+        method = kind.methods.get(command.method) or LETTER_METHODS.get(command.method) or kind.method(command.method)
         if len(command.args) > ARGUMENTS_BYTES_MAX:
             raise TooLarge(f"the arguments have {len(command.args):,} bytes, allowed are {ARGUMENTS_BYTES_MAX:,}")
         if stored is None and command.deadline_ms is not None and self.now_ms() > command.deadline_ms:
             raise self.deadline_passed()
-        # A query is answered beside the turn that holds its actor, so it waits for nobody.
-        if command.stream in command.chain and not method.query:
-            path = [*command.chain[command.chain.index(command.stream) :], command.stream]
-            raise CallCycle(f"{' -> '.join(path)} would wait for itself", path=path)
-        if len(command.chain) > CALL_CHAIN_MAX:
-            raise CallCycle(f"more than {CALL_CHAIN_MAX} actors wait for each other", path=list(command.chain))
+        if command.chain:
+            check_chain(command, method)
         item = Item(command, method, method.decode(command.args), reply, stored)
-        item.replies.extend(askers)
-        if stored is None and reply is not None and len(self.waits) and not method.query:
+        if askers:
+            item.replies.extend(askers)
+        if stored is None and reply is not None and self.waits.open and not method.query:
             if self.waits.attach(command, reply):
                 return
             if command.stream in self.waits.held:
                 raise self.waits.parked(command.stream)
         if self._letters and stored is not None:
             item.letter = self._letters.pop((command.stream, command.command_id), None)
-        self._cell(command.stream, kind, stored).receive(item)
+        (cell or self._cell(command.stream, kind, stored)).receive(item)
 
     def cancel(self, stream: StreamId, command_id: str, reply: ReplyTo) -> None:
         """``_cancel`` of a command that waits, runs, waits for an answer, or has ended (S22)."""
@@ -374,8 +372,10 @@ class Shard:
     def committed(self, outcome: Committed) -> None:
         """Everything that leaves with a commit: events, hint, sends."""
         self.exchange.committed(self.number, outcome.position, outcome.events)
-        self._hand_out(outcome.delivered)
-        self._carry(outcome.pending)
+        if outcome.delivered:
+            self._hand_out(outcome.delivered)
+        if outcome.pending:
+            self._carry(outcome.pending)
 
     def forward(self, item: Item) -> None:
         if item.stored is not None:

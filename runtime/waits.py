@@ -91,23 +91,23 @@ class OpenWait:
 
 
 class Waits:
-    """See the module. held: streams whose actor is held by an ambiguous ``once`` step, with the wait's id."""
+    """See the module. open: by stream and wait. held: streams whose actor is held by an ambiguous ``once`` step, with the wait's id."""
 
     def __init__(self, shard: "Shard") -> None:
         self._shard = shard
-        self._open: dict[tuple[str, str], OpenWait] = {}
+        self.open: dict[tuple[str, str], OpenWait] = {}
         self._commands: dict[tuple[str, str], OpenWait] = {}
         self._counts: Counter[str] = Counter()
         self.held: dict[str, str] = {}
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self.open)
 
     # -- what waits ---------------------------------------------------------------------------------------------------------------
 
     def known(self) -> set[tuple[str, str]]:
         """What is open now, by stream and wait."""
-        return set(self._open)
+        return set(self.open)
 
     def load(
         self, waits: Sequence[WaitEntry], entries: Sequence[InboxEntry], known: AbstractSet[tuple[str, str]] = frozenset()
@@ -118,12 +118,12 @@ class Waits:
             known: what was open before the log was read: where it is not there any more, an append of unknown outcome has ended it.
         """
         for key in sorted(known - {(wait.stream, wait.wait_id) for wait in waits}):
-            if (opened := self._open.get(key)) is not None:
+            if (opened := self.open.get(key)) is not None:
                 self._drop(opened)
                 self._ask_again(opened)
         by_key = {(entry.stream, entry.command_id): entry for entry in entries}
         for wait in waits:
-            if (wait.stream, wait.wait_id) in self._open:
+            if (wait.stream, wait.wait_id) in self.open:
                 continue
             entry = by_key.get((wait.stream, wait.command_id))
             if entry is None:
@@ -134,14 +134,14 @@ class Waits:
 
     def _add(self, opened: OpenWait) -> None:
         wait = opened.wait
-        self._open[wait.stream, wait.wait_id] = self._commands[wait.stream, wait.command_id] = opened
+        self.open[wait.stream, wait.wait_id] = self._commands[wait.stream, wait.command_id] = opened
         self._counts[wait.stream] += 1
         if wait.name.startswith(PARKED_STEP):
             self.held[wait.stream] = wait.wait_id
 
     def _drop(self, opened: OpenWait) -> None:
         wait = opened.wait
-        if self._open.pop((wait.stream, wait.wait_id), None) is None:
+        if self.open.pop((wait.stream, wait.wait_id), None) is None:
             return
         if self._commands.get((wait.stream, wait.command_id)) is opened:
             del self._commands[wait.stream, wait.command_id]
@@ -154,7 +154,7 @@ class Waits:
 
     def forget(self, stream: str) -> None:
         """The stream was erased: who waited for one of its turns is told so."""
-        for opened in [each for key, each in self._open.items() if key[0] == stream]:
+        for opened in [each for key, each in self.open.items() if key[0] == stream]:
             self._drop(opened)
             gone = Gone(f"{stream} is erased", stream=stream)
             for asker in opened.askers:
@@ -165,7 +165,7 @@ class Waits:
 
     def find(self, stream: str, wait_id: str) -> WaitEntry | None:
         """The wait, if it is open."""
-        opened = self._open.get((stream, wait_id))
+        opened = self.open.get((stream, wait_id))
         return None if opened is None else opened.wait
 
     def waits(self, stream: str, command_id: str) -> bool:
@@ -174,7 +174,7 @@ class Waits:
 
     def opened(self, cell: "Cell", item: Item, wait: WaitEntry) -> None:
         """The wait of `item` is committed: from here on its turn is in the log only."""
-        known = self._open.get((wait.stream, wait.wait_id))
+        known = self.open.get((wait.stream, wait.wait_id))
         if known is None:
             known = OpenWait(wait, item.method.name, item.args_hash())
             self._add(known)
@@ -249,7 +249,7 @@ class Waits:
             BadPayload: the arguments, or the value is not what the wait asks for; then it stays open.
         """
         given = answer_of(command.args)
-        opened = self._open.get((command.stream, given.wait_id))
+        opened = self.open.get((command.stream, given.wait_id))
         if opened is not None:
             check(opened.wait.schema, msgspec.json.decode(given.value), opened.wait.name.removeprefix(PARKED_STEP))
         self._shard.spawn(self._answer(command, given, reply), name=f"answer {command.stream}")
@@ -282,7 +282,7 @@ class Waits:
 
     async def _mine(self, stream: str, wait_id: str) -> OpenWait | None:
         """The wait if it is open, claimed: nobody else ends it until `_ended`."""
-        while (opened := self._open.get((stream, wait_id))) is not None and opened.ended is not None:
+        while (opened := self.open.get((stream, wait_id))) is not None and opened.ended is not None:
             await asyncio.shield(opened.ended)
         if opened is not None:
             opened.ended = asyncio.get_running_loop().create_future()
@@ -423,7 +423,7 @@ class Waits:
             entry, status=InboxStatus.FAILED, args=None, reply=canonical(error_body(error)), code=error.number, completed_at_us=now_us
         )
         command = Command(stream=wait.stream, method=CANCEL, args=b"{}", command_id=wait.command_id, explicit=True, received_at_us=now_us)
-        mine = [other for other in self._open.values() if other.wait.command_id == wait.command_id and other.wait.stream == wait.stream]
+        mine = [other for other in self.open.values() if other.wait.command_id == wait.command_id and other.wait.stream == wait.stream]
         gone = [other.wait.wait_id for other in mine]
         events = [end_event(TURN_CANCELLED, {"command_id": wait.command_id}, error=error.message)]
         cell = shard.cell_of(wait.stream)
@@ -445,13 +445,13 @@ class Waits:
 
     def stop(self) -> None:
         """Tell nobody anything more."""
-        for opened in self._open.values():
+        for opened in self.open.values():
             for asker in opened.askers:
                 asker.stop()
 
     def hand_on(self) -> None:
         """The next owner answers who still listens (S5, S9)."""
-        for opened in self._open.values():
+        for opened in self.open.values():
             self._ask_again(opened)
 
     def _ask_again(self, opened: OpenWait) -> None:
