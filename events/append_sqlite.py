@@ -24,6 +24,7 @@ from events.appending import (
 )
 from events.crash_points import CrashPoint, reached
 from events.envelope import GENESIS_HASH, RecordedEvent, rolling_hash, row_check
+from events.event_rows_sqlite import PLAIN_EXTRAS
 from events.heads import PAIRS_MAX, InboxKey, PairKey, ShardMemory, flush_is_due, read_pair
 from events.ids import Position, StreamId, Version, parse_stream_id, shard_of
 from events.letters import letter_with
@@ -157,8 +158,8 @@ class Draft:
 
     def _add_events(self, group: Append, head: FoundHead) -> tuple[list[RecordedEvent], FoundHead]:
         """The events of `group` behind `head`: their rows are pending, and the draft stands after them; returns where the stream does."""
-        place, now_us, pending = self._place, self._now_us, self._pending
-        epoch, stream_id = place.epoch, head.stream_id
+        place, now_us, pending, stream_id = self._place, self._now_us, self._pending, head.stream_id
+        epoch, received_time, code_version, correlation_id = place.epoch, group.received_time, group.code_version, group.correlation_id
         position, time, version, prev_position, previous = self.position, self.time, head.version, head.position, head.hash
         recorded: list[RecordedEvent] = []
         for event in group.events:
@@ -166,24 +167,34 @@ class Draft:
             position += 1
             version += 1
             # S30: after everything recorded here and everything received.
-            time = max(now_us, time + 1, group.received_time + 1)
+            time = max(now_us, time + 1, received_time + 1)
             entropy = self._entropy[start : start + ENTROPY_PER_EVENT]
             fact, salt, previous = record(group, event, place.shard, position, version, time, now_us, epoch, entropy, previous)
             self.rolling = rolling_hash(self.rolling, previous)
-            check = event_check(
-                position, prev_position, epoch, event.duration_us, event.summary, event.error,
-                group.traceparent, group.parent, group.code_version, event.key_id, event.state_hash,
+            tag, schema_version, kind, payload = event.type, event.schema_version, event.kind._value_, event.payload.decode()
+            extras = causation_id, traceparent, sender, parent, duration_us, summary, error, key_id, state_hash = (
+                group.causation_id, group.traceparent, group.sender, group.parent,
+                event.duration_us, event.summary, event.error, event.key_id, event.state_hash,
             )  # fmt: skip
-            pending.events.append((
-                position, stream_id, prev_position, time, version, fact.event_id, event.type, event.schema_version,
-                now_us, group.command_id, group.causation_id, group.correlation_id, group.traceparent,
-                group.sender, group.branch, group.parent, event.kind._value_, epoch, group.code_version,
-                event.duration_us, event.summary, event.error, bytearray(salt), event.key_id, event.state_hash,
-                bytearray(previous), check, None, event.payload.decode(),
-            ))  # fmt: skip
+            check = event_check(
+                position, prev_position, epoch, duration_us, summary, error, traceparent, parent, code_version, key_id, state_hash
+            )
+            # A bytearray, because Python's sqlite3 looks for an adapter of bytes.
+            if extras == PLAIN_EXTRAS:
+                values = pending.events.plain((now_us, epoch, group.branch, code_version))
+                values += (
+                    position, stream_id, prev_position, time, version, fact.event_id, tag, schema_version, group.command_id, correlation_id,
+                    kind, bytearray(salt), bytearray(previous), check, payload,
+                )  # fmt: skip
+            else:
+                pending.events.append((
+                    position, stream_id, prev_position, time, version, fact.event_id, tag, schema_version, now_us, group.command_id,
+                    causation_id, correlation_id, traceparent, sender, group.branch, parent, kind, epoch, code_version, duration_us,
+                    summary, error, bytearray(salt), key_id, state_hash, bytearray(previous), check, None, payload,
+                ))  # fmt: skip
             recorded.append(fact)
-            if (event.type, event.schema_version) != self._last_type:
-                self._note_format(event.type, event.schema_version, position)
+            if (tag, schema_version) != self._last_type:
+                self._note_format(tag, schema_version, position)
             if version % STREAM_PAGE_VERSIONS == 0:
                 pending.pages.append((stream_id, version, position))
             prev_position = position

@@ -19,6 +19,8 @@ from events.store import Accepted, Append, Arrival, Outcome, ShardStore
 T = TypeVar("T")
 OnOutcome = Callable[[Outcome | CuebookError], None]
 Send = tuple[StreamId, StreamId, str, int]
+_Group = tuple[Append, OnOutcome, int]
+"""With its size in bytes."""
 
 
 class GroupCommitStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +57,8 @@ class GroupCommit:
         self._on_unknown = on_unknown
         self._store = store
         self._spawn = spawn
-        self._groups: deque[tuple[Append, OnOutcome, int]] = deque()
+        self._groups: deque[_Group] = deque()
+        self._group_bytes = 0
         self._arrivals: deque[tuple[Sequence[Arrival], asyncio.Future[Sequence[Accepted]], int]] = deque()
         self._sends: deque[tuple[Sequence[Send], asyncio.Future[None]]] = deque()
         self._floor = 0
@@ -70,7 +73,9 @@ class GroupCommit:
 
         Returns at once. Nothing can be cancelled from here on: if the process dies first, the group is not written.
         """
-        self._groups.append((group, on_outcome, _size_of_group(group)))
+        size = _size_of_group(group)
+        self._groups.append((group, on_outcome, size))
+        self._group_bytes += size
         if not self._working:
             self._wake()
 
@@ -139,10 +144,9 @@ class GroupCommit:
 
     def _stop(self, error: CuebookError) -> None:
         batch = _Batch()
-        batch.groups = [(group, on_outcome) for group, on_outcome, _ in self._groups]
+        batch.groups = self._take_groups()
         batch.arrivals = [(arrivals, future) for arrivals, future, _ in self._arrivals]
         batch.sends = list(self._sends)
-        self._groups.clear()
         self._arrivals.clear()
         self._sends.clear()
         self._working = False
@@ -169,17 +173,25 @@ class GroupCommit:
             batch.arrivals.append((arrivals, future))
             size += bytes_
             turns += len(arrivals)
+        if turns + len(self._groups) <= COMMIT_TURNS_MAX and size + self._group_bytes <= COMMIT_BYTES_MAX:
+            batch.groups = self._take_groups()
         while self._groups and turns < COMMIT_TURNS_MAX and (not turns or size + self._groups[0][2] <= COMMIT_BYTES_MAX):
-            group, on_outcome, bytes_ = self._groups.popleft()
-            batch.groups.append((group, on_outcome))
+            batch.groups.append(self._groups.popleft())
+            bytes_ = batch.groups[-1][2]
+            self._group_bytes -= bytes_
             size += bytes_
             turns += 1
         while self._sends:
             batch.sends.append(self._sends.popleft())
         return batch
 
+    def _take_groups(self) -> "deque[_Group]":
+        """All that wait."""
+        groups, self._groups, self._group_bytes = self._groups, deque(), 0
+        return groups
+
     async def _commit(self, batch: "_Batch") -> None:
-        groups = [group for group, _ in batch.groups]
+        groups = [each[0] for each in batch.groups]
         arrivals = [arrival for many, _ in batch.arrivals for arrival in many]
         sends = [send for many, _ in batch.sends for send in many]
         try:
@@ -197,7 +209,7 @@ class GroupCommit:
             return
         self._commits += 1
         self._group_count += len(groups)
-        self._event_count += sum(len(group.events) for group in groups)
+        self._event_count += sum([len(group.events) for group in groups])
         self._arrival_count += len(arrivals)
         self._acknowledged += len(sends)
         self._largest = max(self._largest, len(groups))
@@ -213,21 +225,22 @@ class GroupCommit:
         """Each its outcome, in order. The loop turns after every few: whoever is told goes on at once, and a thousand of them in a row
         would hold up timers and messages for as long as they all take. The next batch waits meanwhile, so it becomes no smaller."""
         batch.ended = True
-        told = deque(zip(batch.groups, outcomes, strict=True))
+        left = list(zip(batch.groups, outcomes, strict=True))
         try:
-            while len(told) > OUTCOMES_AT_ONCE:
-                self._tell_next(told, OUTCOMES_AT_ONCE)
+            while len(left) > OUTCOMES_AT_ONCE:
+                first, left = left[:OUTCOMES_AT_ONCE], left[OUTCOMES_AT_ONCE:]
+                self._tell(first)
                 await asyncio.sleep(0)
         finally:
-            self._tell_next(told, len(told))  # also if we are cancelled in between: the outcomes are known all the same
+            self._tell(left)  # also if we are cancelled in between: the outcomes are known all the same
 
-    def _tell_next(self, told: "deque[tuple[tuple[Append, OnOutcome], Outcome]]", count: int) -> None:
-        for _ in range(count):
-            (_, on_outcome), outcome = told.popleft()
+    def _tell(self, told: "Sequence[tuple[_Group, Outcome | CuebookError]]") -> None:
+        for (_, on_outcome, _), outcome in told:
             try:
                 on_outcome(outcome)
             except Exception as error:  # noqa: BLE001 - one bad callback must not keep the others from hearing
-                self._report_callback(error)
+                self._callback_errors += 1
+                self._report("a callback of a commit raised", error)
 
     def _fail(self, batch: "_Batch", error: CuebookError) -> None:
         if isinstance(error, AppendOutcomeUnknownError):
@@ -238,15 +251,7 @@ class GroupCommit:
         for _, done in batch.sends:
             if not done.done():
                 done.set_exception(error)
-        for _, on_outcome in batch.groups:
-            try:
-                on_outcome(error)
-            except Exception as raised:  # noqa: BLE001 - as in `_tell_next`
-                self._report_callback(raised)
-
-    def _report_callback(self, error: Exception) -> None:
-        self._callback_errors += 1
-        self._report("a callback of a commit raised", error)
+        self._tell([(group, error) for group in batch.groups])
 
     def _report(self, message: str, error: Exception) -> None:
         asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
@@ -256,7 +261,7 @@ class _Batch:
     """What goes into one transaction."""
 
     def __init__(self) -> None:
-        self.groups: list[tuple[Append, OnOutcome]] = []
+        self.groups: deque[_Group] = deque()
         self.arrivals: list[tuple[Sequence[Arrival], asyncio.Future[Sequence[Accepted]]]] = []
         self.sends: list[tuple[Sequence[Send], asyncio.Future[None]]] = []
         self.ended = False

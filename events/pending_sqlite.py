@@ -3,11 +3,11 @@
 from typing import Any, Final
 
 from events.crash_points import CrashPoint, reached
+from events.event_rows_sqlite import EventRows
 from events.heads import InboxKey, PairKey
 from events.letters import Letter, StoppedActor
 from events.letters_sqlite import UPSERT_LETTER, UPSERT_STOPPED, letter_values, stopped_values
 from events.rows import (
-    EVENT_COLUMNS,
     INBOX_CHANGES,
     INBOX_COLUMNS,
     OUTBOX_COLUMNS,
@@ -44,7 +44,7 @@ class PendingRows:
     def __init__(self) -> None:
         self.streams: list[tuple[Any, ...]] = []
         self.formats: list[tuple[Any, ...]] = []
-        self.events: list[tuple[Any, ...]] = []
+        self.events = EventRows()
         self.pages: list[tuple[Any, ...]] = []
         self.inbox: dict[InboxKey, InboxRow] = {}
         self.outbox: list[PendingSend] = []
@@ -74,7 +74,7 @@ class PendingRows:
 
     def write(self, connection: SqliteConnection) -> None:
         """Send everything, inside the caller's transaction."""
-        insert_rows(connection, "events", EVENT_COLUMNS, self.events)
+        self.events.write(connection)
         reached(CrashPoint.APPEND_EVENTS)
         # New rows before updates: a command that arrives and runs in one batch is one row, already as it ends.
         if self.inbox:

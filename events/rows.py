@@ -70,7 +70,7 @@ SELECT_WAITS: Final = f"SELECT {_names(WAIT_COLUMNS)} FROM waits"
 SELECT_SNAPSHOT: Final = f"SELECT {_names(SNAPSHOT_COLUMNS)} FROM snapshots"
 
 
-_CHUNKS: Final = (64, 16, 4, 1)
+CHUNKS: Final = (64, 16, 4, 1)
 """Rows of one INSERT. Few sizes, so that their statements stay prepared."""
 
 
@@ -80,7 +80,7 @@ def _sparse(table: str, columns: tuple[str, ...], types: tuple[type, ...]) -> tu
     kept = [index for index, found in enumerate(types) if found is not NoneType]
     one = insert_sql(table, [columns[index] for index in kept])
     more = f", ({', '.join('?' * len(kept))})"
-    return tuple(one + more * (rows - 1) for rows in _CHUNKS), itemgetter(*kept)
+    return tuple(one + more * (rows - 1) for rows in CHUNKS), itemgetter(*kept)
 
 
 def insert_rows(connection: SqliteConnection, table: str, columns: tuple[str, ...], rows: Iterable[Row]) -> None:
@@ -113,7 +113,7 @@ def _updates(table: str, columns: tuple[str, ...]) -> tuple[str, ...]:
     changes = ", ".join(f"{column} = new.column{number}" for number, column in enumerate(columns, 2))
     one = f"({', '.join('?' * (len(columns) + 1))})"
     return tuple(
-        f"UPDATE {table} SET {changes} FROM (VALUES {', '.join([one] * rows)}) AS new WHERE {table}.id = new.column1" for rows in _CHUNKS
+        f"UPDATE {table} SET {changes} FROM (VALUES {', '.join([one] * rows)}) AS new WHERE {table}.id = new.column1" for rows in CHUNKS
     )
 
 
@@ -124,7 +124,7 @@ def update_rows(connection: SqliteConnection, table: str, columns: tuple[str, ..
 
 def _run_in_chunks(connection: SqliteConnection, statements: tuple[str, ...], run: list[Row]) -> None:
     done = 0
-    for size, sql in zip(_CHUNKS, statements, strict=False):
+    for size, sql in zip(CHUNKS, statements, strict=False):
         while len(run) - done >= size:
             connection.execute(sql, list(chain.from_iterable(run[done : done + size])))
             done += size

@@ -165,10 +165,10 @@ class Cell:
         if self.shard.lost or self.handed_on:
             hand_on(self)
         elif self.task is None:
-            if self.controls or len(self.mailbox):
+            if self.controls or self.mailbox.ready or self.mailbox.held:
                 if self._has_work:
                     self.task = self.shard.spawn(self._run(), name=f"cell {self.stream}")
-            elif not (self._unsettled or self.requeued):
+            elif not (self.pending or self.requeued or (self._held is not None and self._held.open)):
                 self._rest()
 
     def drop(self, item: Item) -> None:
@@ -188,8 +188,7 @@ class Cell:
 
     def _rest(self) -> None:
         """Nothing to do: give back what a busy time needed, and wait for passivation."""
-        self.pending, self._held = _NONE, None
-        self.controls = NO_CONTROLS
+        self.pending, self._held, self.controls = _NONE, None, NO_CONTROLS
         self.mailbox.trim()
         self.shard.passivation.rested(self)
 
@@ -451,7 +450,7 @@ class Cell:
         return await self._held.commit(group)
 
     def settle_if_done(self) -> None:
-        if self._unsettled:
+        if self.pending or self._unsettled:
             return
         if self.requeued:
             self.mailbox.extendleft(reversed(self.requeued))

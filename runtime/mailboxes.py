@@ -64,11 +64,11 @@ def lane_of(item: Item) -> LaneKey:
 class Mailbox:
     """The commands that one actor has not begun. Not a queue of asyncio: the actor's own task takes from it, nobody waits in it.
 
-    ready: how many may be taken now; the rest is held (`hold`). Slots are made when they are needed: most live actors are idle, and a
-    mailbox that never holds more than one command is a few pointers.
+    ready: how many may be taken now; the rest is `held`, by sender. Slots are made when they are needed: most live actors are idle, and
+    a mailbox that never holds more than one command is a few pointers.
     """
 
-    __slots__ = ("_asks", "_bypassed", "_first", "_front", "_held", "_lanes", "_rings", "ready")
+    __slots__ = ("_asks", "_bypassed", "_first", "_front", "_lanes", "_rings", "held", "ready")
 
     def __init__(self) -> None:
         self.ready = 0
@@ -77,16 +77,16 @@ class Mailbox:
         self._front: deque[Item] | None = None
         self._rings: tuple[deque[_Lane], ...] | None = None
         self._lanes: dict[LaneKey, _Lane] = {}
-        self._held: dict[LaneKey, deque[Item]] | None = None
+        self.held: dict[LaneKey, deque[Item]] | None = None
         self._bypassed = 0
 
     def __len__(self) -> int:
-        return self.ready + (sum(map(len, self._held.values())) if self._held else 0)
+        return self.ready + (sum(map(len, self.held.values())) if self.held else 0)
 
     def __iter__(self) -> Iterator[Item]:
         """Everything, held or not; what one sender sent comes in its order."""
         yield from self._ready()
-        for held in (self._held or {}).values():
+        for held in (self.held or {}).values():
             yield from held
 
     def _ready(self) -> Iterator[Item]:
@@ -101,7 +101,7 @@ class Mailbox:
 
     def append(self, item: Item) -> None:
         """Queue `item` behind what its sender has here already."""
-        if self._held is not None and item.stored is InboxStatus.QUEUED and (held := self._held.get(lane_of(item))) is not None:
+        if self.held is not None and item.stored is InboxStatus.QUEUED and (held := self.held.get(lane_of(item))) is not None:
             held.append(item)
             return
         if self.ready == 0:
@@ -202,7 +202,7 @@ class Mailbox:
     def take_all(self) -> list[Item]:
         """Everything, held or not, in the order of `__iter__`; the mailbox is empty afterwards."""
         waiting = list(self)
-        self._first = self._front = self._rings = self._held = None
+        self._first = self._front = self._rings = self.held = None
         self._lanes = {}
         self.ready = self._asks = self._bypassed = 0
         for item in waiting:
@@ -211,7 +211,7 @@ class Mailbox:
 
     def trim(self) -> None:
         """Give back the memory that a busy time needed, if nothing waits."""
-        if self._rings is not None and not self.ready and self._held is None:
+        if self._rings is not None and not self.ready and self.held is None:
             self._front = self._rings = None
             self._lanes = {}
 
@@ -270,13 +270,13 @@ class Mailbox:
         behind = [waiting for waiting in self._ready() if waiting.stored is InboxStatus.QUEUED and lane_of(waiting) == key]
         for waiting in behind:
             self.remove(waiting)
-        if self._held is None:
-            self._held = {}
-        self._held.setdefault(key, deque()).extend((item, *behind))
+        if self.held is None:
+            self.held = {}
+        self.held.setdefault(key, deque()).extend((item, *behind))
 
     def release(self, item: Item) -> None:
         """`item`, and what waited behind it, may be taken again, in order; only `item` itself if others wait before it."""
-        key, held = next(((key, held) for key, held in (self._held or {}).items() if item in held), (None, None))
+        key, held = next(((key, held) for key, held in (self.held or {}).items() if item in held), (None, None))
         if key is None or held is None:
             return  # not held
         released = list(held) if held[0] is item else [item]
@@ -294,7 +294,7 @@ class Mailbox:
             lane.asks += waiting.counted
 
     def _drop_hold(self, key: LaneKey) -> None:
-        if self._held is not None:
-            del self._held[key]
-            if not self._held:
-                self._held = None
+        if self.held is not None:
+            del self.held[key]
+            if not self.held:
+                self.held = None

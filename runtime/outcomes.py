@@ -58,8 +58,8 @@ def short_outcome(cell: "Cell", item: Item, outcome: Outcome | CuebookError) -> 
 
 
 def _committed(cell: "Cell", item: Item, outcome: Committed) -> None:
-    cell.stands_at(outcome)
-    cell.finish(item, cell.stand(item.reply, item.error))
+    cell.committed, cell.position, cell.time = version, position, time = outcome.version, outcome.position, outcome.time
+    cell.finish(item, Reply(item.reply, item.error, version, position, time))
     if item.after:
         for waiting, reply in item.after:
             cell.finish(waiting, cell.stand(reply.body, reply.error))

@@ -45,14 +45,15 @@ class Passivation:
         if not cell.resting:
             cell.resting = True
             self.busy -= 1
-        if self._cells.get(cell.stream) is not cell:
+        cells, bounds = self._cells, self._bounds
+        if cells.get(cell.stream) is not cell:
             return
-        self._cells.move_to_end(cell.stream)
+        cells.move_to_end(cell.stream)
         cell.rested_at = self._monotonic()
         weight = cell.base_bytes + cell.snapshot_bytes
         self.state_bytes += weight - cell.weight
         cell.weight = weight
-        if len(self._cells) > self._bounds.actors or self.state_bytes > self._bounds.state_bytes:
+        if self.state_bytes > bounds.state_bytes or len(cells) > bounds.actors:
             self._shrink()
         if self._handle is None:
             self._arm(self._bounds.idle_s)
