@@ -164,8 +164,7 @@ class Turn:
 
     def emit(self, event: Event[Any]) -> None:
         """S16: encode at once, decode the bytes as the registered type, apply the decoded event."""
-        if self.readonly or self.suspended:
-            self._check_may("emit")
+        self._check_may("emit")
         entry = self.kind.event_of(event)
         payload = encode_checked(event, entry.title)
         try:
