@@ -136,3 +136,8 @@ def rolling_hash(previous: bytes, event_hash: bytes) -> bytes:
 def row_check(*fields: Any) -> int:
     """CRC-32 over fields that no hash covers, stored beside them, so that a flipped bit in any of them is named (S27)."""
     return zlib.crc32(_encode(fields))
+
+
+def checksum(fields: tuple[Any, ...]) -> int:
+    """`row_check` of fields that are in a tuple already."""
+    return zlib.crc32(_encode(fields))

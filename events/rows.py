@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from events.envelope import GENESIS_HASH, Kind, RecordedEvent, chain_hash, payload_hash, row_check
+from events.envelope import GENESIS_HASH, Kind, RecordedEvent, chain_hash, checksum, payload_hash, row_check
 from events.errors import CorruptLogError
 from events.sqlite_library import SqliteConnection
 from events.store import InboxEntry, InboxStatus, OutboxEntry, PendingSend, Snapshot, TimerEntry, WaitEntry
@@ -144,8 +144,8 @@ def event_check(
     parent: Any, code_version: Any, key_id: Any, state_hash: Any,
 ) -> int:  # fmt: skip
     """`row_check` of an event: over the columns that its hash leaves out."""
-    return row_check(
-        position, prev_position, owner_epoch, duration_us, summary, error, traceparent, parent, code_version, key_id, state_hash
+    return checksum(
+        (position, prev_position, owner_epoch, duration_us, summary, error, traceparent, parent, code_version, key_id, state_hash)
     )
 
 

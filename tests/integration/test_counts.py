@@ -224,6 +224,33 @@ async def test_an_event_is_encoded_once(runtime: LocalRuntime, encodes: Encodes)
     assert encodes.all <= 50 * 6
 
 
+async def test_an_ask_takes_few_calls_on_the_loop(runtime: LocalRuntime) -> None:
+    """Functions of ours, from the caller's ask to its reply, with 20 in flight: what an ask costs is their number."""
+    calls: Counter[str] = Counter()
+    ours = tuple(str(Path(__file__).parents[2] / package) for package in ("actors", "events", "ops", "runtime"))
+    (shard,) = runtime.shards
+    room = asyncio.Semaphore(ACCOUNTS)
+
+    async def deposit(number: int) -> None:
+        async with room:
+            await runtime.ask(f"account/a{number % ACCOUNTS}", "deposit", cents=1)
+
+    def profile(frame: FrameType, what: str, argument: Any) -> None:
+        if what == "call" and frame.f_code.co_filename.startswith(ours):
+            calls[frame.f_code.co_qualname] += 1
+
+    before, profiler = shard.statistics().turns, sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number in range(ASKS):
+                group.create_task(deposit(number))
+    finally:
+        sys.setprofile(profiler)
+    assert shard.statistics().turns - before == ASKS
+    assert calls.total() <= 70 * ASKS, calls.most_common(90)  # measured: 58
+
+
 class Traffic:
     """Everything that the server carries, by the first tokens of its subject."""
 
