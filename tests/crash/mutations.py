@@ -75,6 +75,29 @@ MUTATIONS = (
         "tests/unit/actors/test_rerun.py::test_a_left_over_concurrent_step_is_found_at_the_end_of_the_turn",
     ),
     Mutation(
+        "BEGIN IMMEDIATE (S2, S3)", "events/writer_sqlite.py",
+        '    def _begin(self, connection: SqliteConnection) -> None:\n        try:\n            connection.execute("BEGIN IMMEDIATE")',
+        '    def _begin(self, connection: SqliteConnection) -> None:\n        try:\n            connection.execute("BEGIN")',
+        "tests/fault/test_sqlite_faults.py::test_s2_a_taker_waits_for_the_write_lock_as_long_as_it_is_told",
+    ),
+    Mutation(
+        "ROLLBACK TO of one group (S18)", "events/writer_sqlite.py",
+        '            connection.execute("ROLLBACK TO one")\n', "            pass\n",
+        "tests/contract/test_store_contract.py::test_a_group_that_cannot_be_stored_is_refused_alone_and_whole",
+    ),
+    Mutation(
+        "tells acknowledged after their commit (S11)", "runtime/tells_nats.py",
+        "        if arrivals:\n            await self._shard.accept(arrivals)\n",
+        "        for message in taken:\n            await message.ack()\n"
+        "        if arrivals:\n            await self._shard.accept(arrivals)\n",
+        "tests/unit/runtime/test_tell_intake.py::test_s11_a_tell_is_acknowledged_after_the_commit_that_took_it",
+    ),
+    Mutation(
+        "copies dropped by who lost the shard (S5)", "runtime/seats.py",
+        "        self.buffer.clear()\n        self.handler = _dropped", "        self.release_buffer()",
+        "tests/unit/runtime/test_seats.py::test_s5_who_lost_a_shard_handles_no_copy_of_what_came_in_meanwhile",
+    ),
+    Mutation(
         "indexes compared at open (S24)", "events/writer_sqlite.py", "            check_indexes(connection, self._path)\n", "",
         "tests/fault/test_damaged_indexes.py::test_s24_an_index_that_does_not_lead_to_a_known_command_closes_its_shard",
     ),

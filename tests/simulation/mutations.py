@@ -6,8 +6,8 @@
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -18,10 +18,10 @@ from runtime import endings
 from runtime.cell import Cell
 from runtime.exchange import Reply
 from runtime.outcomes import short_outcome
-from runtime.seats import Seat
 from runtime.taking_up import TakingUp
 from runtime.tells_nats import TellIntake
 from runtime.timers import Timers
+from tests.simulation.chaos import FAULTS
 from tests.simulation.checkers import violations
 from tests.simulation.world import simulate
 
@@ -109,23 +109,9 @@ def without_memory_of_refusals(patch: Patch) -> None:
     patch.setattr(endings, "remember", forget)
 
 
-def without_dropping_copies(patch: Patch) -> None:
-    """S5, S9: who lost a shard while it was stopped hands on what its socket held."""
-    patch.setattr(Seat, "drop", Seat.release_buffer)
-
-
 def without_order_in_doubt(patch: Patch) -> None:
     """I-16: what is committed after an unknown outcome is handed out directly."""
     patch.setattr(TakingUp, "in_doubt", property(lambda _: False))
-
-
-def without_settling(patch: Patch) -> None:
-    """S15: nobody waits until earlier groups of the actor have an outcome."""
-
-    async def settle(_self: Any) -> None:
-        return None
-
-    patch.setattr(Cell, "settle", settle)
 
 
 def without_attaching(patch: Patch) -> None:
@@ -202,36 +188,49 @@ def without_gaps_of_tells(patch: Patch) -> None:
     patch.setattr(TellIntake, "_take", take)
 
 
-Mutations = tuple[tuple[Callable[[Patch], None], str], ...]
-MUTATIONS: Mutations = (
-    (without_epochs, "I-4"), (without_inbox, "I-7"), (without_pair_numbers, "I-16"), (without_journal, "I-14"),
-    (without_conflicts, "I-8"), (without_commit, "I-5"), (without_takeover_of_sends, "run"), (without_memory_of_refusals, "I-1"),
-    (without_attaching, "I-6"), (without_timers_of_the_log, "run"), (without_removal_of_timers, "run"), (without_parking, "S-21"),
-    (without_commit_of_tells, "S-11"), (without_gaps_of_tells, "I-16"),
+class Mutation(NamedTuple):
+    """What is taken out, and the invariant that must name it within `SEEDS` seeds. faults: what goes wrong in these runs; where somebody
+    else mends what the mechanism would have (a new owner, say), only what shows it."""
+
+    take_out: Callable[[Patch], None]
+    invariant: str
+    faults: Mapping[str, int] = FAULTS
+
+
+MUTATIONS = (
+    Mutation(without_epochs, "I-4"), Mutation(without_inbox, "I-7"), Mutation(without_pair_numbers, "I-16"),
+    Mutation(without_journal, "I-14"), Mutation(without_conflicts, "I-8"), Mutation(without_commit, "I-5"),
+    Mutation(without_takeover_of_sends, "run"), Mutation(without_memory_of_refusals, "I-1"), Mutation(without_attaching, "I-6"),
+    Mutation(without_timers_of_the_log, "run"), Mutation(without_removal_of_timers, "run"), Mutation(without_parking, "S-21"),
+    Mutation(without_commit_of_tells, "S-11"), Mutation(without_gaps_of_tells, "I-16"),
+    Mutation(without_retrying_timers, "run", {"inject": 5, "fill": 3}),
 )  # fmt: skip
-"""With the invariant that must name it within `SEEDS` seeds."""
-RARE: Mutations = (
-    (without_order_in_doubt, "I-16"), (without_settling, ""), (without_dropping_copies, ""), (without_retrying_timers, ""),
-)  # fmt: skip
-"""What fifty seeds do not find. Order in doubt has tests of its own (`test_taking_up`); the others are looked for here, not yet found."""
+RARE = (Mutation(without_order_in_doubt, "I-16"),)
+"""What fifty seeds do not find: it has tests of its own (`test_taking_up`).
+
+Looked for and not in this list: the wait of the barrier (`Cell.settle`, S15). What is submitted upon a group that fails is refused by its
+expected version and decided again, so without the wait a turn needs more attempts, and nothing else changes. And the copies of a worker
+that lost a shard (`Seat.drop`): what they would do wrong needs an answer for want of room to one copy while the other lies in the socket of
+a stopped worker, so it is shown by hand (`test_seats`, `tests/crash/mutations.py`).
+"""
 
 
 def main() -> int:
     warnings.simplefilter("ignore")
     missed = 0
-    for take_out, _ in (*MUTATIONS, *RARE):
+    for mutation in (*MUTATIONS, *RARE):
         found: list[int] = []
         named: Counter[str] = Counter()
         with pytest.MonkeyPatch.context() as patch:
-            take_out(patch)
+            mutation.take_out(patch)
             for seed in range(SEEDS):
-                wrong = violations(simulate(seed)[0])
+                wrong = violations(simulate(seed, faults=mutation.faults)[0])
                 if wrong:
                     found.append(seed)
                     named.update({finding.partition(":")[0] for finding in wrong})
-        missed += not found and any(take_out is each for each, _ in MUTATIONS)
+        missed += not found and mutation in MUTATIONS
         first = found[0] if found else "none"
-        print(f"{take_out.__name__:28} first {first:>4}  {len(found):2} of {SEEDS}  {dict(named.most_common(4))}", flush=True)
+        print(f"{mutation.take_out.__name__:28} first {first:>4}  {len(found):2} of {SEEDS}  {dict(named.most_common(4))}", flush=True)
     return 1 if missed else 0
 
 

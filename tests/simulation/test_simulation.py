@@ -14,7 +14,7 @@ import pytest
 from events.envelope import RecordedEvent
 from tests.simulation import __main__ as long_run
 from tests.simulation.checkers import CHECKERS, violations
-from tests.simulation.mutations import MUTATIONS, SEEDS
+from tests.simulation.mutations import MUTATIONS, SEEDS, Mutation
 from tests.simulation.world import simulate
 from tests.support.sim_history import History, Operation, Told
 
@@ -232,10 +232,10 @@ def test_each_checker_names_its_invariant(good: History, tamper: Callable[[Histo
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("take_out", "invariant"), MUTATIONS, ids=lambda given: getattr(given, "__name__", ""))
-def test_a_mechanism_that_is_taken_out_is_found_within_fifty_seeds(
-    monkeypatch: pytest.MonkeyPatch, take_out: Callable[[pytest.MonkeyPatch], None], invariant: str
-) -> None:
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.take_out.__name__)
+def test_a_mechanism_that_is_taken_out_is_found_within_fifty_seeds(monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> None:
     """By the checker that stands for it, and by that one only because of this: `test_no_seed_violates_an_invariant`."""
-    take_out(monkeypatch)
-    assert any(finding.startswith(invariant) for seed in range(SEEDS) for finding in violations(simulate(seed)[0])), take_out.__doc__
+    mutation.take_out(monkeypatch)
+    histories = (simulate(seed, faults=mutation.faults)[0] for seed in range(SEEDS))
+    found = (finding for history in histories for finding in violations(history))
+    assert any(finding.startswith(mutation.invariant) for finding in found), mutation.take_out.__doc__

@@ -41,3 +41,15 @@ def test_s5_who_takes_a_shard_that_nobody_offered_keeps_what_came_in_since_it_li
     seat.handler = done.append
     seat.release_buffer()
     assert done == ["came in while it was taken"]
+
+
+def test_s5_who_lost_a_shard_handles_no_copy_of_what_came_in_meanwhile() -> None:
+    """The new owner has it too, and may have told its caller that there was no room: then it must not be done here after all."""
+    seat, done = Seat(), list[str]()
+    seat.taken(3)
+    seat.handler = done.append
+    seat.buffer.append("came in while we were stopped")
+    seat.drop()
+    seat.handler("in the socket still")
+    seat.release_buffer()
+    assert done == []
