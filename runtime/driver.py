@@ -18,11 +18,11 @@ from events.errors import InvariantError
 from events.ids import StreamId
 from events.limits import WAITS_PER_ACTOR_MAX
 from events.store import Append, Committed, Conflict, Duplicate, InboxStatus, Outcome
+from runtime.edges import Edge
 from runtime.forks import call_of_fork
 from runtime.items import Item, KnownError, StaleError
 from runtime.opening import wait_group
 from runtime.outbox_room import check_send
-from runtime.probes import Edge
 from runtime.records import conflict_error
 from runtime.wire import VIEW_AFTER, VIEW_CALLER
 

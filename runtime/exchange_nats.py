@@ -33,10 +33,10 @@ from events.ids import CommandId, StreamId, is_token, parse_stream_id, shard_of
 from events.limits import ASK_DEADLINE_S, PUBLISH_RESERVE_BYTES
 from events.store import Arrival, PendingSend
 from runtime.asks import NO_ROOM, Asks
+from runtime.edges import Probe, decode_probe, encode_probe
 from runtime.exchange import Reply, ReplyTo
 from runtime.incoming_nats import Handler, Message, take
 from runtime.outgoing_nats import Outgoing
-from runtime.probes import Probe, decode_probe, encode_probe
 from runtime.records import arrival_of
 from runtime.shard import Shard
 from runtime.tasks import Tasks

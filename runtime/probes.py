@@ -4,7 +4,8 @@ Two independent turns, A -> B and B -> A, have no cycle in either chain, yet wai
 other's turn. An actor whose turn waits for an ask, while an ask of another actor stands behind it, sends a probe along that ask (edge
 chasing: Chandy, Misra, Haas, "Distributed Deadlock Detection", ACM TOCS 1983). The receiver passes it on along the asks that its own turn
 waits for. A probe that comes to an ask which it has run along already has found a cycle. The youngest ask of a cycle always stands in a
-mailbox: one that runs has a younger one of its own turn behind it. So it can be refused as certainly not done.
+mailbox: one that runs has a younger one of its own turn behind it. So it can be refused as certainly not done, for good: another sending of
+it may still be on its way.
 
 A probe is a hint that may be lost; it is sent again as long as somebody is blocked, and nothing is sent while nobody is.
 """
@@ -12,15 +13,15 @@ A probe is a hint that may be lost; it is sent again as long as somebody is bloc
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from actors.errors import CallCycle
 from actors.message import Command
 from actors.registry import Method
 from events.ids import StreamId
 from events.limits import CALL_CHAIN_MAX
 from runtime.doubt import fail_unless_done
+from runtime.edges import Probe
 from runtime.items import Item
+from runtime.unappendable import fail_for_good
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -30,30 +31,6 @@ _AFTER_S: Final = 0.01
 """Most asks that queue are answered before: no probe for them."""
 _AGAIN_S: Final = 1.0
 _EDGES_MAX: Final = 64
-
-
-class Edge(msgspec.Struct, frozen=True, array_like=True):
-    """An ask that a turn waits for. time: the asker's logical time, by which asks have an age (S30)."""
-
-    command_id: str
-    sender: str
-    receiver: str
-    time: int
-
-
-class Probe(msgspec.Struct, frozen=True, array_like=True):
-    """Where it has been, the newest last. victim: the cycle is found, and its receiver is to refuse this ask."""
-
-    edges: tuple[Edge, ...]
-    victim: Edge | None = None
-
-    @property
-    def receiver(self) -> StreamId:
-        return StreamId((self.victim or self.edges[-1]).receiver)
-
-
-encode_probe = msgspec.msgpack.Encoder().encode
-decode_probe = msgspec.msgpack.Decoder(Probe).decode
 
 
 class Probes:
@@ -129,7 +106,8 @@ class Probes:
         path = [edge.sender for edge in (*probe.edges[at:], *probe.edges[:at])]
         path.append(victim.sender)
         refusal = CallCycle(f"{' -> '.join(path)} would wait for each other", path=path)
-        self._shard.spawn(fail_unless_done(cell, item, refusal), name=f"cycle {cell.stream}")
+        end = fail_for_good if item.command.explicit else fail_unless_done
+        self._shard.spawn(end(cell, item, refusal), name=f"cycle {cell.stream}")
 
 
 def _is_ask(item: Item) -> bool:

@@ -4,10 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from actors.errors import CallCycle
+from events.ids import StreamId
+from events.store import InboxStatus
+from runtime.edges import Edge, Probe, decode_probe, encode_probe
 from runtime.local import LocalRuntime, local_runtime
-from runtime.probes import Edge, Probe, decode_probe, encode_probe
 from tests.support.callers import APP, GATES
 
 
@@ -56,6 +60,21 @@ async def test_s23_a_cycle_of_two_is_refused_within_100_ms(runtime: LocalRuntime
         with_cycle.append((await meet(runtime, (one, [two]), (two, [one])))[1])
         without.append((await meet(runtime, (three, [one]), (four, [two])))[1])
     assert min(with_cycle) - min(without) < 0.1
+
+
+async def test_s24_the_refusal_is_remembered_under_the_id_of_the_ask(runtime: LocalRuntime) -> None:
+    """An ask may be sent more than once: a copy that comes in after the refusal must not be done after all."""
+    replies, _ = await meet(runtime, ("one", ["two"]), ("two", ["one"]))
+    (name,) = [reply[0] for reply in replies if "cycle" in reply]
+    stream = StreamId(f"caller/{name}")
+    _, events = await runtime.shards[runtime.exchange.shard_of(stream)].store.load(stream, "")
+    (asked,) = [msgspec.json.decode(event.payload) for event in events if event.type == "ask.started"]
+    receiver = StreamId(asked["receiver"])
+    entry = await runtime.shards[runtime.exchange.shard_of(receiver)].store.inbox(receiver, asked["command_id"])
+    assert entry is not None
+    assert (entry.status, entry.code) == (InboxStatus.REFUSED, CallCycle.number)
+    with pytest.raises(CallCycle):
+        await runtime.ask(receiver, asked["method"], command_id=asked["command_id"], **asked["arguments"])
 
 
 async def test_s23_a_cycle_through_turns_of_one_chain_and_an_independent_one(runtime: LocalRuntime) -> None:
