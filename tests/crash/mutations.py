@@ -71,7 +71,7 @@ MUTATIONS = (
     ),
     Mutation(
         "left-over journal entries (S19)", "actors/turn.py",
-        "        if unused:\n            raise diverged(unused, None)", "        return",
+        "        if unused:\n            raise effects.diverged(unused, None)", "        return",
         "tests/unit/actors/test_rerun.py::test_a_left_over_concurrent_step_is_found_at_the_end_of_the_turn",
     ),
     Mutation(
