@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from projections.embedding.hashing import hashed
 from projections.errors import BadArgumentsError
 from projections.memory import reading
 from projections.memory.ranking import WEIGHTS
@@ -315,3 +316,25 @@ async def test_what_another_actor_records_is_no_memory(tmp_path: Path) -> None:
         event = facts.event("shop", "memory.forgotten", {"memories": ["a"], "reason": "asked"}, actor="reviewer")
         with pytest.raises(ValueError, match="no memory"):
             view.apply(event)
+
+
+async def test_a_recall_looks_up_its_candidates_and_does_not_walk_through_the_workspace(tmp_path: Path) -> None:
+    """Counted in hundreds of instructions of SQLite, which no other load changes."""
+    facts = Facts()
+    hundreds: list[int] = []
+    with memory_view(tmp_path) as view:
+        for count in (1_000, 2_000):
+            view.apply(
+                *[facts.stored("shop", f"thing {n} of lot {n % 37}x{count}", vector=meaning("", hashed(f"n{n}"))) for n in range(1_000)]
+            )
+            steps = [0]
+
+            def counted(steps: list[int] = steps) -> int:
+                steps[0] += 1
+                return 0
+
+            view.db.set_progress_handler(counted, 100)
+            assert len(await view.ask("recall", workspace="shop", query="lot 5x1000", k=10)) == 10
+            view.db.set_progress_handler(None, 0)
+            hundreds.append(steps[0])
+    assert hundreds[1] < 1_000, "a walk of 2,000 memories for each of 50 candidates is ten times as many"
