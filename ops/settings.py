@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from actors.models.limits import ProviderLimits
 from ops.exits import StartError
 from ops.private_files import write_private
 
@@ -25,6 +26,19 @@ OTHER_VARIABLES = frozenset({"CUEBOOK_CONFIG"})
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 Token = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class ModelSettings(ProviderLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model provider: where it is, and with `ProviderLimits` what it is allowed.
+
+    api_key: where the key is, ``env:NAME`` or ``file:PATH``, never the key. fallbacks: who is asked while this one cannot be had.
+    """
+
+    kind: Literal["openai", "anthropic", "perplexity", "claude_code"]
+    model: Annotated[str, msgspec.Meta(min_length=1)]
+    base_url: str | None = None
+    api_key: Annotated[str, msgspec.Meta(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$")] | None = None
+    fallbacks: tuple[str, ...] = ()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +70,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     passivate_after_s: Seconds = 300.0
     """How long an actor stays in memory without a command."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    models: dict[Token, ModelSettings] = {}
+    """Model providers by name: tables ``[models.NAME]`` of the file."""
 
     @property
     def keys_folder(self) -> Path:

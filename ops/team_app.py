@@ -2,6 +2,7 @@
 
 from actors.team import TEAM
 from ops.memory import with_memory
+from ops.models import with_providers
 from runtime import App
 
-app = with_memory(App(actors=TEAM))
+app = with_providers(with_memory(App(actors=TEAM)))

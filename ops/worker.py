@@ -11,6 +11,7 @@ from events.errors import ConfigurationError
 from ops import event_loop, log_setup
 from ops.exits import StartError
 from ops.memory import with_memory
+from ops.models import open_models, with_providers
 from ops.nats_connection import connection_of
 from ops.search_path import load_object
 from ops.settings import Settings
@@ -32,7 +33,7 @@ def load_app(spec: str | None) -> App:
         raise StartError(
             f"{spec} is a {type(found).__name__}, not an App", next_step="write app = App(actors=[...]) and name it as MODULE:app"
         )
-    return with_memory(found)
+    return with_providers(with_memory(found))
 
 
 def check_sealed(settings: Settings, app: App) -> None:
@@ -94,8 +95,8 @@ async def _main(settings: Settings, name: str, app: App) -> int:
     )  # fmt: skip
     create_log(config.data / "log", config.shards)  # what is cached is of one incarnation of the log
     try:
-        async with open_step_cache(settings) as step_cache:
-            return await Node(config, app, step_cache=step_cache).run(stop, now)
+        async with open_step_cache(settings) as step_cache, open_models(settings) as models:
+            return await Node(config, app, step_cache=step_cache, models=models).run(stop, now)
     except Exception:
         log.exception("worker_failed")  # the terminal shows one line, the log file where it came from
         raise

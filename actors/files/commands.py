@@ -1,31 +1,30 @@
 """One program, started without a shell and within limits, and gone when its step ends, however it ends."""
 
 import asyncio
-import contextlib
-import ctypes
 import os
 import resource
 import shutil
-import signal
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from actors.child import child, drain, end_politely
 from actors.files.disk import own_folder
 from actors.files.limits import (
     COMMAND_FILE_BYTES_MAX,
-    COMMAND_GRACE_S,
     COMMAND_MEMORY_BYTES_MAX,
     COMMAND_OUTPUT_BYTES_MAX,
     COMMAND_PROCESSES_MAX,
 )
 
-_PR_SET_PDEATHSIG = 1
-# Loaded before any fork: the child of a threaded process must not take the loader's lock.
-_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_LIMITS = (
+    (resource.RLIMIT_AS, COMMAND_MEMORY_BYTES_MAX),
+    (resource.RLIMIT_FSIZE, COMMAND_FILE_BYTES_MAX),
+    (resource.RLIMIT_CORE, 0),
+    (resource.RLIMIT_NPROC, COMMAND_PROCESSES_MAX),
+)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, tag="ran"):
@@ -54,33 +53,21 @@ async def run_command(root: str, words: Sequence[str], timeout_s: float) -> Outc
         OSError: it cannot be started.
     """
     program, home = await asyncio.to_thread(_prepared, root, words[0])
-    child = await asyncio.create_subprocess_exec(
-        program,
-        *words[1:],
-        cwd=root,
-        env={"PATH": os.defpath, "HOME": home, "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=partial(_limit, timeout_s),
-    )
+    environment = {"PATH": os.defpath, "HOME": home, "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
     kept = _Kept(COMMAND_OUTPUT_BYTES_MAX)
     timed_out = False
-    try:
+    nothing, together = asyncio.subprocess.DEVNULL, asyncio.subprocess.STDOUT
+    limits = (*_LIMITS, (resource.RLIMIT_CPU, int(timeout_s) + 1))
+    async with child([program, *words[1:]], cwd=root, environment=environment, stdin=nothing, stderr=together, limits=limits) as process:
         try:
             async with asyncio.timeout(timeout_s):
-                await _drain(child.stdout, kept.add)
-                await child.wait()
+                await drain(process.stdout, kept.add)
+                await process.wait()
         except TimeoutError:
             timed_out = True
-            await _end(child)
-            await _drain(child.stdout, kept.add)
-    finally:
-        # Also what the program left behind in its group, after a normal end.
-        _signal(child.pid, signal.SIGKILL)
-        await asyncio.shield(child.wait())
-    return Outcome(exit_code=child.returncode or 0, output=kept.text(), output_bytes=kept.seen, timed_out=timed_out)
+            await end_politely(process)
+            await drain(process.stdout, kept.add)
+    return Outcome(exit_code=process.returncode or 0, output=kept.text(), output_bytes=kept.seen, timed_out=timed_out)
 
 
 def _prepared(root: str, name: str) -> tuple[str, str]:
@@ -93,48 +80,6 @@ def _prepared(root: str, name: str) -> tuple[str, str]:
     home = own_folder(root) / "home"
     home.mkdir(mode=0o700, exist_ok=True)
     return program, str(home)
-
-
-def _limit(timeout_s: float) -> None:
-    """Runs in the child between fork and exec: system calls only."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    for what, most in (
-        (resource.RLIMIT_AS, COMMAND_MEMORY_BYTES_MAX),
-        (resource.RLIMIT_FSIZE, COMMAND_FILE_BYTES_MAX),
-        (resource.RLIMIT_CPU, int(timeout_s) + 1),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NPROC, COMMAND_PROCESSES_MAX),
-    ):
-        _, hard = resource.getrlimit(what)
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        # Some systems refuse a limit that they do not know; then this one does not hold, and the others do.
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(what, (most, most))
-
-
-async def _end(child: asyncio.subprocess.Process) -> None:
-    """Ask politely, then insist."""
-    _signal(child.pid, signal.SIGTERM)
-    try:
-        async with asyncio.timeout(COMMAND_GRACE_S):
-            await child.wait()
-    except TimeoutError:
-        pass
-    _signal(child.pid, signal.SIGKILL)
-
-
-def _signal(group: int, what: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, what)
-
-
-async def _drain(stream: asyncio.StreamReader | None, take: Callable[[bytes], None]) -> None:
-    while stream is not None:
-        block = await stream.read(64 * 1024)
-        if not block:
-            return
-        take(block)
 
 
 class _Kept:

@@ -19,5 +19,3 @@ COMMAND_OUTPUT_BYTES_MAX = 64 * 1024
 COMMAND_MEMORY_BYTES_MAX = 2 * 1024**3
 COMMAND_FILE_BYTES_MAX = 256 * 1024 * 1024
 COMMAND_PROCESSES_MAX = 512
-COMMAND_GRACE_S = 2.0
-"""Between the polite signal and the one that cannot be ignored."""

@@ -201,14 +201,17 @@ class Provider(Actor[ProviderState], name="provider"):
             self.emit(LimitsSet(limits=limits))
 
     @command
-    def admit(self, agent: str, run: str, reserve: int, deadline_s: float) -> Admission:
+    def admit(self, agent: str, run: str, reserve: int, deadline_s: float, limits: ProviderLimits | None = None) -> Admission:
         """Whether a call may begin.
 
         Args:
             agent: type of the calling actor. run: its correlation id.
             reserve: what the call may cost at most, in millionths of a dollar.
             deadline_s: how long the caller still has; a permit is lost `LEASE_GRACE_S` after that.
+            limits: those of the caller's settings; they hold from here on.
         """
+        if limits is not None:
+            self.configure(limits)
         state, now = self.state, self.now().timestamp()
         lost = sorted(permit for permit, call in state.permits.items() if call.expires_at < now)
         if lost:

@@ -172,8 +172,9 @@ class _Attempts:
             if left <= 0:
                 raise ModelUnavailable(f"{self._name}: the deadline has passed", provider=self._name, reason="deadline")
             said = await actor.ref(PROVIDER, self._name).admit(
-                agent=actor.actor_type, run=actor.correlation_id, reserve=reserve, deadline_s=min(left, self._limits.timeout_s)
-            )
+                agent=actor.actor_type, run=actor.correlation_id, reserve=reserve, deadline_s=min(left, self._limits.timeout_s),
+                limits=msgspec.to_builtins(self._limits),
+            )  # fmt: skip
             admission = msgspec.convert(said, _ADMISSION)
             if isinstance(admission, Admitted):
                 if admission.delay_s > 0:

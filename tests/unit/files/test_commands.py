@@ -10,38 +10,12 @@ import pytest
 
 from actors.files.commands import CommandMissingError, run_command
 from actors.files.limits import COMMAND_OUTPUT_BYTES_MAX
+from tests.support.pids import gone, until
 
 
 def script(workspace: Path, text: str) -> list[str]:
     (workspace / "job.py").write_text(text)
     return ["python", "./job.py"]
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # A zombie has ended: nobody but its parent can see it, and it does nothing.
-    status = Path(f"/proc/{pid}/stat")
-    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
-
-
-async def gone(pid: int) -> bool:
-    """True as soon as the process has ended; False if it has not within ten seconds."""
-    for _ in range(1_000):
-        if not alive(pid):
-            return True
-        await asyncio.sleep(0.01)
-    return False
-
-
-async def until(path: Path) -> str:
-    for _ in range(1_000):
-        if path.exists() and path.read_text().endswith("\n"):
-            return path.read_text()
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"{path} was not written")
 
 
 async def test_output_exit_code_and_a_clean_environment(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
