@@ -1,5 +1,6 @@
 """Small parts of the turn engine: how an effect's input, result and failure become data, and come back from it."""
 
+import functools
 import typing
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from actors.json_schema import outcome_schema
 from events.codec import encode, encode_checked
 from events.ids import CommandId, StreamId, is_token
 from events.limits import ARGUMENTS_BYTES_MAX, EVENT_BYTES_MAX, TIMER_ID_CHARACTERS
+from events.memo import memo
 from events.store import TimerEntry
 
 
@@ -30,27 +32,27 @@ def json_value(given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-_RETURNS: dict[Any, Any] = {}
-
-
 def returns_of(function: Any) -> Any:
     """The annotated result type of `function`, Any where there is none."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    # A memo would keep what a method or a function made in a call holds, and find the next one new.
+    function = getattr(function, "__func__", function)
+    if getattr(function, "__closure__", None):
+        return _return_type.__wrapped__(function)
     try:
-        return _RETURNS[function]
-    except (KeyError, TypeError):
-        pass
+        return _return_type(function)
+    except TypeError:  # not hashable
+        return _return_type.__wrapped__(function)
+
+
+@memo("types of results", 4_096)
+def _return_type(function: Any) -> Any:
     try:
-        found = typing.get_type_hints(getattr(function, "func", function)).get("return", Any)
+        found = typing.get_type_hints(function).get("return", Any)
     except (TypeError, NameError, AttributeError):
-        found = Any
-    if found is type(None):
-        found = None
-    try:
-        if len(_RETURNS) < 4_096:
-            _RETURNS[function] = found
-    except TypeError:
-        pass
-    return found
+        return Any
+    return None if found is type(None) else found
 
 
 def arguments_of(receiver: str, method: str, arguments: dict[str, Any]) -> bytes:

@@ -5,9 +5,9 @@ for an INSERT of many rows whose common values are bound once: half the price of
 table, 100 rows per commit: 2.4 us a row against 1.3).
 """
 
-from functools import lru_cache
 from typing import Any, Final
 
+from events.memo import memo
 from events.rows import CHUNKS, EVENT_COLUMNS, Row, insert_rows
 from events.sqlite_library import SqliteConnection
 
@@ -63,7 +63,7 @@ def _insert_plain(connection: SqliteConnection, shared: Row, values: list[Any]) 
             done += step
 
 
-@lru_cache(maxsize=len(CHUNKS))
+@memo("statements of events", len(CHUNKS))
 def _plain_sql(rows: int) -> str:
     """The INSERT of so many rows: the shared values first, then those of each row."""
     shared = [f"?{number}" for number in range(1, len(_SHARED) + 1)]

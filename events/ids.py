@@ -1,8 +1,9 @@
 """Names of things in the log, and the checks that keep them safe to put into a subject, a path or a query."""
 
 import re
-from functools import lru_cache
 from typing import NewType
+
+from events.memo import memo
 
 StreamId = NewType("StreamId", str)
 """``type/id`` of one actor: the stream of its events."""
@@ -42,7 +43,7 @@ def stream_id(type_name: str, key: str) -> StreamId:
     return StreamId(f"{type_name}/{key}")
 
 
-@lru_cache(_NAMES_CACHED)
+@memo("names of streams", _NAMES_CACHED)
 def parse_stream_id(text: str) -> tuple[str, str]:
     """``type/id`` as its two parts.
 
@@ -55,7 +56,7 @@ def parse_stream_id(text: str) -> tuple[str, str]:
     return type_name, key
 
 
-@lru_cache(_NAMES_CACHED)
+@memo("shards of actors", _NAMES_CACHED)
 def shard_of(type_name: str, key: str, shards: int) -> int:
     """The shard that holds actor `key` of `type_name`: FNV-1a-32 of both joined, modulo `shards`.
 
@@ -67,7 +68,7 @@ def shard_of(type_name: str, key: str, shards: int) -> int:
     return digest % shards
 
 
-@lru_cache(_NAMES_CACHED)
+@memo("shards of streams", _NAMES_CACHED)
 def shard_of_stream(stream: str, shards: int) -> int:
     """`shard_of` the actor called ``type/id``.
 

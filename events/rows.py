@@ -3,7 +3,6 @@
 Column lists are written once here; FORMAT.md explains them."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from itertools import chain
 from operator import itemgetter
 from types import NoneType
@@ -13,6 +12,7 @@ import msgspec
 
 from events.envelope import GENESIS_HASH, Kind, RecordedEvent, chain_hash, checksum, payload_hash, row_check
 from events.errors import CorruptLogError
+from events.memo import memo
 from events.sqlite_library import SqliteConnection
 from events.store import InboxEntry, InboxStatus, OutboxEntry, PendingSend, Snapshot, TimerEntry, WaitEntry
 
@@ -74,7 +74,7 @@ CHUNKS: Final = (64, 16, 4, 1)
 """Rows of one INSERT. Few sizes, so that their statements stay prepared."""
 
 
-@lru_cache(maxsize=512)
+@memo("statements of inserts", 512)
 def _sparse(table: str, columns: tuple[str, ...], types: tuple[type, ...]) -> tuple[tuple[str, ...], Callable[[Row], Row]]:
     """The INSERTs for so many rows of these types, and what takes the values that are not null out of such a row."""
     kept = [index for index, found in enumerate(types) if found is not NoneType]
@@ -107,7 +107,7 @@ def insert_rows(connection: SqliteConnection, table: str, columns: tuple[str, ..
     _run_in_chunks(connection, statements, run)
 
 
-@lru_cache(maxsize=16)
+@memo("statements of updates", 16)
 def _updates(table: str, columns: tuple[str, ...]) -> tuple[str, ...]:
     """The UPDATEs of so many rows, each given as its id and the values of `columns`."""
     changes = ", ".join(f"{column} = new.column{number}" for number, column in enumerate(columns, 2))

@@ -6,12 +6,12 @@ One meaning, two executions: `matches` here, and `selection_sqlite` inside SQLit
 
 import fnmatch
 import re
-from functools import lru_cache
 from typing import Final, Literal
 
 import msgspec
 
 from events.envelope import RecordedEvent
+from events.memo import memo
 
 Field = Literal["type", "stream", "actor_type", "kind", "correlation_id", "command_id", "sender", "error", "text"]
 
@@ -96,7 +96,7 @@ def holds(term: Term, event: RecordedEvent) -> bool:
     return _glob(term.pattern).match(value) is not None
 
 
-@lru_cache(maxsize=256)
+@memo("patterns of selections", 256)
 def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile(fnmatch.translate(pattern))
 

@@ -10,7 +10,6 @@
 """
 
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -20,6 +19,7 @@ from actors.turn import Call, Command
 from events.envelope import RecordedEvent
 from events.ids import CommandId, StreamId, is_token, parse_stream_id, stream_id
 from events.limits import HEADERS_BYTES_MAX
+from events.memo import memo
 from events.store import PendingSend
 
 DEADLINE: Final = "Cue-Deadline"
@@ -223,7 +223,7 @@ def parse_ask(address: str) -> tuple[StreamId, str, str | None]:
     return stream, method, command_id
 
 
-@lru_cache(16_384)
+@memo("addresses of asks", 16_384)
 def _known_address(address: str) -> tuple[StreamId, str]:
     """Checked once: the same actors are asked for the same things again and again."""
     found = parse_address(address.split("."))
@@ -274,7 +274,7 @@ def iso_time(at_us: int) -> str:
     return f"{_iso_second(seconds)}.{us:06d}Z"
 
 
-@lru_cache(64)
+@memo("seconds as text", 64)
 def _iso_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
 

@@ -3,12 +3,12 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Literal
 
 import msgspec
 
 from actors.classifier.words import AGENT, DEFAULT_WORDS, ORDER, Words
+from events.memo import memo
 
 Action = Literal["direct_response", "clarification", "route_agent", "control", "safe_execution", "fallback"]
 MEMO_ENTRIES = 4_096
@@ -215,7 +215,7 @@ def _spaced(text: str) -> str:
     return " ".join(word for word in (found.strip(".,;:!?\"'()[]{}/") for found in re.findall(r"[^\s,;:!?]+", text.lower())) if word)
 
 
-@lru_cache(maxsize=256)
+@memo("patterns of words", 256)
 def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
     each = "|".join(re.escape(word[:-1]) + r"\w*" if word.endswith("*") else re.escape(word) for word in words)
     return re.compile(rf"(?<![\w.-])(?:{each})(?![\w-])")
@@ -230,4 +230,4 @@ def _bounded(score: float) -> float:
 
 
 _rules: list[Words] = [DEFAULT_WORDS]
-_memo = lru_cache(maxsize=MEMO_ENTRIES)(classify_by)
+_memo = memo("classifications", MEMO_ENTRIES)(classify_by)

@@ -6,12 +6,12 @@ The decision is pure: it sees the path as it was written, never the disk. What t
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Final, Literal
 
 import msgspec
 
 from actors.files.limits import COMMAND_TIMEOUT_S, FILE_BYTES_MAX, PATH_BYTES_MAX
+from events.memo import memo
 
 Operation = Literal["read", "write", "delete", "run"]
 Rule = Literal[
@@ -117,8 +117,19 @@ def path_parts(path: str) -> tuple[str, ...] | Refusal:
     return parts
 
 
-@lru_cache(maxsize=4_096)
-def _pattern(pattern: str) -> re.Pattern[str]:
+@memo("patterns of paths", 1_024)
+def _one_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """What fits one of `patterns`, as one expression: the same few lists are asked at every access to a file."""
+    return re.compile("|".join(f"(?:{_expression(pattern)})" for pattern in patterns) or "(?!)")
+
+
+@memo("patterns of names that hold secrets", 1_024)
+def _one_of_any_case(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """The same for names that are compared without case."""
+    return _one_of(tuple(pattern.casefold() for pattern in patterns))
+
+
+def _expression(pattern: str) -> str:
     """`pattern` as a whole-path expression: `**` is any number of folders, `*` and `?` stay within a name."""
     out: list[str] = []
     segments = pattern.split("/")
@@ -130,17 +141,18 @@ def _pattern(pattern: str) -> re.Pattern[str]:
         out.append("".join("[^/]*" if one == "*" else "[^/]" if one == "?" else re.escape(one) for one in segment))
         if not last:
             out.append("/")
-    return re.compile("".join(out))
+    return "".join(out)
 
 
 def matches(path: str, patterns: Sequence[str]) -> bool:
     """`path` as a whole fits one of `patterns`: `backend/**` takes `backend/x.py`, and neither `backendevil/x.py` nor `backend`."""
-    return any(_pattern(pattern).fullmatch(path) for pattern in patterns)
+    return _one_of(tuple(patterns)).fullmatch(path) is not None
 
 
 def protected(parts: Sequence[str], rules: Rules) -> bool:
     """A name on the way is one of those that hold secrets, in any case of letters."""
-    return any(matches(part.casefold(), tuple(pattern.casefold() for pattern in rules.protected_files)) for part in parts)
+    pattern = _one_of_any_case(rules.protected_files)
+    return any(pattern.fullmatch(part.casefold()) for part in parts)
 
 
 def grant_of(agent: str, rules: Rules) -> Grant:

@@ -13,6 +13,8 @@ from pathlib import PurePosixPath
 
 import msgspec
 
+from events.memo import memo
+
 
 class Module(msgspec.Struct, frozen=True, kw_only=True):
     """One importable file of the code base."""
@@ -126,6 +128,7 @@ class ModuleIndex:
         return names
 
 
+@memo("folders of paths", 16_384)
 def _folder(path: str) -> str:
     parent = str(PurePosixPath(path).parent)
     return "" if parent == "." else parent

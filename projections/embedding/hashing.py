@@ -10,13 +10,13 @@ set, and there are only additions, products and square roots, which IEEE 754 fix
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from math import sqrt
 from typing import Final
 from unicodedata import normalize
 from zlib import crc32
 
 from events.embedding import Embedding, embedding
+from events.memo import memo
 
 DIMENSIONS: Final = 512
 MODEL: Final = f"hash-{DIMENSIONS}-1"
@@ -74,7 +74,7 @@ def _words(text: str) -> Iterator[str]:
             yield word.casefold()
 
 
-@lru_cache(_WORDS_CACHED)
+@memo("features of words", _WORDS_CACHED)
 def _features(word: str) -> tuple[tuple[str, float], ...]:
     if word in _FUNCTION_WORDS:
         return ((f"w:{word}", _FUNCTION_WORD_WEIGHT),)
