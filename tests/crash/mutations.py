@@ -83,7 +83,7 @@ MUTATIONS = (
     Mutation(
         "ROLLBACK TO of one group (S18)", "events/writer_sqlite.py",
         '            connection.execute("ROLLBACK TO one")\n', "            pass\n",
-        "tests/contract/test_store_contract.py::test_a_group_that_cannot_be_stored_is_refused_alone_and_whole",
+        "tests/fault/test_sqlite_faults.py::test_s18_rows_of_a_group_that_fails_at_its_last_are_taken_back",
     ),
     Mutation(
         "tells acknowledged after their commit (S11)", "runtime/tells_nats.py",

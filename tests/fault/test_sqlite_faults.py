@@ -22,10 +22,10 @@ from events.limits import WRITE_LOCK_S
 from events.log_directory import create_log, read_identity, shard_path
 from events.sqlite_library import SqliteConnection, has_wal_reset_fix, library_fault, on_thread, require_safe_library
 from events.sqlite_library import library as sqlite
-from events.store import Committed
+from events.store import Committed, Conflict
 from events.store_sqlite import SqliteShard
 from events.verify import verify
-from tests.support.logs import SqliteLogUnderTest, append_one, command, deposited, group, stream_in
+from tests.support.logs import SqliteLogUnderTest, append_one, command, deposited, group, stream_in, timer
 
 A = stream_in(0, 1, "a")
 B = stream_in(0, 1, "b")
@@ -171,6 +171,18 @@ async def test_s2_a_taker_waits_for_the_write_lock_as_long_as_it_is_told(log: Sq
     other.execute("ROLLBACK")
     other.close()
     await store.take("w", wait_s=0.02)
+
+
+async def test_s18_rows_of_a_group_that_fails_at_its_last_are_taken_back(log: SqliteLogUnderTest) -> None:
+    """Its events stood in the transaction already when SQLite refused its timer: the other groups of the batch commit without them."""
+    store = await opened(log)
+    late = group(B, 0, deposited(2), timers=[timer(B, "t", due_us=2**63)])
+    outcomes = await store.append([group(A, 0, deposited(1)), late, group(A, 1, deposited(3))])
+    assert [type(outcome) for outcome in outcomes] == [Committed, Conflict, Committed]
+    assert [event.stream for event in await (await log.reader()).read(0)] == [A, A]
+    assert isinstance(await append_one(store, B, 0, deposited(4)), Committed)
+    await log.close()
+    assert verify(log.directory) == []
 
 
 # Cancelled callers
