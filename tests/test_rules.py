@@ -54,6 +54,19 @@ def test_a_rule_is_read_from_names_docstrings_and_ranges() -> None:
 
 @pytest.mark.parametrize("line", [f"{kind}-{number}" for kind, last in (("I", 24), ("F", 27)) for number in range(1, last + 1)])
 def test_each_invariant_and_fault_names_a_test_or_what_it_waits_for(line: str) -> None:
+    _check(line)
+
+
+def test_each_promise_names_a_test() -> None:
+    """All that the log and the runtime promise, in rows without a gap."""
+    numbers = [int(number) for number in re.findall(r"^\| P-(\d+) \|", RELIABILITY.read_text(encoding="utf-8"), re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) >= 30
+    for number in numbers:
+        _check(f"P-{number}")
+
+
+def _check(line: str) -> None:
     (row,) = [text for text in RELIABILITY.read_text(encoding="utf-8").splitlines() if text.startswith(f"| {line} |")]
     named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", row)
     assert named or "later: " in row, row
