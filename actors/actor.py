@@ -8,7 +8,7 @@ from actors.errors import BadPayload
 from actors.event import Event, S
 from actors.ref import ActorRef, ViewRef
 from actors.step_cache import CacheWish
-from events.ids import is_token
+from events.ids import is_token, stream_id
 
 if TYPE_CHECKING:
     from actors.models.service import ModelRef
@@ -197,12 +197,23 @@ class Actor(Generic[S]):
         return await self._turn.wait_for(name, timeout_s, type)
 
     def ref(self, actor: "type[Actor[Any]] | str", id: str, *, timeout_s: float | None = None) -> ActorRef:
-        """Another actor: ``await ref.method(...)`` asks, ``ref.tell.method(...)`` sends with the commit.
+        """Another actor: ``await ref.method(...)`` asks, ``ref.tell.method(...)`` sends with the commit and returns the command's id.
 
         Args:
             timeout_s: at most this long per ask; never longer than what is left of this turn's own deadline (S10).
         """
         return self._turn.ref(actor, id, timeout_s)
+
+    def cancel(self, actor: "type[Actor[Any]] | str", id: str, command_id: str) -> None:
+        """Take back a command that this actor has sent (S22): leaves with this turn's commit, and reaches the other actor after what was
+        sent to it before, ahead of its mailbox. A turn that runs is ended at its next await, with its steps, model calls and programs;
+        one that has ended stays as it is.
+
+        Args:
+            command_id: what ``ref.tell.method(...)`` returned.
+        """
+        type_name = actor if isinstance(actor, str) else actor.__actor_name__
+        self._turn.tell(stream_id(str(type_name), id), "_cancel", {"command_id": command_id})
 
     def schedule(
         self, when: "float | timedelta | datetime", method: str, /, *, every: "float | timedelta | None" = None,

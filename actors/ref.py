@@ -9,7 +9,7 @@ class _Asker(Protocol):
 
 
 class _Teller(Protocol):
-    def __call__(self, method: str, arguments: dict[str, Any]) -> None: ...
+    def __call__(self, method: str, arguments: dict[str, Any]) -> str: ...
 
 
 class Methods:
@@ -28,7 +28,7 @@ class Methods:
 
 class ActorRef(Methods):
     """Another actor. ``await ref.review(path="a.py")`` asks and returns its reply; ``ref.tell.review(path="a.py")`` leaves with the commit
-    of this turn and is executed exactly once in effect (S25)."""
+    of this turn and is executed exactly once in effect (S25); it returns the id of the command, by which `Actor.cancel` takes it back."""
 
     __slots__ = ("id", "tell", "type")
 

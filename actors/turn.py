@@ -217,10 +217,7 @@ class Turn:
         async def ask(method: str, arguments: dict[str, Any]) -> Any:
             return await self._ask(receiver, method, arguments, timeout_s, actor)
 
-        def tell(method: str, arguments: dict[str, Any]) -> None:
-            self._tell(receiver, method, arguments)
-
-        return ActorRef(type_name, id, ask, tell)
+        return ActorRef(type_name, id, ask, partial(self.tell, receiver))
 
     async def _ask(
         self, receiver: StreamId, method: str, arguments: dict[str, Any], timeout_s: float | None, actor: type[Actor[Any]] | str
@@ -241,19 +238,21 @@ class Turn:
         returns = Any if isinstance(actor, str) else effects.returns_of(getattr(actor, method, None))
         return msgspec.json.decode(reply, type=returns)
 
-    def _tell(self, receiver: StreamId, method: str, arguments: dict[str, Any]) -> None:
+    def tell(self, receiver: StreamId, method: str, arguments: dict[str, Any]) -> CommandId:
+        """Send with the commit; returns the command's id."""
         self._check_may("send")
         body = effects.arguments_of(receiver, method, arguments)
         if not self._past:
             self._driver.check_send(self, receiver)
         name = f"{receiver}.{method}"
-        n = self._next("tell", name, None).n
+        command_id = self._id("tell", name, self._next("tell", name, None).n)
         self.sends.append(
             OutboxEntry(
-                receiver=receiver, method=method, args=body, command_id=self._id("tell", name, n), causation_id=self.command.command_id,
+                receiver=receiver, method=method, args=body, command_id=command_id, causation_id=self.command.command_id,
                 correlation_id=self.command.correlation_id or self.command.command_id, traceparent=self.command.traceparent,
             )
         )  # fmt: skip
+        return command_id
 
     def schedule(
         self,

@@ -1,22 +1,31 @@
 """``_cancel {command_id}``: ahead of the mailbox, idempotent, the first of cancel and commit wins (S22)."""
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+import structlog
 
 from actors.errors import BadPayload, Cancelled, OutcomeUnknown, Unavailable, Unknown, Waiting
 from actors.registry import field_of
 from events.codec import decode_strict, encode
-from events.errors import CuebookError
-from events.ids import CommandId
-from events.store import InboxStatus
+from events.errors import CuebookError, SupersededError
+from events.ids import CommandId, StreamId, Version
+from events.store import Append, Committed, Duplicate, InboxStatus
 from runtime.asks import NO_ROOM
+from runtime.control import commit_control
 from runtime.exchange import Reply, ReplyTo
 from runtime.items import Item
 
 if TYPE_CHECKING:
+    from actors.turn import Command
     from runtime.cell import Cell
     from runtime.shard import Shard
+
+log = structlog.get_logger("cuebook.cancel")
+_LOOK_AGAIN_S: Final = 1.0
+"""How soon a cancel that nobody answers notices that its shard has gone."""
 
 
 class CancelArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,6 +61,51 @@ def cancel_live(cell: "Cell", command_id: str, reply: ReplyTo) -> bool:
     if cell.turn is not None and cell.item is item and cell.task is not None and item.deciding and not item.committing:
         cell.task.cancel()
     return True
+
+
+async def cancel_stored(shard: "Shard", command: "Command", command_id: str) -> None:
+    """A ``_cancel`` that another actor has sent. Its row is finished once the cancelled command has ended, so a crash before that repeats
+    it; what the command became stands there as the reply."""
+    try:
+        told = await _answered(shard, command.stream, command_id)
+        row = await shard.store.inbox(command.stream, command.command_id) if told is not None and shard.decides else None
+        if told is None or row is None:
+            return  # the next owner finds it in the inbox
+        body = told.body if told.error is None else encode({"status": "unknown"})
+        ended = msgspec.structs.replace(row, status=InboxStatus.DONE, args=None, reply=body, completed_at_us=shard.clock.wall_us())
+
+        def build(version: int) -> Append:
+            return Append(stream=command.stream, expected_version=Version(version), command_id=command.command_id, inbox=ended)
+
+        outcome = await commit_control(shard.cell_of(command.stream), build)
+        if isinstance(outcome, SupersededError):
+            shard.superseded()
+        elif not isinstance(outcome, Committed | Duplicate):
+            log.warning("cancel_not_noted", stream=command.stream, command=command_id)
+            shard.reconcile()
+    finally:
+        shard.stored_done(command.stream)
+
+
+async def _answered(shard: "Shard", stream: StreamId, command_id: str) -> Reply | None:
+    """What became of the command, once it has ended; None if this shard is no longer ours to decide in."""
+    while shard.decides:
+        ended: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        shard.cancel(stream, command_id, partial(_once, ended))
+        while not ended.done() and shard.decides:
+            await asyncio.wait([ended], timeout=_LOOK_AGAIN_S)
+        if not ended.done():
+            return None
+        told = ended.result()
+        if told.error is None or not told.error.retryable:
+            return told
+        await asyncio.sleep(told.error.fields.get("retry_after_ms", 100) / 1_000)
+    return None
+
+
+def _once(ended: "asyncio.Future[Reply]", reply: Reply) -> None:
+    if not ended.done():
+        ended.set_result(reply)
 
 
 async def cancelled_before(shard: "Shard", stream: Any, command_id: str) -> Reply:

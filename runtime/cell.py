@@ -130,8 +130,7 @@ class Cell:
             same.from_inbox = same.from_inbox or item.from_inbox
             return
         if item.method.query:
-            if self.holding or (self.turn is not None and self.turn.journaled):
-                answer_beside(self, item)
+            if (self.holding or (self.turn is not None and self.turn.journaled)) and answer_beside(self, item):
                 return
             if self.stream in self.shard.waits.held:
                 add_control(self, Look(item))

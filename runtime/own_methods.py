@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from actors.registry import ActorType
 from actors.turn import Command
 from runtime import stream_ends
-from runtime.cancel import arguments_of
+from runtime.cancel import arguments_of, cancel_stored
 from runtime.exchange import ReplyTo
 from runtime.forking import FORK, RERUN, begin_fork, begin_rerun
 from runtime.supervision import RESTART
@@ -15,14 +15,20 @@ if TYPE_CHECKING:
     from runtime.shard import Shard
 
 
-def take_own(shard: "Shard", kind: ActorType[Any], command: Command, reply: ReplyTo) -> bool:
-    """Handle `command` if its method is one of ours; False if an actor has to answer it.
+def take_own(shard: "Shard", kind: ActorType[Any], command: Command, reply: ReplyTo | None) -> bool:
+    """Handle `command` if its method is one of ours; False if an actor has to answer it. reply: None = it stands in the inbox; of our
+    methods only ``_cancel`` may be sent like that.
 
     Raises:
         ActorError: its arguments do not fit.
     """
     method = command.method
-    if method == CANCEL:
+    if reply is None:
+        if method != CANCEL:
+            return False
+        arguments = arguments_of(command.args)
+        shard.spawn(cancel_stored(shard, command, arguments.command_id), name=f"cancel {command.stream}")
+    elif method == CANCEL:
         shard.cancel(command.stream, arguments_of(command.args).command_id, reply)
     elif method == ANSWER:
         shard.waits.answer(command, reply)

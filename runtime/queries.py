@@ -28,7 +28,12 @@ def query_reply(cell: "Cell", item: Item, state: Any) -> Reply:
         return Reply(error=HandlerFailed(f"{cell.kind.name}.{item.method.name} raised {type(error).__name__}: {error}"))
 
 
-def answer_beside(cell: "Cell", item: Item) -> None:
-    """Answer while a turn with a journal holds the mailbox: on the committed state."""
+def answer_beside(cell: "Cell", item: Item) -> bool:
+    """Answer while a turn with a journal holds the mailbox: on the committed state. False where nobody has that at this moment, because
+    the turn is being undone: then the query takes its place in the mailbox."""
     committed = None if cell.driver is None else cell.driver.committed_state
-    item.answer(query_reply(cell, item, cell.state if committed is None else committed))
+    state = cell.state if committed is None else committed
+    if state is None:
+        return False
+    item.answer(query_reply(cell, item, state))
+    return True

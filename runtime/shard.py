@@ -167,7 +167,7 @@ class Shard:
     def _take(self, command: Command, reply: ReplyTo | None, stored: InboxStatus | None, askers: Sequence[ReplyTo] = ()) -> None:
         cell = self.cells.get(command.stream)
         kind = self.app.registry.type(command.stream.partition("/")[0]) if cell is None else cell.kind
-        if reply is not None and command.method.startswith("_") and take_own(self, kind, command, reply):
+        if command.method.startswith("_") and take_own(self, kind, command, reply):
             return
         if self.stopped and command.stream in self.stopped:
             self._to_stopped(command, reply)
