@@ -140,12 +140,14 @@ class Runner(Generic[V]):
     async def _session(self) -> None:
         await self._open()
         while True:
+            _end_if_cancelled()
             self._woken.clear()
             if await self._turn():
                 # A read may be answered without a real wait: others of this loop get their turn all the same.
                 await asyncio.sleep(0)
                 continue
             again = self._live_view is not None and await self._generations.tend(self._live_view)
+            _end_if_cancelled()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TEND_EVERY_S if again else None):
                     await self._woken.wait()
@@ -453,6 +455,14 @@ class Runner(Generic[V]):
             name=self.name, version=self.version, state=state, view=None if self._live is None else self._live.statistics(), build=build,
             progress=progress, eta_s=eta_s, failure=self._failure, parked=[] if self._live is None else list(self._live.parked),
         )  # fmt: skip
+
+
+def _end_if_cancelled() -> None:
+    """A client library may lose a cancellation that comes while it cleans up (redis-py does, now and then): a projector that waits on
+    would never end. Raises: CancelledError."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _parked_of(live: Follower, stream: StreamId) -> Parked:

@@ -148,6 +148,8 @@ class RedisCacheView:
         doomed = [name for stream, workspace in batch.erased.items() for name in await self._names_from(stream, workspace)]
         now_us = self._clock.wall_us()
         live = {name: cached for name, cached in batch.results.items() if cached.expires_us > now_us}
+        # A result that is over has taken the place of the one before it, which may have been given more time.
+        doomed += [name.encode() for name in batch.results if name not in live]
         counts = {} if stored is None else {name: msgspec.structs.replace(each) for name, each in stored.counts.items()}
         for name, more in batch.counts.items():
             total = counts.setdefault(name, Counts())

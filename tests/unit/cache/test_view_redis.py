@@ -143,6 +143,24 @@ async def test_what_is_over_is_not_brought_in_and_still_counted(
     assert counts_of(await view.checkpoint()) == {"response": (0, 6), "api": (0, 2)}
 
 
+@pytest.mark.parametrize("batch", [1, 100])
+async def test_i18_a_newer_result_that_is_over_leaves_no_older_one(
+    view: RedisCacheView, recorded: list[RecordedEvent], server: Valkey, clock: ManualClock, batch: int
+) -> None:
+    """The older one was given more time: a view that grew lost it to the newer one, and so does one that is filled afterwards."""
+    why = [event for event in recorded if event.stream == "sage/a"][:3]
+    first, newer = why[0], with_ttl(why[2], 2_000_000)
+    clock.advance(60)
+    await bring_in(view, [first, newer], batch)
+    assert holdings(server) == {}
+
+
+def with_ttl(event: RecordedEvent, ttl_us: int) -> RecordedEvent:
+    payload = msgspec.json.decode(event.payload)
+    payload["cache"]["ttl_us"] = ttl_us
+    return msgspec.structs.replace(event, payload=msgspec.Raw(msgspec.json.encode(payload)))
+
+
 async def test_i12_a_loss_between_two_batches_stops_the_next(view: RedisCacheView, recorded: list[RecordedEvent], server: Valkey) -> None:
     await bring_in(view, recorded[:3])
     before = await view.positions()
