@@ -219,10 +219,10 @@ class Waits:
         asker.late = asyncio.get_running_loop().call_later(wait_ms / 1_000, late)
 
     def _waiting(self, opened: OpenWait) -> ActorError:
+        """202, also where the turn is held by a step of its own (S21): 503 would say that it was not done, and it may yet be."""
         wait = opened.wait
-        if wait.name.startswith(PARKED_STEP):
-            return self.parked(wait.stream)
-        return Waiting(f"{wait.stream}.{opened.method} waits for {wait.name}", wait_id=wait.wait_id, command_id=wait.command_id)
+        fields = {"parked": True, "reason": "parked"} if wait.name.startswith(PARKED_STEP) else {}
+        return Waiting(f"{wait.stream}.{opened.method} waits for {wait.name}", wait_id=wait.wait_id, command_id=wait.command_id, **fields)
 
     def parked(self, stream: str) -> Unavailable:
         """What asks of an actor hear that is held (S21)."""
