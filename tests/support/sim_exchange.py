@@ -120,6 +120,9 @@ class SimBroker:
             # The server's own answer where nobody is subscribed.
             message = (reply, "", b"", {"Status": "503"})
             receivers = self._receivers(reply)
+        if len(receivers) > 1:
+            # A superseded owner that does not know it yet is still subscribed, and forwards its copy: an attempt of its own (S5).
+            self._note_copy(message)
         for receiver in receivers:
             self._carry(receiver, message)
 
