@@ -103,7 +103,7 @@ class CacheServer:
 
     async def supervise(self) -> None:
         """Start the server again, empty, whenever it dies; return after `stop`. Cancelling leaves a running server running."""
-        delay = RESTART_DELAY_MIN_S
+        delay, down = RESTART_DELAY_MIN_S, False
         while self._process is not None:
             began = time.monotonic()
             code = await child.wait_exit(self._process)
@@ -111,15 +111,20 @@ class CacheServer:
                 return
             if time.monotonic() - began > HEALTHY_AFTER_S:
                 delay = RESTART_DELAY_MIN_S
-            log.warning("cache_server_died", exit_code=code, restart_in_s=delay)
+            if not down:
+                log.warning("cache_server_died", exit_code=code, restart_in_s=delay)
             await asyncio.sleep(delay)
             delay = min(delay * 2, RESTART_DELAY_MAX_S)
             try:
                 if not self._stopping:
                     await self._start()
+                    log.info("cache_server_started_again")
+                    down = False
             except StartError as error:
-                # The process has ended: the next round waits longer.
-                log.error("cache_server_restart_failed", reason=error.what, why=error.why)
+                # The process has ended: the next round waits longer, and says no more of the same outage.
+                if not down:
+                    log.warning("cache_server_restart_failed", reason=error.what, why=error.why)
+                down = True
 
     async def stop(self, grace_s: float = 5.0) -> None:
         """End the server: SIGTERM, after `grace_s` SIGKILL. Only ever signals the process it started."""

@@ -18,7 +18,15 @@ from events.crash_points import CrashPoint, reached
 from events.errors import ConfigurationError, CorruptLogError, CuebookError, InvariantError
 from events.ids import StreamId
 from events.store import LogReader
-from projections.errors import BadArgumentsError, CheckpointError, NotReadyError, PoisonError, RebuildNeededError, UnknownOperationError
+from projections.errors import (
+    BadArgumentsError,
+    CheckpointError,
+    NotReadyError,
+    PoisonError,
+    RebuildNeededError,
+    UnknownOperationError,
+    ViewUnavailableError,
+)
 from projections.follower import Follower, FollowerStatistics, Upcast
 from projections.generations import Answers, Generations
 from projections.hints import Hints
@@ -81,6 +89,7 @@ class Runner(Generic[V]):
         self._rebuild_asked = False
         self._releases: list[tuple[StreamId | None, asyncio.Future[int]]] = []
         self._failure: str | None = None
+        self._away = False
         self._dead = False
         self.locked = asyncio.Event()
         """Set while this process is the one that applies, and so answers."""
@@ -122,7 +131,13 @@ class Runner(Generic[V]):
 
     def _fail(self, error: Exception) -> None:
         self._failure = f"{type(error).__name__}: {error}"
-        log.error("projection_interrupted", projection=self.name, error=self._failure)
+        away = isinstance(error, ViewUnavailableError)
+        if not away:
+            log.error("projection_interrupted", projection=self.name, error=self._failure)
+        elif not self._away:
+            # Once an outage: what may be gone for hours is tried again every few seconds.
+            log.warning("projection_view_away", projection=self.name, error=self._failure)
+        self._away = away
 
     async def _die(self, error: Exception) -> None:
         """A fault of the projection's code: another attempt would do the same, or worse."""
@@ -168,6 +183,9 @@ class Runner(Generic[V]):
             await self._begin(None)
         self._sweep()
         self._failure = None
+        if self._away:
+            self._away = False
+            log.info("projection_view_back", projection=self.name)
 
     def _follower(self, view: V) -> Follower:
         return Follower(view, self._reader, upcast=self._upcast, clock=self._clock)

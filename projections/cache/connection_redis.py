@@ -23,13 +23,16 @@ def as_bytes(reply: object) -> bytes:
 
 
 def open_client(address: ServerAddress, *, timeout_s: float, connections_max: int = 4) -> "Redis":
-    """A client that connects at its first use, tries nothing twice, and waits at most `timeout_s` for a connection or an answer.
+    """A client that connects at its first use, tries nothing twice, and waits at most `timeout_s` for a connection.
+
+    For an answer it waits as long as its caller does, who has a timeout of his own around it: given one, redis-py sends each command by
+    `asyncio.wait_for`, which on Python 3.11 loses a cancellation that arrives while the command is just sent.
 
     Raises:
         ConfigurationError: the URL is none that a server has.
     """
     options: dict[str, Any] = {
-        "socket_timeout": timeout_s,
+        "socket_timeout": None,
         "socket_connect_timeout": timeout_s,
         "retry": Retry(NoBackoff(), 0),
         "max_connections": connections_max,

@@ -76,11 +76,11 @@ class RedisCacheServer:
     async def close(self) -> None:
         """Answer who waits with a miss, and disconnect. Idempotent."""
         self._closed = True
-        for task in (self._asking, self._trying):
-            # Again and again: a client library may swallow a cancellation that comes together with its own timeout.
-            while task is not None and not task.done():
+        while running := [task for task in (self._asking, self._trying) if task is not None and not task.done()]:
+            # Again and again: asking may end because the server went away, and a client library may swallow a cancellation.
+            for task in running:
                 task.cancel()
-                await asyncio.wait([task], timeout=0.1)
+            await asyncio.wait(running, timeout=0.1)
         _missed(self._waiting)
         self._waiting.clear()
         await self._disconnect()
@@ -135,6 +135,8 @@ class RedisCacheServer:
             return
         self._counts.away = True
         self._counts.outages += 1
+        if self._closed:
+            return
         log.warning("cache_away", error=repr(error)[:200])
         self._trying = self._task(self._try(), name="cache: try")
 

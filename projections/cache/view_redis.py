@@ -28,6 +28,7 @@ from projections.projection import operation
 from projections.view import ERASED, Parked, Positions
 
 _TIMEOUT_S: Final = 10.0
+_CLEAR_TIMEOUT_S: Final = 60.0
 _SCAN_COUNT: Final = 500
 _CHECKPOINT_BYTES_MAX: Final = 1_048_576
 
@@ -97,7 +98,9 @@ class RedisCacheView:
     ) -> None:
         batch = self._batch(events)
         try:
-            async with asyncio.timeout(self._timeout_s), self._client.pipeline(transaction=True) as pipeline:
+            # The outer one bounds how a pipeline is left: it takes its WATCH back first, and waits for the answer to that.
+            outer, inner = asyncio.timeout(2 * self._timeout_s), asyncio.timeout(self._timeout_s)
+            async with outer, inner, self._client.pipeline(transaction=True) as pipeline:
                 await self._commit(pipeline, batch, expected, positions)
         except WatchError as error:
             raise CheckpointError("the cache's checkpoint changed while it was written") from error
@@ -130,8 +133,9 @@ class RedisCacheView:
         """Remove every value of this log and its checkpoint; how many values there were. Raises: ViewUnavailableError."""
         self.stands_at = None
         try:
-            await self._client.unlink(self._values.checkpoint)
-            return await self._purge()
+            async with asyncio.timeout(_CLEAR_TIMEOUT_S):
+                await self._client.unlink(self._values.checkpoint)
+                return await self._purge()
         except FAILURES as error:
             raise _away(error) from error
 
