@@ -80,7 +80,7 @@ async def test_a_review_survives_the_death_of_a_worker(tmp_path: Path, tmp_data:
         assert verified.returncode == 0, verified.stderr
         rows = [msgspec.json.decode(line) for line in verified.stdout.splitlines()]
         assert {row["stream"].partition("/")[0] for row in rows} == {
-            "orchestrator", "research", "architect", "performance", "reviewer", "docs",
+            "orchestrator", "research", "architect", "performance", "reviewer", "docs", "memory",
         }  # fmt: skip
         assert all(row["live"] and row["difference"] is None for row in rows), rows
     report = msgspec.json.decode((tmp_path / "out" / "report.json").read_bytes())
