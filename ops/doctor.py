@@ -45,7 +45,7 @@ async def examine(loaded: LoadedSettings) -> AsyncIterator[Finding]:
     settings = loaded.settings
     for finding in (
         _python(), _sqlite(), _event_loop(), _nats_program(settings), _port(settings), _space(settings), _file_system(settings),
-        _variables(loaded), _app(settings),
+        _variables(loaded), _app(settings), _vectors(settings),
     ):  # fmt: skip
         if finding is not None:
             yield finding
@@ -55,6 +55,18 @@ async def examine(loaded: LoadedSettings) -> AsyncIterator[Finding]:
         yield finding
     async for finding in _log(settings):
         yield finding
+
+
+def _vectors(settings: Settings) -> Finding:
+    from ops.embedders import INSTALL_SEARCH, embedder_of, vectors_mode
+
+    try:
+        embedder_of(settings.embedder)
+    except CommandError as error:
+        return Finding(check="vectors", ok=False, found=f"{error.what}: {error.why}", remedy=error.next_step)
+    found = vectors_mode(settings.embedder)
+    remedy = None if found.startswith("hnswlib") else f"{INSTALL_SEARCH}: graphs, once there are tens of thousands"
+    return Finding(check="vectors", ok=True, found=found, remedy=remedy)
 
 
 def _python() -> Finding:

@@ -32,15 +32,21 @@ def with_memory(app: App, embedder: Embedder | None = None) -> App:
     """`app` with the memory of workspaces, actor and view. One with an actor type ``memory`` of its own making is left as it is.
 
     Args:
-        embedder: None = the built-in one, which hashes words.
+        embedder: None = the one that the app chose by calling this itself, else the built-in one, which hashes words.
     """
     own = app.registry.types.get(TYPE)
     if own is not None and not issubclass(own.cls, Memory):
         return app
+    if own is not None and embedder is None and any(_is_memory(make) for make in app.projections):
+        return app
     chosen = embedder or HashEmbedder()
-    others = [make for make in app.projections if getattr(make, "func", make) is not MemoryProjection]
+    others = [make for make in app.projections if not _is_memory(make)]
     view = partial(MemoryProjection, chosen, ACCESSES)
     return app.adding(memory_actor(chosen, in_loop=isinstance(chosen, HashEmbedder)), projections=[*others, view])
+
+
+def _is_memory(make: Any) -> bool:
+    return getattr(make, "func", make) is MemoryProjection
 
 
 async def report_to_actors(namespace: str, nats_options: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ log = structlog.get_logger("cuebook.projector")
 def run_projector(settings: Settings, name: str, *, quiet: bool = False) -> int:
     """Run a projector until it is told to stop; returns its exit code. A second one on the same folder stands by."""
     log_setup.configure(name, data=settings.data, level=settings.log_level, console=False if quiet else None)
-    return event_loop.run(_main(settings, name, load_app(settings.app)))
+    return event_loop.run(_main(settings, name, load_app(settings.app, settings.embedder)))
 
 
 async def _main(settings: Settings, name: str, app: App) -> int:

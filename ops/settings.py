@@ -56,6 +56,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A Redis or Valkey of yours for the cache; None starts the embedded one, where it is installed."""
     cache: Literal["auto", "off"] = "auto"
     """off: what steps had before is shared by nobody. Costs time only."""
+    embedder: Literal["hash", "minilm", "fused"] | None = None
+    """What memories are embedded with: hash = built in, by words; minilm = a sentence model (extra embed); fused = both. None = as the app
+    says, else hash. Changed later: `cuebook projections rebuild memory --new-vectors`."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 2
     shards: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     """Used when the log is created and never after; None = 4 or the number of cores, whichever is greater (S6)."""

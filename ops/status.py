@@ -8,6 +8,7 @@ import msgspec
 
 from ops.cache_health import mode as cache_mode
 from ops.commands.version import sqlite_version, versions
+from ops.embedders import vectors_mode
 from ops.event_loop import loop_name
 from ops.exits import CommandError, Exit
 from ops.nats_connection import connection_of
@@ -35,7 +36,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of ``status --json`` (design.md 9). nats_url: with its credentials, a client with it can connect; None = nothing runs.
 
     ready: every shard has an owner that is not stalled, and the server answers. log_file: the folder of the shard files.
-    gateway_url, vectors: None until those parts exist. cache: where it is and what serves it, or that it is off and why.
+    gateway_url: None until there is one. cache: where it is and what serves it, or that it is off and why. vectors: what searches them and
+    what they are made with.
     """
 
     ready: bool
@@ -71,7 +73,7 @@ async def collect(settings: Settings) -> tuple[Status, Exit]:
         codec=str(parts["codec"]),
         sqlite=sqlite_version(),
         cache=await cache_mode(settings),
-        vectors=None,
+        vectors=vectors_mode(settings.embedder),
         versions=parts,
         processes=_processes(up, owners),
         shards=shards,

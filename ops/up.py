@@ -53,7 +53,7 @@ async def running(settings: Settings, *, app: str, workers: int, remember: bool 
     from runtime.tasks import Tasks
     from runtime.wire import Subjects
 
-    loaded = load_app(app)
+    loaded = load_app(app, settings.embedder)
     check_sealed(settings, loaded)
     registry = loaded.registry  # a mistake in the app is told here, in one line, and not by every worker in its log
 

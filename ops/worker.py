@@ -9,6 +9,7 @@ import structlog
 
 from events.errors import ConfigurationError
 from ops import event_loop, log_setup
+from ops.embedders import EmbedderName, embedder_of
 from ops.exits import StartError
 from ops.memory import with_memory
 from ops.models import open_models, with_providers
@@ -20,11 +21,11 @@ from runtime.app import App
 log = structlog.get_logger("cuebook.worker")
 
 
-def load_app(spec: str | None) -> App:
+def load_app(spec: str | None, embedder: EmbedderName | None = None) -> App:
     """The app that `spec` (MODULE:OBJECT) names, with what every deployment has.
 
     Raises:
-        StartError: none is named, or what is found is no App.
+        StartError: none is named, or what is found is no App; or `embedder` (of the settings) is not installed.
     """
     if spec is None:
         raise StartError("no app is named", why="a worker must know which actors it runs", next_step="add --app MODULE:OBJECT")
@@ -33,7 +34,7 @@ def load_app(spec: str | None) -> App:
         raise StartError(
             f"{spec} is a {type(found).__name__}, not an App", next_step="write app = App(actors=[...]) and name it as MODULE:app"
         )
-    return with_providers(with_memory(found))
+    return with_providers(with_memory(found, embedder_of(embedder)))
 
 
 def check_sealed(settings: Settings, app: App) -> None:
@@ -54,7 +55,7 @@ def check_sealed(settings: Settings, app: App) -> None:
 def run_worker(settings: Settings, name: str, *, quiet: bool = False) -> int:
     """Run a worker until it is told to stop; returns its exit code."""
     log_setup.configure(name, data=settings.data, level=settings.log_level, console=False if quiet else None)
-    app = load_app(settings.app)
+    app = load_app(settings.app, settings.embedder)
     check_sealed(settings, app)
     return event_loop.run(_main(settings, name, app))
 

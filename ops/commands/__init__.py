@@ -125,6 +125,37 @@ VERBS: tuple[Verb, ...] = (
         "Show where two runs first diverge, how their states differ, and what each took.",
     ),
     Verb(
+        "projections ls",
+        "Travel",
+        "ops.commands.projections:ls",
+        "List the projections: how far they are, who applies them, what is parked.",
+    ),
+    Verb(
+        "projections rebuild",
+        "Travel",
+        "ops.commands.projections:rebuild",
+        "Build a view anew from the log beside the old one, which answers meanwhile, and switch over.",
+    ),
+    Verb(
+        "projections verify",
+        "Travel",
+        "ops.commands.projections:verify",
+        "Build a view anew in a folder of its own and compare the two; exits 4 and names the first difference.",
+    ),
+    Verb(
+        "projections parked",
+        "Travel",
+        "ops.commands.projections:parked",
+        "List the streams that a projection applies no further because one of their events could not be applied.",
+    ),
+    Verb(
+        "projections release",
+        "Travel",
+        "ops.commands.projections:release",
+        "Apply what was held back of a parked stream, in order, and go on with it; without STREAM, of all that are parked.",
+    ),
+    Verb("projections ask", "Travel", "ops.commands.projections:ask", "Ask a projection of the running deployment and print its reply."),
+    Verb(
         "verify",
         "Keep",
         "ops.commands.keep:verify",
@@ -170,35 +201,7 @@ VERBS: tuple[Verb, ...] = (
         "ops.commands.ending:erase",
         "Remove what a stream said, for good: a sealed one by destroying its key, another by removing its payloads.",
     ),
-    Verb(
-        "projections ls", "Keep", "ops.commands.projections:ls", "List the projections: how far they are, who applies them, what is parked."
-    ),
-    Verb(
-        "projections rebuild",
-        "Keep",
-        "ops.commands.projections:rebuild",
-        "Build a view anew from the log beside the old one, which answers meanwhile, and switch over.",
-    ),
-    Verb(
-        "projections verify",
-        "Keep",
-        "ops.commands.projections:verify",
-        "Build a view anew in a folder of its own and compare the two; exits 4 and names the first difference.",
-    ),
-    Verb(
-        "projections parked",
-        "Keep",
-        "ops.commands.projections:parked",
-        "List the streams that a projection applies no further because one of their events could not be applied.",
-    ),
-    Verb(
-        "projections release",
-        "Keep",
-        "ops.commands.projections:release",
-        "Apply what was held back of a parked stream, in order, and go on with it; without STREAM, of all that are parked.",
-    ),
-    Verb("projections ask", "Keep", "ops.commands.projections:ask", "Ask a projection of the running deployment and print its reply."),
-    Verb("version", "Keep", "ops.commands.version:version", "Show the versions of Cuebook and of the parts it runs on.", shown=False),
+    Verb("version", "Keep", "ops.commands.version:version", "Show the versions of Cuebook and of the parts it runs on."),
 )
 """Rows stand in the order in which `--help` lists them."""
 

@@ -198,6 +198,7 @@ async def _from_files(settings: Settings, operation: str, given: dict[str, Any])
     from actors.errors import ActorError
     from events.codec import encode
     from ops.commands.access import as_command_error
+    from ops.embedders import embedder_of
     from ops.memory import with_memory
     from ops.view_service import answer
     from ops.views import open_views
@@ -205,7 +206,7 @@ async def _from_files(settings: Settings, operation: str, given: dict[str, Any])
     from runtime.app import App
 
     log_folder(settings)
-    async with open_views(settings, with_memory(App([])), only=("memory",)) as views:
+    async with open_views(settings, with_memory(App([]), embedder_of(settings.embedder)), only=("memory",)) as views:
         runner = views.runners["memory"]
         heads = {str(shard): (await views.reader.info(shard)).position for shard in range(views.reader.shards)}
         async with asyncio.TaskGroup() as group:

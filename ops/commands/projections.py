@@ -146,7 +146,7 @@ def verify(name: str, /, *, app: AppOption = None, common: Common = DEFAULTS) ->
             progress(f"{seen:,} of {total:,} events, {rate:,.0f}/s, {(total - seen) / max(rate, 1):,.0f} s left")
 
     async def main() -> Verified:
-        async with open_views(settings, load_app(settings.app), only=[name]) as views:
+        async with open_views(settings, load_app(settings.app, settings.embedder), only=[name]) as views:
             return await verify_view(
                 views.make(name), views.folder, views.reader.incarnation, views.reader, upcast=views.upcast, clock=views.clock, tell=tell
             )
@@ -205,7 +205,7 @@ async def _where_it_runs(
     if is_up(settings) and lock_holder(Path(settings.data) / FOLDER / name) is not None:
         async with open_client(settings) as client:
             return await ask(client)
-    async with open_views(settings, load_app(settings.app), only=[name]) as views:
+    async with open_views(settings, load_app(settings.app, settings.embedder), only=[name]) as views:
         if name not in views.runners:
             raise CommandError(f"{settings.app} has no projection {name!r}", next_step="cuebook projections ls", code=Exit.NOT_FOUND)
         runner, tasks = views.runners[name], Tasks()
@@ -230,7 +230,7 @@ async def _estimate(settings: Settings, name: str) -> dict[str, Any]:
     from projections.view_sqlite import SqliteView
 
     sample = 2_000
-    async with open_views(settings, load_app(settings.app), only=[name]) as views:
+    async with open_views(settings, load_app(settings.app, settings.embedder), only=[name]) as views:
         make = views.make(name)
         heads = {shard: (await views.reader.info(shard)).position for shard in range(views.reader.shards)}
         some = {shard: min(position, sample) for shard, position in heads.items()}

