@@ -145,6 +145,14 @@ class ThreadedShard:
             raise InvariantError(f"shard {self.shard} is not open", shard=self.shard)
         return self._writing
 
+    def _look_again(self) -> None:
+        """After an I/O error: what is in memory is as the file says before anybody decides on it again."""
+        if self._writer.must_reopen:
+            try:
+                self._connection()
+            except CuebookError:
+                return  # tried again with the next append, which is told if it cannot be done
+
     def _pump(self) -> None:
         """Commit what waits, batch by batch, until nothing does."""
         while True:
@@ -157,6 +165,7 @@ class ThreadedShard:
                     raise SupersededError(self._writer.lost, shard=self.shard)
                 outcomes, _ = self._writer.alone(self._connection(), self._writer.commit, groups, (), ())
             except Exception as error:  # noqa: BLE001 - whatever it is must reach those who wait, and leave the writer running
+                self._look_again()
                 for _, future in batch:
                     future.set_exception(_failure(error))
                 continue

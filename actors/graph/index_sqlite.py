@@ -50,6 +50,15 @@ class Row(NamedTuple):
 
 Events = list[tuple[RecordedEvent, int]]
 """Each with its home (`thread_state.Checkpoint`)."""
+_INSERT_CHECKPOINTS: Final = (
+    "INSERT OR REPLACE INTO graph_checkpoints SELECT j.value ->> 0, s.id, j.value ->> 2, j.value ->> 3, j.value ->> 4 "
+    "FROM json_each(?) j CROSS JOIN streams s ON s.name = j.value ->> 1"
+)
+_UPSERT_THREADS: Final = (
+    "INSERT INTO graph_threads SELECT s.id, j.value ->> 1, j.value ->> 2 FROM json_each(?) j "
+    "CROSS JOIN streams s ON s.name = j.value ->> 0 WHERE true "
+    "ON CONFLICT (stream_id) DO UPDATE SET name = coalesce(excluded.name, name), parent = coalesce(excluded.parent, parent)"
+)
 _brief: Final = msgspec.json.Decoder(_Brief)
 _run: Final = msgspec.json.Decoder(str)
 
@@ -66,42 +75,59 @@ class GraphIndex:
             "WHERE e.position > ? AND s.type = ? AND e.payload <> 'null' ORDER BY e.position LIMIT ?"
         )
         while rows := connection.execute(sql, (after, THREAD_TYPE, SCAN_ROWS)).fetchall():
-            for position, stream, version, type_, payload in rows:
-                self._note(connection, position, stream, version, type_, payload.encode())
+            _note(
+                connection,
+                [(position, stream, version, type_, payload.encode()) for position, stream, version, type_, payload in rows],
+            )
             after = rows[-1][0]
 
     def write(self, connection: SqliteConnection, events: Sequence[RecordedEvent]) -> None:
-        for event in events:
-            if event.version == 1 or event.type in _NAMED:
-                self._note(connection, event.position, event.stream, event.version, event.type, bytes(event.payload))
+        # Both statements are one each, whatever the batch holds: a busy event loop gives the GIL back only after 5 ms per statement.
+        _note(
+            connection,
+            [
+                (event.position, event.stream, event.version, event.type, event.payload)
+                for event in events
+                if event.version == 1 or event.type in _NAMED
+            ],
+        )
 
-    def _note(self, connection: SqliteConnection, position: int, stream: str, version: int, type_: str, payload: bytes) -> None:
+
+def _note(connection: SqliteConnection, events: Iterable[tuple[int, str, int, str, bytes]]) -> None:
+    """Events as (position, stream, version, type, payload), in order."""
+    checkpoints: list[tuple[int, str, int, int, str | None]] = []
+    threads: dict[str, tuple[str | None, str | None]] = {}
+    for position, stream, version, type_, payload in events:
         if not stream.startswith(THREAD_TYPE + "/"):
-            return
+            continue
+        name = parent = None
         try:
             if type_ == recorded.SAVED:
-                brief = _brief.decode(payload)
-                run = brief.metadata.get("run_id")
-                run_id = _run.decode(run) if run is not None and bytes(run).startswith(b'"') else None
-                self._add(connection, position, stream, version, 0, run_id)
-            elif type_ in (recorded.COPIED, recorded.FORKED):
-                self._add(connection, position, stream, version, 1, None)
-            name = recorded.BY_TYPE[recorded.THREAD].decode(payload).thread if type_ == recorded.THREAD else None
-            parent = recorded.BY_TYPE[recorded.FORKED].decode(payload).parent if type_ == recorded.FORKED else None
+                checkpoints.append((position, stream, version, 0, _run_id(payload)))
+            elif type_ == recorded.COPIED:
+                checkpoints.append((position, stream, version, 1, None))
+            elif type_ == recorded.FORKED:
+                checkpoints.append((position, stream, version, 1, None))
+                parent = recorded.BY_TYPE[recorded.FORKED].decode(payload).parent
+            elif type_ == recorded.THREAD:
+                name = recorded.BY_TYPE[recorded.THREAD].decode(payload).thread
         except msgspec.DecodeError as error:
             raise CorruptLogError(f"position {position}: {type_} is not what it should be: {error}", position=position) from error
         if version == 1 or name is not None or parent is not None:
-            connection.execute(
-                "INSERT INTO graph_threads SELECT id, ?, ? FROM streams WHERE name = ? ON CONFLICT (stream_id) DO UPDATE SET "
-                "name = coalesce(excluded.name, name), parent = coalesce(excluded.parent, parent)",
-                (name, parent, stream),
-            )
+            known = threads.get(stream, (None, None))
+            threads[stream] = (known[0] if name is None else name, known[1] if parent is None else parent)
+    if checkpoints:
+        connection.execute(_INSERT_CHECKPOINTS, (msgspec.json.encode(checkpoints).decode(),))
+    if threads:
+        connection.execute(_UPSERT_THREADS, (msgspec.json.encode([(stream, *row) for stream, row in threads.items()]).decode(),))
 
-    @staticmethod
-    def _add(connection: SqliteConnection, position: int, stream: str, *columns: int | str | None) -> None:
-        connection.execute(
-            "INSERT OR REPLACE INTO graph_checkpoints SELECT ?, id, ?, ?, ? FROM streams WHERE name = ?", (position, *columns, stream)
-        )
+
+def _run_id(payload: bytes) -> str | None:
+    payload = bytes(payload)
+    if b'"run_id"' not in payload:
+        return None
+    run = _brief.decode(payload).metadata.get("run_id")
+    return _run.decode(run) if run is not None and bytes(run).startswith(b'"') else None
 
 
 def only_ours(connection: SqliteConnection) -> None:

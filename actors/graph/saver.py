@@ -46,7 +46,9 @@ from events.threaded_sqlite import ThreadedStatistics
 class EventLogSaver(BaseCheckpointSaver[int]):
     """A checkpoint saver on an event log of its own. Made by `open`. May be used from any thread and any event loop, async and sync.
 
-    **Durable**: a call that returned is on disk (`durability="disk"`), or survives the death of the process ("process").
+    **Durable**: a call that returned is on disk (`durability="disk"`), or survives the death of the process ("process"). One exception:
+    where LangGraph itself has chained a put behind another (its durability "async" and "exit"), the earlier one may return before, and
+    the later one answers for both; so a run that ended is on disk with all its checkpoints.
     **One writer**: who opens the folder supersedes who had it open; every later write of the other raises `StaleWriteOwnerError` and stores
     nothing. `aclaim_write_ownership` does the same for one thread among the users of one saver. Reading needs no ownership.
     **Growth**: what is stored grows with what is new. A list that grew is its new items, and content that a thread holds already is not
@@ -151,7 +153,7 @@ class EventLogSaver(BaseCheckpointSaver[int]):
                 if found is not None and channel in found.values:
                     found.values[channel].remember(text)
 
-        yield from self._threads.change(thread_id, build, then)
+        yield from self._threads.change(thread_id, build, then, put=(ns, checkpoint["id"]))
         return {"configurable": {"thread_id": config["configurable"]["thread_id"], "checkpoint_ns": ns, "checkpoint_id": checkpoint["id"]}}
 
     def _put_writes(self, config: RunnableConfig, pairs: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> Steps[None]:
@@ -164,7 +166,11 @@ class EventLogSaver(BaseCheckpointSaver[int]):
             found = writes(state, ns, checkpoint_id, task_id, task_path, pairs)
             return [] if found is None else [found]
 
-        yield from self._threads.change(thread_id, build)
+        def then(state: ThreadState) -> None:
+            if state.any(ns, checkpoint_id) is None:
+                self._threads.announce(thread_id, ns, checkpoint_id)
+
+        yield from self._threads.change(thread_id, build, then)
 
     async def aput(
         self, config: RunnableConfig, checkpoint: LangGraphCheckpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions

@@ -24,6 +24,7 @@ from actors.graph import recorded
 from actors.graph.difference import write
 from actors.graph.errors import StaleWriteOwnerError, ThreadWriteError
 from actors.graph.folding import Folded
+from actors.graph.following import FOLLOWED, Following, Place
 from actors.graph.kinds import Kinds
 from actors.graph.kinds_langgraph import BY_TYPE, fingerprint
 from actors.graph.packing import Packer
@@ -107,6 +108,7 @@ class _Kept:
         self.state = state
         self.pending: Future[Outcome] | None = None
         self.broken = False
+        self.following = Following()
 
     @property
     def is_idle(self) -> bool:
@@ -125,6 +127,8 @@ class Threads:
         self._is_owner = True
         self._looked_at = clock.monotonic()
         self._bytes = 0
+        self._owed: dict[str, BaseException] = {}
+        """What became of a write whose caller was let go early (`following`): the next one is told."""
         self.guard = threading.RLock()
 
     @classmethod
@@ -245,13 +249,14 @@ class Threads:
     # Writing
 
     def change(
-        self, thread_id: str, build: Callable[[Any], Said], then: Callable[[Any], None] | None = None
+        self, thread_id: str, build: Callable[[Any], Said], then: Callable[[Any], None] | None = None, *, put: Place | None = None
     ) -> Steps[None]:
         """Record what `build` says of the thread; durable when this returns.
 
         Args:
             build: called with the thread as it will be; may be called again. Nothing = it is there already: waits for its commit.
             then: called right after the thread has changed in memory.
+            put: this is the checkpoint of that place. It may return once it is known that another put waits for it: `following`.
 
         Raises:
             StaleWriteOwnerError: another saver owns the folder now. ThreadWriteError: a write before it failed. LogFullError,
@@ -261,14 +266,18 @@ class Threads:
         while True:
             kept = yield from self._thread(thread_id)
             with self.guard:
+                owed = self._owed.pop(thread_id, None)
+                if owed is not None:
+                    raise owed
                 if kept.broken:
                     continue
                 future = self._submit(kept, build, then)
-            if future is None:
+                waited = future if future is None or put is None else kept.following.waited(put, future)
+            if waited is None:
                 return
             attempts += 1
             try:
-                outcome = yield future
+                outcome = yield waited
             except SupersededError as error:
                 self._drop(thread_id, kept)
                 raise self._superseded(error, thread_id) from error
@@ -278,12 +287,18 @@ class Threads:
                 if attempts == ATTEMPTS:
                     raise
                 continue
-            if isinstance(outcome, Committed):
+            if outcome is FOLLOWED or isinstance(outcome, Committed):
                 return
             self._drop(thread_id, kept)
             if attempts == ATTEMPTS:
-                reason = getattr(outcome, "reason", "it is known already")
-                raise ThreadWriteError(f"thread {thread_id!r} could not be written: {reason}. Try again", thread_id=thread_id)
+                raise _unwritten(thread_id, outcome)
+
+    def announce(self, thread_id: str, ns: str, checkpoint_id: str) -> None:
+        """Something was written on a checkpoint: puts that its own put comes after need not wait for their commit (`following`)."""
+        with self.guard:
+            kept = self._kept.get(thread_id)
+            if kept is not None:
+                kept.following.announce(ns, checkpoint_id)
 
     def _submit(
         self, kept: _Kept, build: Callable[[Any], Said], then: Callable[[Any], None] | None
@@ -306,8 +321,15 @@ class Threads:
 
     def _ended(self, thread_id: str, kept: _Kept, future: "Future[Outcome]") -> None:
         # Also if nobody waits any more: what is in memory must not differ from the log.
-        if future.exception() is not None or not isinstance(future.result(), Committed):
-            self._drop(thread_id, kept)
+        error = future.exception()
+        if error is None and isinstance(future.result(), Committed):
+            return
+        self._drop(thread_id, kept)
+        with self.guard:
+            if kept.following.was_let_go(future):
+                if error is None:
+                    error = _unwritten(thread_id, future.result())
+                self._owed[thread_id] = self._superseded(error, thread_id) if isinstance(error, SupersededError) else error
 
     def fork(self, source_id: str, target_id: str) -> Steps[None]:
         """Make `target_id` a copy of `source_id`: of its size is only what it does later (S33).
@@ -362,6 +384,11 @@ class Threads:
     def close(self) -> None:
         """Commit what was submitted, close the files; blocks. Idempotent."""
         self.shard.close()
+
+
+def _unwritten(thread_id: str, outcome: Any) -> ThreadWriteError:
+    reason = getattr(outcome, "reason", "it is known already")
+    return ThreadWriteError(f"thread {thread_id!r} could not be written: {reason}. Try again", thread_id=thread_id)
 
 
 def _begun(state: Folded, said: Said) -> Said:
