@@ -1,0 +1,64 @@
+"""Rules of plans and steps: pure functions, so that nothing about a run is decided anywhere else."""
+
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Final
+
+from actors.tasks.limits import RETRY_FIRST_S, STEPS_MAX
+from actors.tasks.records import Plan, Step, StepStatus
+from events.errors import InvariantError
+
+LEGAL: Final[Mapping[StepStatus, frozenset[StepStatus]]] = {
+    "pending": frozenset({"in_progress", "blocked", "cancelled"}),
+    "in_progress": frozenset({"completed", "failed", "timeout", "cancelled"}),
+    "failed": frozenset({"pending"}),
+    "timeout": frozenset({"pending", "failed"}),
+    "blocked": frozenset({"pending", "cancelled"}),
+    "completed": frozenset(),
+    "cancelled": frozenset(),
+}
+"""The predecessor's table, and one row more: what is in progress can be cancelled."""
+
+
+def fault_of(plan: Plan) -> str | None:
+    """Why `plan` cannot be carried out; None if it can."""
+    ids = [step.id for step in plan.steps]
+    if not ids:
+        return "the plan has no steps"
+    if len(ids) > STEPS_MAX:
+        return f"the plan has {len(ids)} steps, at most {STEPS_MAX} are allowed"
+    if len(set(ids)) < len(ids):
+        return "two steps have the same id"
+    missing = sorted({needed for step in plan.steps for needed in step.after} - set(ids))
+    if missing:
+        return f"steps depend on {', '.join(missing)}, which the plan does not have"
+    try:
+        TopologicalSorter({step.id: step.after for step in plan.steps}).prepare()
+    except CycleError as error:
+        return f"steps wait for each other: {' -> '.join(error.args[1])}"
+    return None
+
+
+def may_begin(step: Step, steps: Mapping[str, Step]) -> bool:
+    return step.status == "pending" and all(steps[needed].status == "completed" for needed in step.plan.after)
+
+
+def gave_up(step: Step) -> bool:
+    """It will never be completed."""
+    return step.status in {"blocked", "cancelled"} or (step.status in {"failed", "timeout"} and not step.again)
+
+
+def blocked_by(step: Step, steps: Mapping[str, Step]) -> str | None:
+    """The step without which `step` can never begin."""
+    return next((needed for needed in step.plan.after if gave_up(steps[needed])), None)
+
+
+def retry_after_s(attempt: int) -> float:
+    """The pause after attempt number `attempt`, in seconds: 5, 10, 20, ..."""
+    return float(RETRY_FIRST_S * 2 ** (attempt - 1))
+
+
+def check_move(step: Step, status: StepStatus) -> None:
+    """Raises: InvariantError: a step that stands where `step` does cannot come to stand at `status`."""
+    if status not in LEGAL[step.status]:
+        raise InvariantError(f"step {step.plan.id}: {step.status} cannot become {status}")
