@@ -18,7 +18,7 @@ from actors.files.edits import Edit, edited
 from actors.files.limits import CHANGES_KEPT, CHECKPOINTS_KEPT
 from actors.files.rules import DEFAULT_RULES, Operation, Refusal, Rules, command_line, decide, too_large
 from actors.files.steps import Content, keep, put, read_text, read_whole, workspace_folder
-from actors.team.workspace_id import workspace_id
+from actors.workspace_id import workspace_id
 from events.codec import encode
 
 

@@ -8,7 +8,7 @@ from actors.files import Files
 from actors.tasks.agent import Agent
 from actors.tasks.limits import WORKSPACE_S
 from actors.tasks.records import Job, Result
-from actors.team.workspace_id import workspace_id
+from actors.workspace_id import workspace_id
 
 
 class KeeperState(State):

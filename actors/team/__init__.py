@@ -9,7 +9,7 @@ from actors.team.orchestrator import Orchestrator, ReviewSummary
 from actors.team.performance import Performance
 from actors.team.research import Research
 from actors.team.reviewer import Reviewer
-from actors.team.workspace_id import workspace_id
+from actors.workspace_id import workspace_id
 
 TEAM = (Orchestrator, Research, Architect, Performance, Reviewer, Docs)
 """Actor classes for ``App(actors=TEAM)``."""

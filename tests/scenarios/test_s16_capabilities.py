@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from actors.team.workspace_id import workspace_id
+from actors.workspace_id import workspace_id
 from runtime.client import Client
 from tests.support.deployment import Deployment, run_cuebook
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from actors.files import Files, Grant, Rules
-from actors.team.workspace_id import workspace_id
 from actors.testing import ActorTest
+from actors.workspace_id import workspace_id
 
 RULES = Rules(agents={"fixer": Grant(file_write=True, allowed_paths=("src/**", "*.md"))})
 

@@ -10,8 +10,8 @@ import pytest
 from actors.files import Files
 from actors.files.disk import DiskRefusalError, Found, digest, read_below, write_below
 from actors.files.steps import FileChangedError, keep, put
-from actors.team.workspace_id import workspace_id
 from actors.testing import ActorTest
+from actors.workspace_id import workspace_id
 from tests.unit.files.conftest import RULES
 
 

@@ -12,11 +12,11 @@ from actors.team import lint_batch
 from actors.team.pages import PAGE_FILES, FilePage, gone, in_lots, page_of
 from actors.team.parts import PARTS, Part, PartLostError, read_part, remove_parts, write_part, write_whole
 from actors.team.together import together
-from actors.team.workspace_id import workspace_id
 from actors.tools.errors import AnalyserMissingError, FileChangedError
 from actors.tools.findings import Finding
 from actors.tools.lint import lint_files
 from actors.tools.workspace import inventory
+from actors.workspace_id import workspace_id
 from events.ids import is_token
 
 
