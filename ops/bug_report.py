@@ -1,6 +1,6 @@
 """What `cuebook export --correlation` takes out: values of fields that the app marks as `Sensitive`, found in the bodies themselves."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -13,17 +13,22 @@ from events.envelope import Kind, RecordedEvent
 from events.export_lines import InboxLine
 from events.ids import StreamId, parse_stream_id
 from events.redact import Redactor
+from projections.operations import Operation, operations_of
+from projections.projection import Projection
+from runtime.app import App
 
 
 def redactor_of(
-    registry: Registry | None, named: Iterable[str], events: Iterable[RecordedEvent], commands: Iterable[InboxLine]
+    app: App | None, named: Iterable[str], events: Iterable[RecordedEvent], commands: Iterable[InboxLine]
 ) -> Redactor:
-    """What redacts a bug report: the values in `named`, and every value that stood in a field marked as sensitive (`registry` None: the
-    marks are not known, as there is no code)."""
+    """What redacts a bug report: the values in `named`, and every value that stood in a field marked as sensitive, also in what a view
+    answered from other conversations (`app` None: the marks are not known, as there is no code)."""
     values = set(named)
-    if registry is not None:
+    if app is not None:
+        registry, operations = app.registry, _operations(app)
         for event in events:
             values.update(_texts(_of_event(registry, event)))
+            values.update(_texts(_of_view(operations, event)))
         for line in commands:
             method = _method(registry, line.stream, line.method)
             if method is not None:
@@ -62,6 +67,22 @@ def _of_event(registry: Registry, event: RecordedEvent) -> Iterator[Any]:
         yield from _of_arguments(asked, payload.get("arguments"))
         if asked is not None:
             yield from sensitive_values(asked.returns, payload.get("result"))
+
+
+def _operations(app: App) -> dict[str, Operation]:
+    """Of the app's projections, by the name under which a turn records their use: ``projection.operation``."""
+    made = [each for each in (make() for make in app.projections) if isinstance(each, Projection)]
+    return {f"{each.name}.{name}": operation for each in made for name, operation in operations_of(each).items()}
+
+
+def _of_view(operations: Mapping[str, Operation], event: RecordedEvent) -> Iterator[Any]:
+    if not event.type.startswith("view."):
+        return
+    payload = _plain(bytes(event.payload))
+    operation = operations.get(str(payload.get("name"))) if isinstance(payload, dict) else None
+    if operation is not None:
+        yield from sensitive_values(operation.arguments, payload.get("arguments"))
+        yield from sensitive_values(operation.returns, payload.get("result"))
 
 
 def _of_arguments(method: Method | None, arguments: Any) -> Iterator[Any]:

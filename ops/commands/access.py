@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from events.ids import StreamId
     from events.reader_sqlite import SqliteLogReader
     from events.store import LogReader
+    from runtime.app import App
     from runtime.client import Client
     from runtime.states import StateView
 
@@ -97,18 +98,24 @@ async def state_view(reader: "LogReader", registry: "Registry | None", stream: "
 
 
 def registry_of(settings: Settings, app: str | None) -> "Registry | None":
-    """The code that folds states (S32): the app named by --app, else the one of the settings, else None.
+    """The code that folds states (S32), as `app_of` finds it."""
+    found = app_of(settings, app)
+    return None if found is None else found.registry
+
+
+def app_of(settings: Settings, app: str | None) -> "App | None":
+    """The app named by --app, else the one of the settings, else None.
 
     The one of the settings is only used if it can be: reading a log must work where its code is not.
     """
     from ops.worker import load_app
 
     if app is not None:
-        return load_app(app).registry
+        return load_app(app)
     if settings.app is None:
         return None
     try:
-        return load_app(settings.app).registry
+        return load_app(settings.app)
     except Exception as error:  # noqa: BLE001  importing somebody's module may raise anything
         progress(f"note: the app {settings.app} cannot be loaded ({type(error).__name__}: {error}); going on without its code")
         return None

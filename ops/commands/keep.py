@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from cyclopts import Parameter
 
-from ops.commands.access import log_folder, registry_of
+from ops.commands.access import app_of, log_folder
 from ops.commands.common import DEFAULTS, Common
 from ops.commands.look import AppOption
 from ops.exits import CommandError, Exit
@@ -123,10 +123,10 @@ def export(
         raise CommandError("--redact needs --correlation", why="a whole export is exact, so that it can be imported again", code=Exit.USAGE)
     conversation = None
     if correlation is not None:
-        registry = registry_of(settings, app)
-        if registry is None:
+        code = app_of(settings, app)
+        if code is None:
             progress("note: without code no field is known as Sensitive; values are taken out by name, by look and by --redact only")
-        conversation = Conversation(correlation_id=correlation, redactor=partial(redactor_of, registry, redact or ()))
+        conversation = Conversation(correlation_id=correlation, redactor=partial(redactor_of, code, redact or ()))
     try:
         done = export_log(log_folder(settings), file, stream or (), progress, conversation)
     except UnknownStreamError as error:

@@ -11,7 +11,9 @@ MemoryType = Literal["episodic", "semantic", "procedural", "entity"]
 Workspace = Annotated[str, msgspec.Meta(pattern=f"^{TOKEN_PATTERN}$")]
 """The id that all agents of a workspace carry."""
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-Text = Annotated[str, msgspec.Meta(max_length=16 * 1_024)]
+Text = Annotated[str, msgspec.Meta(max_length=16 * 1_024, extra={"sensitive": True})]
+Private = Annotated[str, msgspec.Meta(extra={"sensitive": True})]
+"""Marked as `actors.sensitive.Sensitive` marks it: what was remembered leaves the house in no bug report, whoever recalled it."""
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +21,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
 
     memory: str
     type: MemoryType
-    content: str
+    content: Private
     importance: float
     metadata: dict[str, Any]
     session: str | None
@@ -43,8 +45,8 @@ class Solution(msgspec.Struct, frozen=True, kw_only=True):
     """The best solution that an agent knows for a pattern. uses, successes, success_rate: of this solution, in the hands of this agent.
     pattern_rate: of everything that the agent has tried for the pattern."""
 
-    pattern: str
-    solution: str
+    pattern: Private
+    solution: Private
     agent: str
     uses: int
     successes: int
@@ -56,7 +58,7 @@ class Solution(msgspec.Struct, frozen=True, kw_only=True):
 class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     """A pattern as one agent knows it. solutions: how many were tried."""
 
-    pattern: str
+    pattern: Private
     agent: str
     uses: int
     successes: int
@@ -72,8 +74,8 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
     agent: str
     with_actor: str
     type: str
-    content: str
-    result: str | None
+    content: Private
+    result: Private | None
     session: str | None
     at_us: int
 
@@ -118,5 +120,5 @@ class StalePage(msgspec.Struct, frozen=True, kw_only=True):
 class OtherModelPage(msgspec.Struct, frozen=True, kw_only=True):
     """Name and text of memories whose vector is of another model; left: how many there are, with these."""
 
-    memories: dict[str, str]
+    memories: dict[str, Private]
     left: int

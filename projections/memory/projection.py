@@ -6,7 +6,7 @@ Names of memories are not secrets, but only the workspace's own are ever looked 
 """
 
 from collections.abc import Sequence
-from functools import partial
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Annotated, ClassVar, Final
 
@@ -113,7 +113,7 @@ class MemoryProjection(Projection):
         number = reading.workspace_number(db, workspace)
         if number is None:
             return []
-        return reading.recall(db, number, query, k, wanted, partial(self._vectors.search, db, workspace, asked))
+        return reading.recall(db, number, query, k, wanted, _Asked(self._vectors, db, workspace, asked))
 
     @operation
     def memories(
@@ -196,3 +196,19 @@ class MemoryProjection(Projection):
         left = sum(count for each, count in self._vectors.models(db, workspace).items() if each != model)
         numbers = [each for _, each in self._vectors.outdated(db, model, after=0, limit=limit, space=workspace)]
         return OtherModelPage(memories=reading.texts(db, number, numbers), left=left)
+
+
+class _Asked:
+    """A question beside the vectors of one workspace: adapter of `reading.Vectors`."""
+
+    def __init__(self, vectors: SqliteVectors, db: Database, workspace: str, asked: Embedding) -> None:
+        self._vectors = vectors
+        self._db = db
+        self._workspace = workspace
+        self._asked = asked
+
+    def nearest(self, k: int, allowed: AbstractSet[int] | None) -> Sequence[tuple[int, float]]:
+        return self._vectors.search(self._db, self._workspace, self._asked, k, allowed)
+
+    def cosines(self, numbers: AbstractSet[int]) -> dict[int, float]:
+        return self._vectors.cosines(self._db, self._workspace, self._asked, numbers)

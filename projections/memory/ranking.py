@@ -6,8 +6,7 @@ and its parts can be read. Together they outweigh recency and importance, so tha
 being important.
 """
 
-from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -17,6 +16,7 @@ near the best of all mixtures (`cuebook bench`)."""
 HALF_LIFE_DAYS: Final = 30.0
 NEAR_MIN: Final = 0.1
 """A cosine below it is an accident: of two texts that share nothing the built-in embedder's is within 0.05 of 0 in two of three cases."""
+_MEANING, _WORDS, _RECENCY, _IMPORTANCE = (WEIGHTS[name] for name in ("meaning", "words", "recency", "importance"))
 _DAY_US: Final = 86_400 * 1_000_000
 
 
@@ -27,8 +27,17 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     weight: float
 
 
-def score_parts(*, meaning: float, words: float, age_us: int, importance: float) -> dict[str, Part]:
-    """The parts of one memory's score.
+class Values(NamedTuple):
+    """The values of one memory's score, in the order of `WEIGHTS`."""
+
+    meaning: float
+    words: float
+    recency: float
+    importance: float
+
+
+def values_of(*, meaning: float, words: float, age_us: int, importance: float) -> Values:
+    """The values of one memory's score.
 
     Args:
         meaning: cosine to the question; below 0 counts as 0. words: its bm25 divided by the best one, 0 if it shares no word.
@@ -36,15 +45,21 @@ def score_parts(*, meaning: float, words: float, age_us: int, importance: float)
             memories always have the same scores.
     """
     recency = 0.5 ** (max(0, age_us) / _DAY_US / HALF_LIFE_DAYS)
-    values = {"meaning": max(0.0, meaning), "words": words, "recency": recency, "importance": importance}
-    return {name: Part(value=round(min(1.0, value), 6), weight=WEIGHTS[name]) for name, value in values.items()}
+    return Values(round(min(1.0, max(0.0, meaning)), 6), round(min(1.0, words), 6), round(recency, 6), round(min(1.0, importance), 6))
 
 
-def is_answer(parts: Mapping[str, Part]) -> bool:
+def parts_of(values: Values) -> dict[str, Part]:
+    """What an answer shows of its score."""
+    return {name: Part(value=value, weight=WEIGHTS[name]) for name, value in values._asdict().items()}
+
+
+def is_answer(values: Values) -> bool:
     """Whether a memory has to do with the question at all."""
-    return parts["words"].value > 0 or parts["meaning"].value >= NEAR_MIN
+    return values.words > 0 or values.meaning >= NEAR_MIN
 
 
-def total(parts: Mapping[str, Part]) -> float:
+def total(values: Values) -> float:
     """The score: the sum of what the parts add, 0 to 1."""
-    return round(sum(part.value * part.weight for part in parts.values()), 6)
+    return round(
+        values.meaning * _MEANING + values.words * _WORDS + values.recency * _RECENCY + values.importance * _IMPORTANCE, 6
+    )

@@ -4,9 +4,9 @@ Every statement that touches a memory names the number of the one workspace that
 looked up with it again.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -20,7 +20,7 @@ from projections.memory.answers import (
     StalePage,
     TypeTotal,
 )
-from projections.memory.ranking import is_answer, score_parts, total
+from projections.memory.ranking import is_answer, parts_of, total, values_of
 from projections.memory.tables import pattern_key, words_table
 from projections.memory.words import match_expression
 from projections.projection import Database
@@ -34,8 +34,18 @@ _COLUMNS: Final = (
     "m.memory, m.type, m.content, m.importance, m.metadata, m.session, m.agent, m.subject, m.created_us, m.accesses, m.accessed_us"
 )
 
-Nearest = Callable[[int, AbstractSet[int] | None], Sequence[tuple[int, float]]]
-"""``nearest(k, allowed)``: numbers of rows and cosines, best first, of the workspace's vectors."""
+
+
+class Vectors(Protocol):
+    """The workspace's vectors beside the question's: numbers of rows and cosines."""
+
+    def nearest(self, k: int, allowed: AbstractSet[int] | None) -> Sequence[tuple[int, float]]:
+        """The best first, at most `k`, among `allowed` (None: all)."""
+        ...
+
+    def cosines(self, numbers: AbstractSet[int]) -> dict[int, float]:
+        """Of these few, as far as they have a vector of the question's model."""
+        ...
 
 
 class Filter(NamedTuple):
@@ -71,46 +81,51 @@ def workspace_number(db: Database, name: str) -> int | None:
     return None if found is None else int(found[0])
 
 
-def recall(db: Database, workspace: int, query: str, k: int, wanted: Filter, nearest: Nearest) -> list[Recalled]:
+def recall(db: Database, workspace: int, query: str, k: int, wanted: Filter, vectors: Vectors) -> list[Recalled]:
     """The best `k`: those near by meaning and those that share words, ranked together."""
     count = max(CANDIDATES_MIN, CANDIDATES_PER_ANSWER * k)
-    near = dict(_near(db, workspace, count, wanted, nearest))
+    near = dict(_near(db, workspace, count, wanted, vectors))
     words = _by_words(db, workspace, query, count, wanted, near)
     if found_by_words := words.keys() - near.keys():
-        near |= dict(nearest(len(found_by_words), found_by_words))
-    rows = {row[0]: row[1:] for row in _rows(db, workspace, {*near, *words}, wanted)}
+        near |= vectors.cosines(found_by_words)
+    rows = _rows(db, workspace, {*near, *words}, wanted, "m.created_us, m.importance")
     if not rows:
         return []
     best = max(words.values(), default=0.0)
     (newest,) = db.execute("SELECT max(created_us) FROM memories WHERE workspace = ?", (workspace,)).fetchone()
+    # Ranked by numbers alone: of a hundred candidates only the `k` best are read.
     ranked = []
-    for number, row in rows.items():
-        memory = _remembered(row)
-        cosine = near.get(number)
-        parts = score_parts(
-            meaning=cosine or 0.0, words=words.get(number, 0.0) / best if best else 0.0, age_us=newest - memory.created_at_us,
-            importance=memory.importance,
+    for number, created_us, importance in rows:
+        values = values_of(
+            meaning=near.get(number, 0.0), words=words.get(number, 0.0) / best if best else 0.0, age_us=newest - created_us,
+            importance=importance,
         )  # fmt: skip
-        if is_answer(parts):
-            similarity = None if cosine is None else round(cosine, 6)
-            answer = Recalled(**msgspec.structs.asdict(memory), score=total(parts), similarity=similarity, parts=parts)
-            ranked.append((-answer.score, -answer.created_at_us, number, answer))
-    ranked.sort(key=lambda each: each[:3])
-    return within_reply([answer for *_, answer in ranked[:k]])
+        if is_answer(values):
+            ranked.append((-total(values), -created_us, number, values))
+    ranked.sort()
+    top = ranked[:k]
+    memories = {row[0]: _remembered(row[1:]) for row in _rows(db, workspace, {number for _, _, number, _ in top}, Filter(), _COLUMNS)}
+    return within_reply([
+        Recalled(
+            **msgspec.structs.asdict(memories[number]), score=-negative, similarity=round(near[number], 6) if number in near else None,
+            parts=parts_of(values),
+        )
+        for negative, _, number, values in top
+    ])  # fmt: skip
 
 
-def _near(db: Database, workspace: int, count: int, wanted: Filter, nearest: Nearest) -> Iterable[tuple[int, float]]:
+def _near(db: Database, workspace: int, count: int, wanted: Filter, vectors: Vectors) -> Iterable[tuple[int, float]]:
     """The nearest that pass the filter."""
     if wanted.is_open:
-        return nearest(count, None)
-    found = nearest(4 * count, None)
-    passed = {row[0] for row in _rows(db, workspace, {number for number, _ in found}, wanted)}
+        return vectors.nearest(count, None)
+    found = vectors.nearest(4 * count, None)
+    passed = {number for number, _ in _rows(db, workspace, {number for number, _ in found}, wanted, "1")}
     if len(passed) >= count or len(found) < 4 * count:
         return [hit for hit in found if hit[0] in passed]
     # Too few of the nearest pass: look among those that do.
     text, values = wanted.where()
     allowed = {number for (number,) in db.execute(f"SELECT m.id FROM memories m WHERE m.workspace = ?{text}", (workspace, *values))}
-    return nearest(count, allowed)
+    return vectors.nearest(count, allowed)
 
 
 def _by_words(db: Database, workspace: int, query: str, count: int, wanted: Filter, near: Iterable[int]) -> dict[int, float]:
@@ -144,12 +159,13 @@ def _by_words(db: Database, workspace: int, query: str, count: int, wanted: Filt
     return {number: max(score, 1e-9) for number, score in scores.items()}
 
 
-def _rows(db: Database, workspace: int, numbers: AbstractSet[int], wanted: Filter) -> list[tuple[Any, ...]]:
+def _rows(db: Database, workspace: int, numbers: AbstractSet[int], wanted: Filter, columns: str) -> list[tuple[Any, ...]]:
+    """The number and `columns` of those of `numbers` that pass the filter."""
     text, values = wanted.where()
     given = msgspec.json.encode(sorted(numbers)).decode()
     return db.execute(
         # CROSS and + keep SQLite from walking through the whole workspace instead of looking up these few.
-        f"SELECT m.id, {_COLUMNS} FROM json_each(?) j CROSS JOIN memories m ON m.id = j.value WHERE +m.workspace = ?{text}",
+        f"SELECT m.id, {columns} FROM json_each(?) j CROSS JOIN memories m ON m.id = j.value WHERE +m.workspace = ?{text}",
         (given, workspace, *values),
     ).fetchall()
 

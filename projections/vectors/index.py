@@ -156,6 +156,23 @@ def backend() -> Backend:
     return "hnswlib"
 
 
+def products(vector: bytes, others: Sequence[bytes]) -> list[float]:
+    """The product of `vector` with each of `others`: the cosine, as a search scores it.
+
+    Raises:
+        EmbeddingError: one has other dimensions.
+    """
+    if not others:
+        return []
+    if backend() == "plain":
+        from projections.vectors import index_plain
+
+        return index_plain.products(vector, others)
+    from projections.vectors import index_numpy
+
+    return index_numpy.products(vector, others)
+
+
 def open_index(
     space: Space,
     ids: Sequence[int],

@@ -210,6 +210,19 @@ def matrix_of(vectors: Sequence[bytes], dimensions: int) -> Floats:
     return np.ascontiguousarray(found, np.float32)
 
 
+def products(vector: bytes, others: Sequence[bytes]) -> list[float]:
+    """See `index.products`."""
+    dimensions = len(vector) // _FLOAT_BYTES
+    found: list[float] = _scores(matrix_of(others, dimensions), matrix_of([vector], dimensions)[0]).tolist()
+    return found
+
+
+def _scores(matrix: Floats, query: Floats) -> npt.NDArray[np.float64]:
+    # In double and row by row: the same for the same vector, wherever it stands, so that a rebuilt index answers alike.
+    found: npt.NDArray[np.float64] = (matrix.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+    return found
+
+
 def _search_block(block: Block, query: Floats, k: int, wanted: Numbers | None, exact: bool) -> tuple[Numbers, npt.NDArray[np.float64]]:
     """Ids and exact scores of the nearest rows of one block: k and those that are as near, or nearly."""
     count = block.count
@@ -223,8 +236,7 @@ def _search_block(block: Block, query: Floats, k: int, wanted: Numbers | None, e
     slots = None if exact else _by_graph(block, query, k, mask, live)
     if slots is None:
         slots = _by_comparing(matrix, query, k, mask, live)
-    # In double and row by row: the same for the same vector, wherever it stands, so that a rebuilt index answers alike.
-    return ids[slots], (matrix[slots].astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+    return ids[slots], _scores(matrix[slots], query)
 
 
 def _by_graph(block: Block, query: Floats, k: int, mask: Mask, live: int) -> Numbers | None:

@@ -61,3 +61,10 @@ class PlainIndex:
         if len(found) != self.dimensions:
             raise EmbeddingError(f"a vector of {len(found)} numbers in an index of {self.dimensions}")
         return found
+
+
+def products(vector: bytes, others: Sequence[bytes]) -> list[float]:
+    """See `index.products`."""
+    index = PlainIndex(len(vector) // _BYTES_PER_NUMBER)
+    index.put(range(len(others)), others)
+    return [score for _, score in sorted(index.search(vector, len(others)))]

@@ -29,7 +29,7 @@ import msgspec
 from events.embedding import Embedding, check_embedding
 from events.errors import EmbeddingError, InvariantError
 from projections.vectors import graph_file
-from projections.vectors.index import VECTORS_PER_GRAPH, Backend, Background, Hit, Space, VectorIndex, backend, open_index
+from projections.vectors.index import VECTORS_PER_GRAPH, Backend, Background, Hit, Space, VectorIndex, backend, open_index, products
 
 if TYPE_CHECKING:
     from events.sqlite_library import SqliteConnection
@@ -193,6 +193,17 @@ class SqliteVectors:
             self._make_room(space)
         index = followed.indexes.get(embedding.model)
         return [] if index is None else index.search(embedding.vector, k, allowed, exact=exact)
+
+    def cosines(self, db: Database, space: str, embedding: Embedding, ids: Set[int]) -> dict[int, float]:
+        """Of those of `ids` that have a vector of this model, exactly, from their rows: for some hundreds, where a search that allows only
+        these would look through all that there are."""
+        given = msgspec.json.encode(sorted(ids)).decode()
+        rows = db.execute(
+            f"SELECT v.id, v.vector FROM json_each(?) j CROSS JOIN {self._table} v ON v.id = j.value "
+            "WHERE +v.space = ? AND v.model = ? AND v.vector IS NOT NULL",
+            (given, space, embedding.model),
+        ).fetchall()
+        return dict(zip([row[0] for row in rows], products(embedding.vector, [row[1] for row in rows]), strict=True))
 
     def _followed(self, space: str) -> "_FollowedSpace":
         def opened(model: str, ids: list[int], vectors: list[bytes], position: int) -> VectorIndex:
