@@ -165,12 +165,12 @@ def products(vector: bytes, others: Sequence[bytes]) -> list[float]:
     if not others:
         return []
     if backend() == "plain":
-        from projections.vectors import index_plain
+        from projections.vectors.index_plain import products as plain
 
-        return index_plain.products(vector, others)
-    from projections.vectors import index_numpy
+        return plain(vector, others)
+    from projections.vectors.index_numpy import products as fast
 
-    return index_numpy.products(vector, others)
+    return fast(vector, others)
 
 
 def open_index(
