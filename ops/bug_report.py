@@ -18,9 +18,7 @@ from projections.projection import Projection
 from runtime.app import App
 
 
-def redactor_of(
-    app: App | None, named: Iterable[str], events: Iterable[RecordedEvent], commands: Iterable[InboxLine]
-) -> Redactor:
+def redactor_of(app: App | None, named: Iterable[str], events: Iterable[RecordedEvent], commands: Iterable[InboxLine]) -> Redactor:
     """What redacts a bug report: the values in `named`, and every value that stood in a field marked as sensitive, also in what a view
     answered from other conversations (`app` None: the marks are not known, as there is no code)."""
     values = set(named)

@@ -60,6 +60,4 @@ def is_answer(values: Values) -> bool:
 
 def total(values: Values) -> float:
     """The score: the sum of what the parts add, 0 to 1."""
-    return round(
-        values.meaning * _MEANING + values.words * _WORDS + values.recency * _RECENCY + values.importance * _IMPORTANCE, 6
-    )
+    return round(values.meaning * _MEANING + values.words * _WORDS + values.recency * _RECENCY + values.importance * _IMPORTANCE, 6)

@@ -35,7 +35,6 @@ _COLUMNS: Final = (
 )
 
 
-
 class Vectors(Protocol):
     """The workspace's vectors beside the question's: numbers of rows and cosines."""
 
