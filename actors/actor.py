@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Typ
 
 from actors.errors import BadPayload
 from actors.event import Event, S
+from actors.recovery import Recovery, recovery_of
 from actors.ref import ActorRef, ViewRef
 from actors.step_cache import CacheWish
 from events.ids import is_token, stream_id
@@ -111,6 +112,8 @@ class Actor(Generic[S]):
         *args: Any,
         key: str | None = None,
         once: bool = False,
+        recovery: Recovery | None = None,
+        verify: Callable[..., Any] | None = None,
         cache_ttl: "float | timedelta | None" = None,
         namespace: "Namespace | None" = None,
         cache_key: Any = None,
@@ -125,6 +128,8 @@ class Actor(Generic[S]):
         *args: Any,
         key: str | None = None,
         once: bool = False,
+        recovery: Recovery | None = None,
+        verify: Callable[..., Any] | None = None,
         cache_ttl: "float | timedelta | None" = None,
         namespace: "Namespace | None" = None,
         cache_key: Any = None,
@@ -138,6 +143,8 @@ class Actor(Generic[S]):
         *args: Any,
         key: str | None = None,
         once: bool = False,
+        recovery: Recovery | None = None,
+        verify: Callable[..., Any] | None = None,
         cache_ttl: "float | timedelta | None" = None,
         namespace: "Namespace | None" = None,
         cache_key: Any = None,
@@ -153,7 +160,11 @@ class Actor(Generic[S]):
             function: called with `args` and `kwargs`, which are recorded and so must be JSON values.
             key: names one of several concurrent uses of `name`.
             once: at most once: if a crash leaves open whether it happened, the actor is held until a person says so with ``_answer``, and
-                it is never guessed (S21).
+                it is never guessed (S21). The same as ``recovery="ask"``.
+            recovery: what becomes of an attempt that a crash cut off, see `actors.recovery.Recovery`; None = ``repeat``, under the same
+                `actors.idempotency_key`.
+            verify: of ``recovery="verify"``: called as `function` would be, with the same `idempotency_key`, in place of running it blindly
+                again. It returns what `function` would have returned if the effect happened, None if it did not.
             cache_ttl: take a result that this step had with the same content at most so many seconds ago, if the cache has it, and offer
                 ours to later ones (S37). Only for what gives the same with the same content. Another actor, and so another workspace, never
                 gets it. What was taken is recorded as the result, and marked.
@@ -162,15 +173,19 @@ class Actor(Generic[S]):
                 where `function` is a method or a closure.
 
         Raises:
-            StepFailed: `function` raised; recorded, and raised again on a re-run.
-            BadPayload: a step cannot be cached like this.
+            StepFailed: `function` or `verify` raised; recorded, and raised again on a re-run. `type` is ``unknown`` where an attempt of
+                ``recovery="never"`` was cut off.
+            BadPayload: a step cannot be cached or recovered like this.
         """
         wish: CacheWish | None = None
         if cache_ttl is not None or namespace is not None:
             wish = CacheWish(cache_ttl, namespace, cache_key)
-        if (wish is not None and once) or (wish is None and cache_key is not None):
-            raise BadPayload(f"step {name}: {'what happens at most once is not cached' if once else 'cache_key without cache_ttl'}")
-        return await self._turn.step(name, function, args, kwargs, key, once, wish)
+        chosen = recovery_of(name, recovery, once, verify)
+        if wish is not None and chosen != "repeat":
+            raise BadPayload(f"step {name}: what happens at most once is not cached")
+        if wish is None and cache_key is not None:
+            raise BadPayload(f"step {name}: cache_key without cache_ttl")
+        return await self._turn.step(name, function, args, kwargs, key, chosen, wish, verify)
 
     @overload
     async def wait_for(self, name: str, *, timeout_s: "float | timedelta | None" = None) -> Any: ...

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from actors.recovery import is_single
 from events.codec import encode
 from events.envelope import Kind, NewEvent, RecordedEvent
 from events.facts import FORKED
@@ -277,7 +278,7 @@ class _Reading:
         for entry in self.entries.values():
             if not entry.past:
                 entry.carried = True
-                if entry.started.get("once") is not True:
+                if not is_single(entry.started):
                     entry.failure = None
 
     def _opened(self, event: RecordedEvent, segment: Segment) -> None:

@@ -6,10 +6,10 @@ A `Turn` handles one command of one actor. It knows no log, no NATS and no clock
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
@@ -18,15 +18,16 @@ from actors.actor import Actor
 from actors.driver import Driver
 from actors.errors import BadPayload, StepFailed, TooLarge
 from actors.event import Event
-from actors.journal import Entry, Opened, Started, Use, Wait, derived_id, effect_event
+from actors.journal import Entry, Opened, Started, Wait, derived_id
 from actors.json_schema import schema_of
 from actors.message import Call, Command
 from actors.models.port import Models
 from actors.past import NO_PAST, Past
+from actors.recovery import Plan, Recovery, keyed
 from actors.ref import ActorRef, ViewRef
 from actors.registry import ActorType, Method
-from actors.step_cache import CachedStep, CacheWish, cached_step
-from events.caching import Cached
+from actors.step_cache import CacheWish, cached_step
+from actors.stepping import Journaled, Suspended
 from events.codec import encode_checked
 from events.envelope import Kind, NewEvent
 from events.errors import EncodingError, InvariantError
@@ -37,11 +38,7 @@ from events.store import OutboxEntry, TimerEntry
 __all__ = ["Call", "Command", "Driver", "Suspended", "Turn"]
 
 
-class Suspended(BaseException):
-    """The turn waits: it is unwound, and runs again from its journal. No `except Exception` of a handler may swallow it."""
-
-
-class Turn:
+class Turn(Journaled):
     """One command being handled. Not reusable.
 
     One that runs again after a wait (S20) goes through its finished segments first: each on the state that it was decided on, its effects
@@ -49,9 +46,8 @@ class Turn:
     """
 
     __slots__ = (
-        "_busy", "_chunks", "_driver", "_new_ids", "_now_us", "_offset", "_past", "_present", "_random", "_task", "_uses", "command",
-        "emitted", "entries", "journaled", "key", "kind", "method", "once_running", "payload_bytes", "readonly",
-        "recorded", "seed", "sends", "state", "suspended", "time", "timers", "timers_gone", "version",
+        "_chunks", "_new_ids", "_offset", "_present", "_random", "emitted", "journaled", "payload_bytes", "seed", "sends", "state",
+        "time", "timers", "timers_gone", "version",
     )  # fmt: skip
 
     def __init__(
@@ -88,23 +84,21 @@ class Turn:
         self.timers_gone: list[str] = []
         self.payload_bytes = 0
         self.journaled = False
-        self.entries: dict[Use, Entry] = {}
+        self.entries = {}
         self._now_us = command.received_at_us
         self.time = command.time
         """Logical time of the last journal entry: what this turn asks of others comes after it (S30)."""
         self.recorded = 0
-        """Version of the last journal entry."""
         self._driver = driver
-        self._uses: dict[tuple[str, str, str | None], int] = {}
+        self._uses = {}
         self._random: random.Random | None = None
         self._new_ids = 0
         self._chunks: list[Any] = []
         self._offset = 0
         self._busy = 0
-        self._task: asyncio.Task[Any] | None = None
+        self._task = None
         self.suspended = False
-        self.once_running: dict[Use, Wait] = {}
-        """Attempts of ``once`` steps that are under way, with the question to put if they are cut off (S21)."""
+        self.once_running = {}
         self._past = NO_PAST
         self._present = state
         if started is not None:
@@ -192,18 +186,29 @@ class Turn:
             raise TooLarge(f"a turn may emit {TURN_EVENTS_MAX:,} events and {TURN_BYTES_MAX:,} bytes")
 
     async def step(
-        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None, once: bool,
-        wish: CacheWish | None = None,
+        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None, recovery: Recovery,
+        wish: CacheWish | None = None, verify: Callable[..., Any] | None = None,
     ) -> Any:  # fmt: skip
         given = effects.json_value({"args": list(args), "kwargs": kwargs} if kwargs else {"args": list(args)})
         decode = partial(msgspec.json.decode, type=effects.returns_of(function))
+        use = self._peek("step", name, key)
+        effect_key = self._id("step", name, use.n) if key is None else self._id("step", f"{name}\0{key}", use.n)
+
+        async def call(called: Callable[..., Any]) -> Any:
+            with keyed(effect_key):
+                return await self._driver.run_step(called, args, kwargs)
 
         async def run() -> bytes:
-            return encode_checked(await self._driver.run_step(function, args, kwargs), f"the result of step {name}")
+            return encode_checked(await call(function), f"the result of step {name}")
 
+        async def check() -> bytes | None:
+            found = None if verify is None else await call(verify)
+            return None if found is None else encode_checked(found, f"what was found of step {name}")
+
+        plan = Plan(recovery, effect_key, function, None if verify is None else check)
         cached = None if wish is None else cached_step(self, self._driver, wish, (name, function, args, kwargs), decode)
         try:
-            return decode(await self._effect("step", name, key, given, run, once=function if once else None, cached=cached))
+            return decode(await self._effect("step", name, key, given, run, plan=plan, cached=cached))
         finally:
             if cached is not None:
                 cached.end()
@@ -332,70 +337,6 @@ class Turn:
     def chunks_sent(self) -> int:
         return self._offset
 
-    # -- the journal --------------------------------------------------------------------------------------------------------------
-
-    async def _effect(
-        self, kind: str, name: str, key: str | None, given: dict[str, Any], run: Callable[[], Awaitable[bytes]], *, once: Any = None,
-        cached: CachedStep | None = None,
-    ) -> bytes:  # fmt: skip
-        """One journaled effect: from the record if it is there, else intent, run, result. once: the function of a ``once`` step. cached:
-        its result may be one that somebody has had before (S37)."""
-        self._check_may("await")
-        use = self._next(kind, name, key)
-        entry = self.entries.get(use)
-        if entry is not None and entry.finished:
-            return self._recorded(entry)
-        if entry is None:
-            self._check_follows(use)
-        else:
-            entry.consumed = True
-        if entry is not None and once is not None and not entry.cleared:
-            await self._park(use, entry, once)
-        if cached is not None and (hit := await self._look_up(cached)) is not None:
-            events = [effect_event(use, "started", given)] if entry is None else []
-            events.append(effect_event(use, "completed", cached.fields(hit), said="taken from the cache"))
-            self._now_us = max(self._now_us, await self._driver.record(self, events))
-            self.flush_chunks()
-            return hit.result
-        mark = {} if cached is None else cached.mark()
-        if entry is None or once is not None:
-            once_only = {} if once is None else {"once": True}
-            self._now_us = await self._driver.record(self, [effect_event(use, "started", {**given, **once_only})])
-            self.flush_chunks()
-        began = self._now_us
-        self._busy += 1
-        if once is not None:
-            self.once_running[use] = effects.once_question(
-                self.command.stream, self.command.command_id, use, 1 if entry is None else entry.attempts + 1, once
-            )
-            self._driver.once_changed(self)
-        try:
-            result = effects.sized(await run(), use)
-        except Exception as error:  # whatever the effect raises is recorded, then raised as what a re-run would raise
-            failure = {**effects.failure_of(error), **mark}
-            self._now_us = await self._driver.record(self, [effect_event(use, "failed", failure)])
-            self._once_ended(use)
-            raise effects.raised_again(failure, use) from error
-        finally:
-            self._busy -= 1
-        done = effect_event(use, "completed", {"result": msgspec.Raw(result), **mark})
-        self._now_us = max(began, await self._driver.record(self, [done]))
-        if cached is not None:
-            cached.keep(result, self.recorded, self._now_us)
-        self._once_ended(use)
-        return result
-
-    async def _look_up(self, cached: CachedStep) -> Cached | None:
-        self._busy += 1
-        try:
-            return await cached.look_up()
-        finally:
-            self._busy -= 1
-
-    def _once_ended(self, use: Use) -> None:
-        if self.once_running.pop(use, None) is not None:
-            self._driver.once_changed(self)
-
     # -- waits --------------------------------------------------------------------------------------------------------------------
 
     async def wait_for(self, name: str, timeout_s: float | timedelta | None, type: Any) -> Any:
@@ -426,73 +367,9 @@ class Turn:
             # It fitted when it was given: the code has changed since.
             raise StepFailed(f"the answer to {name} does not fit: {error}", type="ValidationError") from error
 
-    async def _park(self, use: Use, entry: Entry, function: Any) -> None:
-        """S21: nobody knows what became of the last attempt, so a person is asked."""
-        question = effects.once_question(self.command.stream, self.command.command_id, use, entry.attempts, function)
-        if entry.parked:
-            self._driver.still_waits(self, question.wait_id)
-            self.suspended = True
-            raise Suspended
-        await self._suspend(question)
-
-    async def _suspend(self, wait: Wait) -> NoReturn:
-        await self._driver.suspend(self, wait)
-        self.suspended = True
-        raise Suspended
-
     def _end_segment(self, entry: Entry) -> None:
         """The re-run has come to the end of a finished segment. From here on the state of the next one counts."""
         self._past.end(self.sends, entry.use)
         entry.consumed = True
         self.drop_effects()
         self.state = self._past.state(self._present)
-
-    def _check_live(self) -> None:
-        """A handler that caught what unwinds its waiting turn does nothing more."""
-        if self.suspended:
-            raise Suspended
-
-    def _check_may(self, what: str) -> None:
-        if self.readonly:
-            raise InvariantError(f"{self.method.name} is a query: it may {what} nothing")
-        if self.suspended:
-            raise Suspended
-
-    def _recorded(self, entry: Entry) -> bytes:
-        entry.consumed = True
-        self._now_us = max(self._now_us, entry.at_us)
-        if entry.failure is not None:
-            raise effects.raised_again(entry.failure, entry.use)
-        return b"null" if entry.result is None else bytes(entry.result)
-
-    def _check_follows(self, use: Use) -> None:
-        """S19, the sequential case: a handler that asks for something new, alone, while its journal holds finished entries that it has not
-        asked for, is not the code that wrote the journal. (With concurrent steps only the end of the turn can tell.)"""
-        if not self.entries:
-            return
-        alone = not self._busy and asyncio.current_task() is self._task
-        unused = [entry.use for entry in self.entries.values() if not (entry.consumed or entry.carried)]
-        # A finished segment holds everything that it asked for.
-        if unused and (alone or self._past):
-            raise effects.diverged(unused, use)
-
-    def _check_left_over(self) -> None:
-        unused = [entry.use for entry in self.entries.values() if not (entry.consumed or entry.carried)]
-        if unused:
-            raise effects.diverged(unused, None)
-
-    def bind(self, task: asyncio.Task[Any] | None) -> None:
-        """Name the task that runs the handler itself, so that concurrent steps can be told from sequential ones."""
-        self._task = task
-
-    def _peek(self, kind: str, name: str, key: str | None) -> Use:
-        return Use(kind, name, key, self._uses.get((kind, name, key), 0) + 1)
-
-    def _next(self, kind: str, name: str, key: str | None) -> Use:
-        use = self._peek(kind, name, key)
-        self._uses[(kind, name, key)] = use.n
-        return use
-
-    def _id(self, kind: str, name: str, n: int) -> CommandId:
-        # Of the actor as its code knows it: a fork asks under the ids that stand in the journal which it took along (S33).
-        return CommandId(derived_id(f"{self.kind.name}/{self.key}", self.command.command_id, kind, name, n))

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -256,7 +257,8 @@ class TurnDriver:
             if inspect.iscoroutinefunction(function):
                 result = await function(*args, **kwargs)
             else:
-                result = await self._cell.shard.run_in_thread(partial(function, *args, **kwargs))
+                # With the context of the step, which holds its idempotency key.
+                result = await self._cell.shard.run_in_thread(partial(copy_context().run, function, *args, **kwargs))
                 if inspect.isawaitable(result):
                     result = await result
         finally:

@@ -37,7 +37,7 @@ async def leave(shard: "Shard", drain_s: float, may_cut: Callable[[], bool] = la
 
 async def _park_once(shard: "Shard") -> None:
     """What is cut off now will be ambiguous: the question is put at once, so that it is known while nothing runs (S21)."""
-    cut: list[tuple[Cell, str, dict[Use, Wait]]] = []
+    cut: list[tuple[Cell, str, dict[Use, Wait | None]]] = []
     for cell in list(shard.once):
         if cell.task is None or cell.turn is None:
             continue
@@ -53,13 +53,17 @@ async def _park_once(shard: "Shard") -> None:
             log.warning("step_not_parked", stream=cell.stream, command_id=command_id, error=repr(error))
 
 
-async def _ask(cell: "Cell", command_id: str, questions: dict[Use, Wait]) -> None:
+async def _ask(cell: "Cell", command_id: str, questions: dict[Use, Wait | None]) -> None:
     shard = cell.shard
     _, events = await shard.store.load(cell.stream, "")
     opened = open_turn(events, command_id)
     if opened is None:
         return  # it has ended after all
-    asked = [question for use, question in questions.items() if (known := opened.entries.get(use)) is not None and not known.finished]
+    asked = [
+        question
+        for use, question in questions.items()
+        if question is not None and (known := opened.entries.get(use)) is not None and not known.finished
+    ]
     if not asked:
         return
     now_us = shard.clock.wall_us()

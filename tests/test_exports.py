@@ -17,8 +17,8 @@ EXPORTS = {
         "WrongExpectedVersionError", "stream_id",
     },
     "actors": {
-        "Actor", "ActorError", "Event", "Rejected", "Sensitive", "State", "StepFailed", "WaitExpired", "command", "query",
-        "upcaster",
+        "Actor", "ActorError", "Event", "Rejected", "Sensitive", "State", "StepFailed", "WaitExpired", "command",
+        "idempotency_key", "query", "upcaster",
     },
     "projections": {"Database", "Projection", "operation", "row_id"},
     "runtime": {"App", "connect"},
