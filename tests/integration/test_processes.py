@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from ops import processes
 from ops.exits import CommandError, Exit
 from ops.private_files import write_private
-from ops.processes import ProcessTree, Role, stop_running
+from ops.processes import RESTART_GAP_S, ProcessTree, Role, stop_running
 from ops.up_state import UpState, read_up
 
 # Each says that it runs by creating the file named on its command line, then acts its part.
@@ -36,7 +37,7 @@ threading.Event().wait()
 TREE = """
 import asyncio, sys
 from pathlib import Path
-from ops.processes import ProcessTree, Role
+from ops.processes import RESTART_GAP_S, ProcessTree, Role
 async def main():
     start = [sys.executable, "-c", sys.argv[2]]
     async with ProcessTree(Path(sys.argv[1]), argv_of=lambda role: [*start, *role.arguments]) as tree:
@@ -91,6 +92,28 @@ async def test_a_dead_child_is_reaped_told_and_started_again(tmp_data: Path, tmp
     assert listed.processes == (second,)
     assert said.read_text().splitlines() == ["up", "up", "drained"]
     assert not (tmp_data / "up.json").exists()
+
+
+async def test_of_several_that_died_one_after_another_starts_again(tmp_data: Path, tmp_path: Path) -> None:
+    """Those who live serve what the dead ones left, and need the processor for it."""
+    said = tmp_path / "said"
+    async with (
+        ProcessTree(tmp_data, argv_of=lambda r: script(POLITE, r)) as tree,
+        asyncio.TaskGroup() as group,
+    ):
+        running = group.create_task(tree.run([Role(name=f"worker-{number}", arguments=(str(said),)) for number in (1, 2, 3)]))
+        await wait_lines(said, 3)
+        for child in tree.children():
+            os.kill(child.pid, signal.SIGKILL)
+        died = time.monotonic()
+        starts = []
+        for count in (4, 5, 6):
+            await wait_lines(said, count)
+            starts.append(time.monotonic() - died)
+        tree.request_stop()
+        assert await running == 0
+    assert starts[1] >= RESTART_GAP_S
+    assert starts[2] >= 2 * RESTART_GAP_S
 
 
 async def test_the_second_stop_kills_what_does_not_drain(tmp_data: Path, tmp_path: Path) -> None:
