@@ -160,6 +160,7 @@ class Node:
         service = Service(
             nc, self._subjects, self._app.registry, worker=self._config.worker, version=semver(self._config.version),
             incarnation=self._identity.incarnation, started=iso_time(self._started_us), counts=self._counts,
+            step_cache=getattr(self._exchange.step_cache, "statistics", None),
         )  # fmt: skip
         await service.start()
         # Visible to the others only now: whoever sees us may offer a shard, and must be heard (S5).

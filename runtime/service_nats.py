@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from actors.registry import Registry
 from events.codec import encode
 from events.errors import ConfigurationError
+from events.memo import memo_statistics
 from runtime.log_service import OPERATIONS
 from runtime.wire import Subjects
 
@@ -35,6 +36,7 @@ class Service:
         incarnation: str,
         started: str,
         counts: Callable[[], dict[str, int]],
+        step_cache: Callable[[], object] | None = None,
     ) -> None:
         self._nc = client
         self._subjects = subjects
@@ -42,6 +44,7 @@ class Service:
         self._identity = {"name": SERVICE_NAME, "id": worker, "version": version, "metadata": {"incarnation": incarnation}}
         self._started = started
         self._counts = counts
+        self._step_cache = step_cache
 
     async def start(self) -> None:
         worker = self._identity["id"]
@@ -99,6 +102,8 @@ class Service:
                 {"name": name, "num_requests": count, "num_errors": 0, "processing_time": 0, "average_processing_time": 0}
                 for name, count in sorted(self._counts().items())
             ],
+            "memos": memo_statistics(),
+            "step_cache": None if self._step_cache is None else self._step_cache(),
         }
 
 

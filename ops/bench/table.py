@@ -140,6 +140,10 @@ MEASURES: Final = (
         limit_title=_OLD_CACHE, target=1.0, good=2,
     ),
     Measure(
+        name="memo-review", theme="memo", title="of a review's look-ups of types, names, rules and words, spared by memos", figure="share",
+        target=0.5, good=0.9,
+    ),
+    Measure(
         name="claims-tasks", theme="claims", title="10,000 concurrent tasks, uvloop", limit="claims-tasks-asyncio", limit_title="asyncio"
     ),
     Measure(
@@ -282,6 +286,10 @@ def preparation(theme: str) -> Preparation:
             from ops.bench.cache import cache_cases
 
             return cache_cases
+        case "memo":
+            from ops.bench.memo import memo_cases
+
+            return memo_cases
         case "claims":
             from ops.bench.claims import claim_cases
 

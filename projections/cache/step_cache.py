@@ -23,6 +23,10 @@ class Server(Protocol):
         """The first `bytes_max` bytes under `name`. None: there is nothing, or nothing of use, or no server; never raises for these."""
         ...
 
+    def statistics(self) -> msgspec.Struct:
+        """What was asked of it by this process."""
+        ...
+
 
 class NamespaceStatistics(msgspec.Struct, kw_only=True):
     """Lookups of one namespace in one process. Each is one of: recent (served by this process), served (by the server), missed. refused: of
@@ -46,6 +50,8 @@ class StepCacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
     namespaces: dict[str, NamespaceStatistics]
     entries: int
     size_bytes: int
+    server: msgspec.Struct | None = None
+    """What was asked of the server; None where there is none."""
 
 
 class TieredStepCache:
@@ -61,7 +67,8 @@ class TieredStepCache:
 
     def statistics(self) -> StepCacheStatistics:
         namespaces = {name: msgspec.structs.replace(counts) for name, counts in self._counts.items()}
-        return StepCacheStatistics(namespaces=namespaces, entries=len(self._recent), size_bytes=self._recent.size_bytes)
+        server = None if self._server is None else self._server.statistics()
+        return StepCacheStatistics(namespaces=namespaces, entries=len(self._recent), size_bytes=self._recent.size_bytes, server=server)
 
     async def get(self, address: Address, stream: StreamId) -> Cached | None:
         counts = self._counts[address.namespace]
