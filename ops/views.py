@@ -98,30 +98,34 @@ class Views:
 
 
 @asynccontextmanager
-async def open_views(settings: Settings, app: App, *, only: Sequence[str] = (), clock: Clock | None = None) -> AsyncIterator[Views]:
+async def open_views(
+    settings: Settings, app: App, *, only: Sequence[str] = (), clock: Clock | None = None, folder: Path | None = None
+) -> AsyncIterator[Views]:
     """The projections of `app`, and the cache if there is a server for it, on the log of a deployment. Nothing runs yet: the caller has
     `Runner.run` and `hints.watch_files` run.
 
     Args:
         only: names of projections; none = all.
+        folder: where the views lie; None = in the deployment's own. A view in another one is a second one of the same log.
 
     Raises:
         ConfigurationError: no log there, or as `generations_of`.
     """
     clock, data = clock or SystemClock(), Path(settings.data)
+    folder = folder or data / FOLDER
     identity = read_identity(data / "log")
     hints = Hints(identity.shards)
     reader = await SqliteLogReader.open(data / "log")
     watch = await SqliteWatch.open(data / "log")
     try:
         upcast = upcast_of(app.registry)
-        found = generations_of(app, data / FOLDER, identity.incarnation, clock)
+        found = generations_of(app, folder, identity.incarnation, clock)
         if cache_place(settings).address is not None:
-            found.append(SingleGeneration(lambda: cache_view(settings, clock), "cache", 1, data / FOLDER))
+            found.append(SingleGeneration(lambda: cache_view(settings, clock), "cache", 1, folder))
         kept = [each for each in found if not only or each.name in only]
         runners = [Runner(each, reader, hints, upcast=upcast, clock=clock) for each in kept]
         makers = {make().name: make for make in app.projections}
-        yield Views(runners, hints, reader, watch, clock=clock, folder=data / FOLDER, upcast=upcast, makers=makers)
+        yield Views(runners, hints, reader, watch, clock=clock, folder=folder, upcast=upcast, makers=makers)
     finally:
         await watch.close()
         await reader.close()

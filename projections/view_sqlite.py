@@ -43,7 +43,8 @@ _TABLES: Final = (
 
 
 class ViewState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the file of a view says of itself. applied_at_us: wall clock of its last commit."""
+    """What the file of a view says of itself. applied_at_us: wall clock of its last commit. scrub_due: bytes of an erased
+    stream may be left in it."""
 
     name: str
     version: int
@@ -52,12 +53,13 @@ class ViewState(msgspec.Struct, frozen=True, kw_only=True):
     applied_at_us: int
     positions: dict[int, int]
     parked: list[Parked]
+    scrub_due: bool
 
 
 def read_state(db: SqliteConnection) -> ViewState:
     """Raises: RebuildNeededError: it is no view of a format that we know."""
     try:
-        row = db.execute("SELECT format, name, version, log, created_at_us, applied_at_us FROM cue_view").fetchall()[0]
+        row = db.execute("SELECT format, name, version, log, created_at_us, applied_at_us, scrub_due FROM cue_view").fetchall()[0]
         positions = dict(db.execute("SELECT shard, position FROM cue_positions").fetchall())
         parked = read_parked(db)
     except IndexError as error:
@@ -67,8 +69,9 @@ def read_state(db: SqliteConnection) -> ViewState:
     if row[0] != VIEW_FORMAT:
         raise RebuildNeededError(f"the view has format {row[0]}; this program reads {VIEW_FORMAT}")
     return ViewState(
-        name=row[1], version=row[2], log=row[3], created_at_us=row[4], applied_at_us=row[5], positions=positions, parked=parked
-    )
+        name=row[1], version=row[2], log=row[3], created_at_us=row[4], applied_at_us=row[5], positions=positions, parked=parked,
+        scrub_due=bool(row[6]),
+    )  # fmt: skip
 
 
 def read_parked(db: SqliteConnection) -> list[Parked]:

@@ -60,7 +60,9 @@ def erase(
 
     The chain of hashes still verifies. Backups and exports that were made
     before keep what they hold: of a sealed stream that cannot be opened any
-    more, of another one it can. Works on a running deployment too.
+    more, of another one it can. Works on a running deployment too: it then
+    waits up to 30 s until the views have forgotten it, and names those that
+    have not.
     """
     from events.erasure import erase as erase_stream
     from events.errors import UnknownStreamError
@@ -86,8 +88,11 @@ def erase(
         raise CommandError(error.message, next_step="cuebook streams", code=Exit.NOT_FOUND) from error
     for view in drop_unattended(Path(settings.data)):
         progress(f"the view {view} was removed, as no projector runs that could forget {name} in it; it is built anew at the next start")
+    views = event_loop.run(_left_in_views(settings, shard)) if is_up(settings) else []
+    for view in views:
+        progress(f"the view {view} has not forgotten {name} yet, and does as soon as it can: cuebook projections ls")
     lines = scrub_lines(Path(settings.data) / "logs", name)
-    print_rows([{**done, "forks": forks, "log_lines": lines}], json=common.json)
+    print_rows([{**done, "forks": forks, "views_left": views, "log_lines": lines}], json=common.json)
     if done["key_ids"]:
         progress("its keys are destroyed: no backup or export of it can be opened any more")
     else:
@@ -139,6 +144,16 @@ async def _asked(settings: Settings, stream: "StreamId", method: str, arguments:
     async with open_client(settings) as cue:
         done: dict[str, Any] = msgspec.json.decode(await cue.ask(stream, method, arguments, _ASK_S, None))
         return done
+
+
+async def _left_in_views(settings: Settings, shard: int) -> list[str]:
+    """Wait until the views of the running deployment have come to the erasure; those that have not, by name."""
+    from ops.view_erasure import WAIT_S, wait_forgotten
+
+    async with open_log(settings) as reader, open_client(settings) as cue:
+        position = (await reader.info(shard)).position
+        progress(f"waiting up to {WAIT_S:.0f} s until the views have forgotten it")
+        return await wait_forgotten(Path(settings.data), shard, position, cue.ask_view)
 
 
 async def _forks(settings: Settings, stream: "StreamId") -> list[str]:

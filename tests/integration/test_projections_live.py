@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from actors.errors import BadPayload, Unknown
 from ops.up_state import read_up
 from projections.locking import lock_holder
 from runtime.client import connect
-from tests.support.deployment import Deployment, wait_until, wait_until_async
+from tests.support.deployment import Deployment, clean_environment, cuebook_argv, wait_until, wait_until_async
 
 BALANCES = "ops.examples.balances:app"
 
@@ -90,9 +91,9 @@ async def test_s31_without_any_hint_the_lag_ends_within_a_second_and_a_half(bala
     from projections.hints import watch_files
 
     settings = load_settings({"data": balances.data}).settings
-    async with open_views(settings, load_app(BALANCES), only=["balances"], clock=SystemClock()) as views, connect(balances.nats_url) as cue:
+    opened = open_views(settings, load_app(BALANCES), only=["balances"], clock=SystemClock(), folder=tmp_path / "elsewhere")
+    async with opened as views, connect(balances.nats_url) as cue:
         (runner,) = views.runners.values()
-        runner._generations._path = tmp_path / "elsewhere"  # type: ignore[attr-defined]
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(runner.run()), group.create_task(watch_files(views.watch, views.hints))]
             await wait_until_async(lambda: runner.status().state == "live", "live")
@@ -104,6 +105,23 @@ async def test_s31_without_any_hint_the_lag_ends_within_a_second_and_a_half(bala
                     await asyncio.sleep(0.01)
             for task in tasks:
                 task.cancel()
+
+
+async def test_s29_erase_returns_when_the_views_have_forgotten(balances: Deployment) -> None:
+    async with connect(balances.nats_url) as cue:
+        await cue.ref("account", "gone").ask("deposit", cents=41)
+        head = await cue.log("head")
+        after = {int(shard): at for shard, at in head["positions"].items()}
+        assert "account/gone" in dict(await cue.view("balances", after=after).richest(limit=1_000))
+        done = await asyncio.to_thread(cuebook, "erase", "account/gone", "--yes", "--json", "--data", str(balances.data))
+        assert done.returncode == 0, done.stderr
+        assert msgspec.json.decode(done.stdout)["views_left"] == []
+        assert "until the views have forgotten" in done.stderr
+        assert "account/gone" not in dict(await cue.view("balances").richest(limit=1_000))
+
+
+def cuebook(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(cuebook_argv(*arguments), env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_up_runs_one_projector(balances: Deployment) -> None:
