@@ -91,12 +91,14 @@ def _numpy_file(path: PurePosixPath) -> bool:
     return path.stem.endswith(("_numpy", "_hnswlib", "_graphed", "_onnx"))
 
 
+_LANGGRAPH = {"ops/bench/peer_langgraph.py", "ops/examples/graph.py"}
 CLIENTS: dict[str, Callable[[PurePosixPath], bool]] = {
     "aiosqlite": _sqlite_file,
     "cryptography": lambda path: path.stem.endswith("_aesgcm"),
     "hnswlib": lambda path: path.stem.endswith("_hnswlib"),
     "langchain_core": lambda path: path.parts[:2] in {("actors", "graph"), ("actors", "models")},
-    "langgraph": lambda path: path.parts[:2] == ("actors", "graph") or path.stem == "peer_langgraph",
+    # A user's graph imports it, and so does the example of one.
+    "langgraph": lambda path: path.parts[:2] == ("actors", "graph") or path.as_posix() in _LANGGRAPH,
     # node.py composes a worker, so it makes the connection that the adapters share.
     "nats": lambda path: path.stem.endswith("_nats") or path.stem.startswith("nats_") or path.as_posix() == "runtime/node.py",
     "numpy": _numpy_file,

@@ -1,4 +1,4 @@
-"""LangGraph's persistence on an event log: checkpoints and long-term memory, usable in any LangGraph program with one import and one path.
+"""LangGraph on an event log: checkpoints and long-term memory for any LangGraph program, with one import and one path; graphs as actors.
 
 The one place in `actors/` that does I/O outside a step (S38).
 """
@@ -8,8 +8,17 @@ try:
 except ImportError as error:  # pragma: no cover - the tests install it
     raise ImportError("actors.graph needs LangGraph: pip install 'cuebook[langgraph]'") from error
 
+from actors.graph.actor import GraphActor, graph_actor
 from actors.graph.errors import StaleWriteOwnerError, ThreadWriteError, UnregisteredTypeError
 from actors.graph.saver import EventLogSaver
 from actors.graph.store import EventLogStore
 
-__all__ = ["EventLogSaver", "EventLogStore", "StaleWriteOwnerError", "ThreadWriteError", "UnregisteredTypeError"]
+__all__ = [
+    "EventLogSaver",
+    "EventLogStore",
+    "GraphActor",
+    "StaleWriteOwnerError",
+    "ThreadWriteError",
+    "UnregisteredTypeError",
+    "graph_actor",
+]
