@@ -1,6 +1,5 @@
 """How many computations the memos of a process spare a review: counted on the calls that one really makes."""
 
-import importlib.util
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -8,9 +7,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from actors.team import workspace_id
 from events.envelope import RecordedEvent
-from events.errors import InvariantError
 from events.memo import MemoStatistics, clear_memos, memo_statistics
 from ops.bench.measure import Cases, Sample, Setting
 from ops.team_app import app
@@ -47,11 +47,8 @@ async def memo_cases(setting: Setting) -> AsyncIterator[Cases]:
 
 def copied_package(folder: Path) -> Path:
     """The files of structlog, which is always installed, without what Git or an editor would add."""
-    found = importlib.util.find_spec("structlog")
-    if found is None or found.origin is None:
-        raise InvariantError("structlog is not installed")
     root = folder / "structlog"
-    shutil.copytree(Path(found.origin).parent, root, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(structlog.__file__).parent, root, ignore=shutil.ignore_patterns("__pycache__"))
     return root
 
 
