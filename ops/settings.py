@@ -75,11 +75,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     models: dict[Token, ModelSettings] = {}
     """Model providers by name: tables ``[models.NAME]`` of the file."""
+    review_model: Token | None = None
+    """Which of `models` explains a review; None = the first, ``off`` = none."""
 
     @property
     def keys_folder(self) -> Path:
         """Where the keys of sealed actors are."""
         return self.keys or default_keys(os.environ)
+
+    @property
+    def explaining_model(self) -> str | None:
+        """Name of the model provider that explains a review; None = no one does."""
+        if self.review_model is not None:
+            return None if self.review_model == "off" else self.review_model
+        return next(iter(self.models), None)
 
     @property
     def shard_count(self) -> int:

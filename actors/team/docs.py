@@ -10,13 +10,14 @@ import msgspec
 
 from actors.actor import Actor, command
 from actors.event import Event, State
+from actors.team.explanation import Brief, brief_of, explain
 from actors.team.parts import PARTS, Part, read_part, remove_parts, write_whole
 from actors.tools.complexity import ComplexBlock
 from actors.tools.entry_points import EntryPoint
 from actors.tools.findings import Finding
 from actors.tools.history import History
 from actors.tools.imports import ImportGraph
-from actors.tools.report import Report, RunInfo, Since, Summary, build_report
+from actors.tools.report import Explanation, Report, RunInfo, Since, Summary, build_report
 from actors.tools.report_html import render_html
 from actors.tools.report_json import render_json
 from actors.tools.report_markdown import render_markdown
@@ -46,6 +47,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     json: str
     sha256: dict[str, str]
     summary: Summary
+    explanation: Explanation | None = None
 
 
 class DocsState(State):
@@ -75,20 +77,25 @@ class Docs(Actor[DocsState], name="docs"):
 
     @command
     async def write(
-        self, review: str, out: str, material: Material, started_at: str, reused: int, computed: int, since: Since | None = None
-    ) -> Written:
+        self, review: str, out: str, material: Material, started_at: str, reused: int, computed: int, since: Since | None = None,
+        root: str = "", model: str | None = None,
+    ) -> Written:  # fmt: skip
         """Write the reports into the folder `out`, each whole or not at all, and remove the parts that they were made of.
 
         Args:
             started_at: when the review began, UTC, ISO 8601.
             since: what is different from the last review.
+            root: the examined folder. model: the model service to ask for an explanation; None = no one is asked.
         """
+        explanation = None
+        if model is not None:
+            explanation = await explain(self, model, await self.step("brief", make_brief, material, root))
         self.chunk({"agent": "docs", "what": "writing the reports", "done": 0, "total": len(_RENDERERS), "unit": "reports"})
         now = self.now()
         run = RunInfo(
             started_at=started_at, finished_at=now.isoformat(timespec="milliseconds"),
             duration_s=round((now - datetime.fromisoformat(started_at)).total_seconds(), 3),
-            results_reused=reused, results_computed=computed, since=since,
+            results_reused=reused, results_computed=computed, since=since, explanation=explanation,
         )  # fmt: skip
         written = await self.step("reports", write_reports, out, material, run)
         await self.step("tidy", remove_parts, str(Path(out) / PARTS))
@@ -106,7 +113,12 @@ def write_reports(out: str, material: Material, run: RunInfo) -> Written:
         write_whole(Path(out) / name, content)
         digests[str(Path(out) / name)] = hashlib.sha256(content).hexdigest()
     markdown, html, json = digests
-    return Written(markdown=markdown, html=html, json=json, sha256=digests, summary=report.summary)
+    return Written(markdown=markdown, html=html, json=json, sha256=digests, summary=report.summary, explanation=run.explanation)
+
+
+def make_brief(material: Material, root: str) -> Brief:
+    """Step: what a model is told of the review."""
+    return brief_of(_report(material, RunInfo()), root)
 
 
 def _report(material: Material, run: RunInfo) -> Report:

@@ -19,7 +19,7 @@ from actors.team.research import Research, Survey
 from actors.team.reviewer import Judgement, Reviewer
 from actors.team.together import both, together
 from actors.tools.complexity import ComplexBlock
-from actors.tools.report import Since
+from actors.tools.report import Explanation, Since
 from actors.tools.workspace import resolve_root
 
 BATCH_FILES: Final = 50
@@ -70,6 +70,7 @@ class ReviewSummary(msgspec.Struct, frozen=True, kw_only=True):
     report_json: str
     duration_s: float
     since: Since | None = None
+    explanation: Explanation | None = None
 
 
 class OrchestratorState(State):
@@ -119,13 +120,17 @@ class Orchestrator(Actor[OrchestratorState], name="orchestrator"):
     """Leads the team through a review of one workspace."""
 
     @command
-    async def review(self, path: str, out: str | None = None, batch_files: int = BATCH_FILES) -> ReviewSummary:
+    async def review(
+        self, path: str, out: str | None = None, batch_files: int = BATCH_FILES, model: str | None = None
+    ) -> ReviewSummary:
         """Examine the Python code base at `path` and write the reports.
 
         Args:
             path: a folder on the machine of the workers; nothing in it is imported, run or changed.
             out: folder of the reports; by default one of this workspace in the user's state folder.
             batch_files: how many files an agent examines in one turn.
+            model: a model service that explains the worst findings and proposes patches. The review does not fail with it. Code around
+                these findings is sent to it.
         """
         if not 1 <= batch_files <= BATCH_FILES_MAX:
             raise Rejected(f"a batch has 1 to {BATCH_FILES_MAX} files", batch_files=batch_files)
@@ -138,7 +143,9 @@ class Orchestrator(Actor[OrchestratorState], name="orchestrator"):
         survey = await self._survey(review, place.root, parts)
         plans = await self._plan(review, place, survey)
         shares = await self._dispatch(review, plans, batch_files)
-        drawing, judgement, written = await self._conclude(review, place, survey, shares, started.isoformat(timespec="milliseconds"))
+        drawing, judgement, written = await self._conclude(
+            review, place, survey, shares, started.isoformat(timespec="milliseconds"), model
+        )
         summary = ReviewSummary(
             workspace=self.id, review=review, root=place.root, files=survey.inventory.files, lines=survey.inventory.lines,
             python_files=survey.inventory.python_files, findings=judgement.by_severity, worst=written.summary.worst,
@@ -146,6 +153,7 @@ class Orchestrator(Actor[OrchestratorState], name="orchestrator"):
             results_made=sum(share.made for share in shares), agents=shares, unavailable=written.summary.unavailable,
             report_markdown=written.markdown, report_html=written.html, report_json=written.json,
             duration_s=round((self.now() - started).total_seconds(), 3), since=judgement.since,
+            explanation=written.explanation,
         )  # fmt: skip
         self.emit(ReviewFinished(summary=summary))
         self._remember(summary)
@@ -206,7 +214,7 @@ class Orchestrator(Actor[OrchestratorState], name="orchestrator"):
         return Share(agent=name, reused=plan.reused, made=made, skipped=skipped, batches=batches)
 
     async def _conclude(
-        self, review: str, place: Place, survey: Survey, shares: list[Share], started_at: str
+        self, review: str, place: Place, survey: Survey, shares: list[Share], started_at: str, model: str | None
     ) -> tuple[Drawing, Judgement, Written]:
         """Each agent's own conclusion, then the reports."""
         self._show("concluding", 0, 0)
@@ -224,6 +232,7 @@ class Orchestrator(Actor[OrchestratorState], name="orchestrator"):
         written: Written = await self.ref(Docs, self.id, timeout_s=_ASK_S).write(
             review=review, out=place.out, material=material, started_at=started_at,
             reused=sum(share.reused for share in shares), computed=sum(share.made for share in shares), since=judgement.since,
+            root=place.root, model=model,
         )  # fmt: skip
         return drawing, judgement, written
 

@@ -59,8 +59,28 @@ class Since(msgspec.Struct, frozen=True, kw_only=True):
     missing: str = ""
 
 
+class Explained(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model says of one finding. patch: a unified diff that it proposes, applied by nobody; may be empty."""
+
+    file: str
+    line: int
+    rule: str
+    why: str
+    patch: str = ""
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model says of the review. missing: why it says nothing."""
+
+    model: str
+    summary: str = ""
+    findings: list[Explained] = []
+    missing: str = ""
+
+
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What differs between two runs over the same files: times (UTC, ISO 8601), the use of the journal, and what was found before."""
+    """What differs between two runs over the same files: times (UTC, ISO 8601), the use of the journal, what was found before, and what a
+    model says, where one is asked."""
 
     started_at: str = ""
     finished_at: str = ""
@@ -69,6 +89,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     results_computed: int = 0
     cuebook_version: str = ""
     since: Since | None = None
+    explanation: Explanation | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,6 +39,7 @@ def render_html(report: Report) -> str:
         _header(report),
         _tiles(report),
         _since(report),
+        _explanation(report),
         _severity(report),
         _findings(report),
         '<div class="two">',
@@ -113,6 +114,22 @@ def _since(report: Report) -> str:
     when = f"{escape(since.at[:10])}, {since.findings:,} findings"
     title = f'Since the last review <span class="small soft">({when})</span>'
     return f'<section><h2>{title}</h2><div class="two">{"".join(blocks)}</div></section>'
+
+
+def _explanation(report: Report) -> str:
+    said = report.run.explanation
+    if said is None:
+        return ""
+    title = f"<h2>What the model {escape(said.model)} says</h2>"
+    if said.missing:
+        return f'<section>{title}<p class="empty">{escape(said.missing)}.</p></section>'
+    items = []
+    for finding in said.findings:
+        place = f"<code>{escape(finding.file)}:{finding.line}</code> {escape(finding.rule)}"
+        proposed = "<p class='small soft'>Proposed by the model, applied by nobody:</p>"
+        patch = f"{proposed}<pre>{escape(finding.patch)}</pre>" if finding.patch else ""
+        items.append(f"<li>{place}<br>{escape(finding.why)}{patch}</li>")
+    return f'<section>{title}<p>{escape(said.summary)}</p><ul class="plain">{"".join(items)}</ul></section>'
 
 
 def _severity(report: Report) -> str:

@@ -17,6 +17,7 @@ def render_markdown(report: Report) -> str:
     parts = [
         *_headline(report),
         *_since(report),
+        *_explanation(report),
         *_findings(report),
         *_hot_spots(report),
         *_architecture(report),
@@ -68,6 +69,23 @@ def _since(report: Report) -> list[str]:
         if count:
             lines += [f"{title}: {count:,}", "", *(f"- {escape(text)}" for text in named)]
             lines += [f"- and {count - len(named):,} more", ""] if count > len(named) else [""]
+    return lines
+
+
+def _explanation(report: Report) -> list[str]:
+    said = report.run.explanation
+    if said is None:
+        return []
+    lines = [f"## What the model {escape(said.model)} says", ""]
+    if said.missing:
+        return [*lines, f"{escape(said.missing)}.", ""]
+    lines += [escape(said.summary), ""]
+    for finding in said.findings:
+        lines += [f"- {escape(finding.file)}:{finding.line} {escape(finding.rule)}: {escape(finding.why)}", ""]
+        if finding.patch:
+            # A fence longer than any inside, so that a patch of a Markdown file stays a patch.
+            fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", finding.patch)), default=0))
+            lines += [f"Proposed by the model, applied by nobody:\n\n{fence}diff\n{finding.patch}\n{fence}", ""]
     return lines
 
 

@@ -57,7 +57,7 @@ def review(
 
     async def main() -> "tuple[ReviewSummary, str]":
         async with _deployment(settings, once) as (cue, stopping):
-            return await _review(cue, workspace, root, reports, stopping)
+            return await _review(cue, workspace, root, reports, stopping, settings.explaining_model)
 
     if once:
         # What the agents do is shown by their progress; the log goes to its file.
@@ -106,7 +106,9 @@ async def _deployment(settings: Settings, once: bool) -> "AsyncIterator[tuple[Cl
             raise
 
 
-async def _review(cue: "Client", workspace: str, root: Path, reports: Path, stopping: Any) -> "tuple[ReviewSummary, str]":
+async def _review(
+    cue: "Client", workspace: str, root: Path, reports: Path, stopping: Any, model: str | None
+) -> "tuple[ReviewSummary, str]":
     """Ask the orchestrator and show the progress of all until it answers; also returns the correlation id of it all."""
     from actors.errors import Unknown
     from actors.team import Orchestrator
@@ -116,8 +118,9 @@ async def _review(cue: "Client", workspace: str, root: Path, reports: Path, stop
     async with _watching(cue, workspace, board, stopping):
         try:
             summary = await cue.ref(Orchestrator, workspace).ask(
-                "review", path=str(root), out=str(reports), timeout_s=_TIMEOUT_S, command_id=command_id
-            )
+                "review", path=str(root), out=str(reports), timeout_s=_TIMEOUT_S, command_id=command_id,
+                **({} if model is None else {"model": model}),
+            )  # fmt: skip
         except Unknown as error:
             raise CommandError(
                 "the deployment that runs has no review team",
@@ -188,6 +191,8 @@ def last_screen(summary: "ReviewSummary", commands: list[str]) -> list[str]:
     lines += [f"missing   {cell(sentence)}"[:200] for sentence in summary.unavailable[:3]]
     if len(summary.unavailable) > 3:
         lines.append(f"missing   and {len(summary.unavailable) - 3} more, see the report")
+    if summary.explanation is not None:
+        lines.append(f"model     {cell(summary.explanation.missing or summary.explanation.summary)}"[:200])
     lines.append(f"report    {cell(summary.report_html)}")
     return [*lines, *(f"next      {command}" for command in commands)]
 
