@@ -46,8 +46,8 @@ class Turn(Journaled):
     """
 
     __slots__ = (
-        "_chunks", "_new_ids", "_offset", "_present", "_random", "emitted", "journaled", "payload_bytes", "seed", "sends", "state",
-        "time", "timers", "timers_gone", "version",
+        "_chunks", "_new_ids", "_offset", "_present", "_random", "_resumed", "emitted", "journaled", "payload_bytes", "seed", "sends",
+        "state", "time", "timers", "timers_gone", "version",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +95,7 @@ class Turn(Journaled):
         self._new_ids = 0
         self._chunks: list[Any] = []
         self._offset = 0
+        self._resumed = False
         self._busy = 0
         self._task = None
         self.suspended = False
@@ -106,6 +107,7 @@ class Turn(Journaled):
             self.time = max(self.time, started.time)
             self.seed, self._now_us, self.journaled = opened.seed, opened.now_us, True
             self._past = Past(started.segments, bases, muted=started.epoch == epoch)
+            self._resumed = bool(started.segments) and started.epoch == epoch
             self.state = self._past.state(state)
 
     # -- running ------------------------------------------------------------------------------------------------------------------
@@ -332,6 +334,11 @@ class Turn(Journaled):
             self._driver.send_chunk(self, self._offset, data)
             self._offset += 1
         self._chunks.clear()
+
+    @property
+    def resumed(self) -> bool:
+        """It runs again behind a wait, under the owner that ran what came before, which it says nothing of again."""
+        return self._resumed
 
     @property
     def chunks_sent(self) -> int:

@@ -268,7 +268,8 @@ class TurnDriver:
 
     def send_chunk(self, turn: Turn, offset: int, data: Any) -> None:
         shard = self._cell.shard
-        shard.exchange.chunk(turn.command, self._item.attempt(shard.epoch), offset, data, end=False)
+        attempt = self._item.attempt(shard.epoch)
+        shard.exchange.chunk(turn.command, attempt, shard.spoken.add(turn.command, attempt, turn, offset, data), data, end=False)
 
     def before_first_emit(self, turn: Turn) -> None:
         if turn.journaled:

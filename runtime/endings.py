@@ -18,6 +18,7 @@ from runtime.records import conflict_error
 from runtime.reopening import stored_status
 from runtime.retries import attempt_failed
 from runtime.saying import said
+from runtime.spoken import send_end
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -102,8 +103,7 @@ async def end_journaled(
     outcome = await cell.commit_held(group)
     if isinstance(outcome, Committed):
         cell.recorded(outcome)
-        if turn.chunks_sent:
-            cell.shard.exchange.chunk(item.command, item.attempt(cell.shard.epoch), turn.chunks_sent, None, end=True)
+        send_end(cell, item, turn)
         if turn.emitted and status is not InboxStatus.DONE:
             cell.state = None
         cell.finish(item, cell.stand(item.reply, error))

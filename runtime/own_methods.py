@@ -8,8 +8,11 @@ from runtime import stream_ends
 from runtime.cancel import arguments_of, cancel_stored
 from runtime.exchange import ReplyTo
 from runtime.forking import FORK, RERUN, begin_fork, begin_rerun
+from runtime.spoken import SAID, Spoken, tell_said, wanted_of
 from runtime.supervision import RESTART
 from runtime.waits import ANSWER, CANCEL
+
+__all__ = ["Spoken", "take_own"]
 
 if TYPE_CHECKING:
     from runtime.shard import Shard
@@ -32,6 +35,8 @@ def take_own(shard: "Shard", kind: ActorType[Any], command: Command, reply: Repl
         shard.cancel(command.stream, arguments_of(command.args).command_id, reply)
     elif method == ANSWER:
         shard.waits.answer(command, reply)
+    elif method == SAID:
+        tell_said(shard, command.stream, wanted_of(command.args), reply)
     elif method in stream_ends.METHODS:
         stream_ends.close(shard, command, reply)
     elif method == RESTART:

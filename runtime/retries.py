@@ -32,6 +32,7 @@ from events.store import Committed, Duplicate, InboxStatus
 from runtime.handing_on import hand_on
 from runtime.items import Item, KnownError, StaleError
 from runtime.saying import said
+from runtime.spoken import send_end
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -145,8 +146,7 @@ async def _give_up(cell: "Cell", item: Item, turn: Turn, letter: Letter, fields:
     fired = [] if turn.journaled else fired_events(item.command.source)
     events = [*fired, end_event(TURN_FAILED, fields, error=letter.reason[:500]), dead_letter_event(letter)]
     await _commit(cell, item, events, InboxStatus.FAILED, Supervision(letter=letter), reply=item.reply, code=failure.number)
-    if turn.chunks_sent:
-        cell.shard.exchange.chunk(item.command, item.attempt(cell.shard.epoch), turn.chunks_sent, None, end=True)
+    send_end(cell, item, turn)
     told = said(cell.kind.sealed, letter.reason)
     log.warning("dead_letter", stream=cell.stream, method=letter.method, command_id=letter.command_id, **told)
     cell.finish(item, cell.stand(error=failure))

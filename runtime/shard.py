@@ -37,7 +37,7 @@ from runtime.exchange import Exchange, Reply, ReplyTo
 from runtime.handing_on import hand_on_turn
 from runtime.items import Item
 from runtime.opening import EXPIRE
-from runtime.own_methods import take_own
+from runtime.own_methods import Spoken, take_own
 from runtime.passivation import LiveBounds, Passivation
 from runtime.probes import Probes, check_chain
 from runtime.recovery import Recovered, recover
@@ -106,6 +106,7 @@ class Shard:
         self._on_lost = on_lost
         self._left: tuple[Sequence[InboxEntry], Sequence[PendingSend], Sequence[TimerEntry], Sequence[WaitEntry]] = ((), (), (), ())
         self.waits = Waits(self)
+        self.spoken = Spoken()
         self.timers = Timers(clock, self._timers_due)
         self._gaps: dict[tuple[StreamId, StreamId, str], int] = {}
         self._taking_up = TakingUp(self)
