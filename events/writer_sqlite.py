@@ -5,7 +5,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
@@ -33,7 +33,16 @@ from events.indexes_sqlite import check_indexes
 from events.limits import INBOX_KEPT_S, WRITE_LOCK_S
 from events.log_directory import LogIdentity, check_identity
 from events.schema import migrate
-from events.sqlite_library import SqliteConnection, SqliteError, error_name, is_busy, is_corrupt, is_full, is_statement_fault
+from events.sqlite_library import (
+    TIGHT_CHECKPOINT_PAGES,
+    SqliteConnection,
+    SqliteError,
+    error_name,
+    is_busy,
+    is_corrupt,
+    is_full,
+    is_statement_fault,
+)
 from events.store import Accepted, Append, Arrival, Committed, Conflict, Outcome, Ownership
 
 _TURN: Final = threading.Lock()
@@ -323,6 +332,8 @@ class ShardWriter:
         self._roll_back(connection)
         path = str(self._path)
         if is_full(error, self._path):
+            with suppress(SqliteError):
+                connection.execute(f"PRAGMA wal_autocheckpoint={TIGHT_CHECKPOINT_PAGES}").fetchall()
             return LogFullError(f"no space left for {self._path}: nothing was written", path=path)
         if is_corrupt(error):
             return CorruptLogError(f"{self._path} is damaged: {error}. Run: cuebook verify", path=path)
