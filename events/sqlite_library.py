@@ -40,7 +40,8 @@ CACHE_KIB: Final = 64 * 1024
 AUTOCHECKPOINT_PAGES: Final = 10_000
 """With the 64 MB cache 1.8x the appends at a million rows (facts/limits.md 2.4)."""
 TIGHT_CHECKPOINT_PAGES: Final = 250
-"""Once a disk was full: write-ahead logs of 40 MB per shard would take what was freed before anything is given back. Until the next start."""
+"""Once a disk was full, until the next start: write-ahead logs of 40 MB per shard would take what was freed before anything is given
+back."""
 
 LIBRARY_NAME: Final[str] = sqlite.__name__.partition(".")[0]
 LIBRARY_VERSION: Final[tuple[int, ...]] = tuple(int(part) for part in sqlite.sqlite_version.split("."))

@@ -126,7 +126,10 @@ def _left_s(message: Msg) -> float:
 
 
 class ProjectorService(Service):
-    """``$SRV`` of a projector: its endpoints are the operations of its projections."""
+    """``$SRV`` of a projector: its endpoints are the operations of its projections. A service of its own: who asks for one answer of
+    ``$SRV.INFO.cuebook`` wants the actors."""
+
+    name = "cuebook-views"
 
     def __init__(self, client: Client, subjects: Subjects, views: Views, **identity: Any) -> None:
         self._views = views

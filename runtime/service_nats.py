@@ -6,7 +6,7 @@ second path to the same handler.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 from nats.aio.client import Client
@@ -25,6 +25,8 @@ SERVICE_NAME: Final = "cuebook"
 class Service:
     """Answers PING, INFO and STATS of one worker."""
 
+    name: ClassVar[str] = SERVICE_NAME
+
     def __init__(
         self,
         client: Client,
@@ -41,7 +43,7 @@ class Service:
         self._nc = client
         self._subjects = subjects
         self._registry = registry
-        self._identity = {"name": SERVICE_NAME, "id": worker, "version": version, "metadata": {"incarnation": incarnation}}
+        self._identity = {"name": self.name, "id": worker, "version": version, "metadata": {"incarnation": incarnation}}
         self._started = started
         self._counts = counts
         self._step_cache = step_cache
@@ -49,7 +51,7 @@ class Service:
     async def start(self) -> None:
         worker = self._identity["id"]
         for verb, answer in (("PING", self._ping), ("INFO", self._info), ("STATS", self._stats)):
-            for subject in (f"$SRV.{verb}", f"$SRV.{verb}.{SERVICE_NAME}", f"$SRV.{verb}.{SERVICE_NAME}.{worker}"):
+            for subject in (f"$SRV.{verb}", f"$SRV.{verb}.{self.name}", f"$SRV.{verb}.{self.name}.{worker}"):
                 await self._nc.subscribe(subject, cb=self._responder(answer))
 
     def _responder(self, answer: Callable[[], dict[str, Any]]) -> Callable[[Msg], Any]:

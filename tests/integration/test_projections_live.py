@@ -49,7 +49,7 @@ async def test_a_view_answers_over_plain_nats_with_what_was_just_acknowledged(ba
         refused = await client.request("cue.view.balances.richest", b'{"limit":"x"}', timeout=10)
         assert refused.headers is not None
         assert refused.headers["Nats-Service-Error-Code"] == "400"
-        found = await client.request(f"$SRV.INFO.cuebook.projector-{projector_of(balances)}", b"", timeout=10)
+        found = await client.request(f"$SRV.INFO.cuebook-views.projector-{projector_of(balances)}", b"", timeout=10)
         info = msgspec.json.decode(found.data)
         assert "cue.view.balances.richest" in [each["subject"] for each in info["endpoints"]]
     finally:
