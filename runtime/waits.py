@@ -324,6 +324,8 @@ class Waits:
             self._drop(opened)
             if not shard.lost:
                 shard.deliver(entry, askers)
+                # Where the opening of the wait had an unknown outcome its turn still stands in the mailbox, and only attaches.
+                shard.cell_of(wait.stream).wake()
         return outcome
 
     def _row(self, wait: WaitEntry, command: Command, method: str, value: bytes | msgspec.Raw, said: bytes) -> InboxEntry:
