@@ -199,7 +199,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="vectors-exact-tenth", theme="vectors", title="search among 10,000 vectors, all compared", limit="vectors-exact",
-        limit_title="among 100,000",
+        limit_title="numpy, all compared",
     ),
 )  # fmt: skip
 
