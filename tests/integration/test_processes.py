@@ -18,6 +18,7 @@ from ops.exits import CommandError, Exit
 from ops.private_files import write_private
 from ops.processes import RESTART_GAP_S, ProcessTree, Role, stop_running
 from ops.up_state import UpState, read_up
+from tests.support.deployment import wait_until
 
 # Each says that it runs by creating the file named on its command line, then acts its part.
 POLITE = """
@@ -169,12 +170,16 @@ def tree_process(data: Path, part: str, said: Path) -> "subprocess.Popen[bytes]"
     return process
 
 
+def listed_child(data: Path) -> int | None:
+    state = read_up(data)
+    return state.processes[0].pid if state is not None and state.processes else None
+
+
 @pytest.mark.crash
 def test_no_child_outlives_a_killed_tree(tmp_data: Path, tmp_path: Path) -> None:
     with tree_process(tmp_data, STUBBORN, tmp_path / "said") as tree:
-        state = read_up(tmp_data)
-        assert state is not None
-        child = os.pidfd_open(state.processes[0].pid)
+        # A child may have said that it is up before the tree has written that it is there.
+        child = os.pidfd_open(wait_until(lambda: listed_child(tmp_data), "a child is listed"))
         tree.kill()
     assert select.select([child], [], [], 10)[0]
     os.close(child)
