@@ -17,6 +17,39 @@ _END: Final = 2**62
 Made = Callable[[], CheckpointTuple]
 
 
+class Wanted:
+    """Which checkpoints of a thread a listing asks for."""
+
+    def __init__(self, config: RunnableConfig | None, filter: dict[str, Any] | None, before: RunnableConfig | None) -> None:
+        configurable = {} if config is None else config.get("configurable", {})
+        self.ns: str | None = configurable.get("checkpoint_ns")
+        self._checkpoint_id: str | None = configurable.get("checkpoint_id")
+        self._filter = filter or {}
+        self._before: dict[str, Any] = {} if before is None else before.get("configurable", {})
+
+    def takes(self, state: ThreadState, each: Checkpoint) -> bool:
+        if self.ns is not None and each.ns != self.ns:
+            return False
+        if self._checkpoint_id is not None and each.id != self._checkpoint_id:
+            return False
+        before_id = self._before.get("checkpoint_id")
+        if before_id is not None:
+            mark = state.any(self._before.get("checkpoint_ns", each.ns), before_id)
+            if (each.order >= mark.order) if mark is not None else (each.id >= before_id):
+                return False
+        return all(self._metadata(state, each, key) == value for key, value in self._filter.items())
+
+    @staticmethod
+    def _metadata(state: ThreadState, each: Checkpoint, key: str) -> Any:
+        text = each.metadata.get(key)
+        return None if text is None else state.packer.value(text)
+
+    def newest_first(self, state: ThreadState) -> list[Checkpoint]:
+        """Those of one thread that are wanted."""
+        found = [each for ns in state.namespaces() if self.ns in (None, ns) for each in state.checkpoints(ns)]
+        return sorted((each for each in found if self.takes(state, each)), key=lambda each: -each.order)
+
+
 class Listing:
     """One pass over checkpoints. What was there when its page was read is given; a tuple is only made when it is asked for."""
 
@@ -27,10 +60,7 @@ class Listing:
         configurable = {} if config is None else config.get("configurable", {})
         self._threads = threads
         self._thread_id: Any = configurable.get("thread_id")
-        self._ns: str | None = configurable.get("checkpoint_ns")
-        self._checkpoint_id: str | None = configurable.get("checkpoint_id")
-        self._filter = filter or {}
-        self._before: dict[str, Any] = {} if before is None else before.get("configurable", {})
+        self._wanted = Wanted(config, filter, before)
         self._left = _END if limit is None else limit
         self._position = _END
         self._done = False
@@ -49,9 +79,7 @@ class Listing:
         self._done = True
         state = yield from self._threads.settled(str(self._thread_id))
         with self._threads.guard:
-            found = [each for ns in state.namespaces() if self._ns in (None, ns) for each in state.checkpoints(ns)]
-            found.sort(key=lambda each: -each.order)
-            return [self._made(state, each, self._thread_id) for each in found if self._wanted(state, each)]
+            return [self._made(state, each, self._thread_id) for each in self._wanted.newest_first(state)]
 
     def _of_all(self) -> Steps[list[Made]]:
         rows = yield self._threads.shard.read(index.newest_rows, self._position, PAGE)
@@ -64,25 +92,8 @@ class Listing:
             thread_id = thread_of(row.stream, row.thread)
             state = yield from self._threads.settled(thread_id)
             with self._threads.guard:
-                made += [self._made(state, each, thread_id) for each in candidates(state, row) if self._wanted(state, each)]
+                made += [self._made(state, each, thread_id) for each in candidates(state, row) if self._wanted.takes(state, each)]
         return made
-
-    def _wanted(self, state: ThreadState, each: Checkpoint) -> bool:
-        if self._ns is not None and each.ns != self._ns:
-            return False
-        if self._checkpoint_id is not None and each.id != self._checkpoint_id:
-            return False
-        before_id = self._before.get("checkpoint_id")
-        if before_id is not None:
-            mark = state.any(self._before.get("checkpoint_ns", each.ns), before_id)
-            if (each.order >= mark.order) if mark is not None else (each.id >= before_id):
-                return False
-        return all(self._metadata(state, each, key) == value for key, value in self._filter.items())
-
-    @staticmethod
-    def _metadata(state: ThreadState, each: Checkpoint, key: str) -> Any:
-        text = each.metadata.get(key)
-        return None if text is None else state.packer.value(text)
 
     @staticmethod
     def _made(state: ThreadState, each: Checkpoint, thread_id: Any) -> Made:

@@ -27,6 +27,7 @@ from actors.graph import recorded
 from actors.graph.difference import saved, write, writes
 from actors.graph.kinds import Kinds
 from actors.graph.kinds_langgraph import fingerprint
+from actors.graph.listing import Wanted
 from actors.graph.packing import Packer
 from actors.graph.saver import place_of
 from actors.graph.thread_state import ThreadState
@@ -141,10 +142,9 @@ class TurnSaver(BaseCheckpointSaver[int]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        """Checkpoints of this turn, and the one that it began with, newest first."""
-        ns = "" if config is None else config["configurable"].get("checkpoint_ns", "")
-        for found in list_of(self.state.checkpoints(ns))[:limit]:
-            yield tuple_of(self.state, found, dict(self.state.writes(ns, found.id)), self.state.thread_id)
+        """Checkpoints of this turn, and the one that it began with, newest first. Arguments as for `EventLogSaver.list`."""
+        for found in Wanted(config, filter, before).newest_first(self.state)[:limit]:
+            yield tuple_of(self.state, found, dict(self.state.writes(found.ns, found.id)), self.state.thread_id)
 
     async def alist(
         self,
@@ -183,7 +183,6 @@ class TurnSaver(BaseCheckpointSaver[int]):
         return facts
 
 
-list_of = list
 list_of_facts = list[Fact]
 
 
