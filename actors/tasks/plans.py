@@ -53,9 +53,9 @@ def blocked_by(step: Step, steps: Mapping[str, Step]) -> str | None:
     return next((needed for needed in step.plan.after if gave_up(steps[needed])), None)
 
 
-def retry_after_s(attempt: int) -> float:
-    """The pause after attempt number `attempt`, in seconds: 5, 10, 20, ..."""
-    return float(RETRY_FIRST_S * 2 ** (attempt - 1))
+def retry_after_s(attempt: int, first_s: float = RETRY_FIRST_S) -> float:
+    """The pause after attempt number `attempt`, in seconds: 5, 10, 20, ... where `first_s` is 5."""
+    return float(first_s * 2 ** (attempt - 1))
 
 
 def check_move(step: Step, status: StepStatus) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from actors.people.decision import Verdict
-from actors.tasks.limits import RETRIES, STEP_S, TEXT_MAX
+from actors.tasks.limits import RETRIES, RETRY_FIRST_S, STEP_S, TEXT_MAX
 
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
 StepId = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
@@ -21,7 +21,8 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """One step of a plan.
 
     agent: the actor type that does it. agent_id: which of them; "" = one of its own for this step, so that independent steps run together.
-    after: steps whose results it needs. timeout_s: seconds for one attempt. retries: further attempts after the first.
+    after: steps whose results it needs. timeout_s: seconds for one attempt. retries: further attempts after the first. retry_first_s:
+    the pause before the first of them, twice as long before each further one.
     """
 
     id: StepId
@@ -31,6 +32,7 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     agent_id: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{0,64}$")] = ""
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = STEP_S
     retries: Annotated[int, msgspec.Meta(ge=0, le=10)] = RETRIES
+    retry_first_s: Annotated[float, msgspec.Meta(gt=0, le=3_600)] = RETRY_FIRST_S
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -433,7 +433,8 @@ class Task(Actor[TaskState], name="task"):
         again = retryable and tries <= retries
         self._ended(step, status, error=error, again=again)
         if again:
-            self.schedule(timedelta(seconds=retry_after_s(tries)), "errand_again", timer_id=f"again-{step}", step=step)
+            first_s = limits.RETRY_FIRST_S if held is None else held.plan.retry_first_s
+            self.schedule(timedelta(seconds=retry_after_s(tries, first_s)), "errand_again", timer_id=f"again-{step}", step=step)
         elif held is None:
             self._end("failed", f"{step[1:]}: {error}"[:2_000])
         else:

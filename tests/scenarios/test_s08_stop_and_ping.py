@@ -2,7 +2,6 @@
 child process are ended."""
 
 import asyncio
-import os
 import time
 from pathlib import Path
 
@@ -12,18 +11,11 @@ pytest.importorskip("langchain_openai", reason="needs cuebook[models]")
 
 from runtime.client import connect
 from tests.support.deployment import Deployment, wait_until_async
+from tests.support.pids import alive
 from tests.support.runs import APP, MINE, Run, plan, standing, step
 from tests.support.scripted_model import Say, ScriptedModel
 
 pytestmark = pytest.mark.usefixtures("_nats_program")
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 async def test_s08_stop_and_ping_do_not_wait_for_agents(tmp_path: Path) -> None:

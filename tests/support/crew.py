@@ -21,7 +21,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The task of a step.
 
     ledger: a file that gets a line for each attempt that begins. gate: a file that is waited for. model: who is asked. program: run a
-    Python program that leaves its pid in this file and lives for an hour. issues: what is left open.
+    Python program that adds its pid to this file and lives for an hour. issues: what is left open.
     """
 
     write: str = ""
@@ -116,8 +116,8 @@ def fail(reason: str) -> None:
 
 
 async def program(pid_file: str) -> int:
-    """Step: a real child process, which says who it is and then does nothing for an hour."""
-    said = "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w'), flush=True); time.sleep(3600)"
+    """Step: a real child process, which says who it is, in a line more of the file, and then does nothing for an hour."""
+    said = "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'a'), flush=True); time.sleep(3600)"
     ended = await run_command(str(Path(pid_file).parent), [sys.executable, "-c", said, pid_file], 3_600)
     return ended.exit_code
 
