@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
-import nats
 import nats.errors
 import structlog
 from nats.aio.client import Client
@@ -21,6 +20,7 @@ from ops.view_service import answer
 from ops.views import Views
 from projections.operations import Operation
 from projections.runner import OPERATION_S, Runner
+from runtime.incoming_nats import DirectClient, Message, take
 from runtime.service_nats import Service, schema_text
 from runtime.tasks import Tasks, end
 from runtime.wire import DEADLINE, ERROR, ERROR_CODE, META, META_POSITION, Subjects
@@ -41,7 +41,8 @@ async def connected(options: dict[str, Any], worker: str, views: Views) -> Async
         log.info("nats_reconnected")
         views.hints.tell_all()
 
-    client = await nats.connect(
+    client = DirectClient()
+    await client.connect(
         **{
             "name": f"cuebook {worker}", "max_reconnect_attempts": -1, "reconnect_time_wait": 0.2, "error_cb": on_error,
             "reconnected_cb": on_reconnected, **options,
@@ -58,12 +59,12 @@ async def connected(options: dict[str, Any], worker: str, views: Views) -> Async
 async def listening(client: Client, subjects: Subjects, views: Views) -> AsyncIterator[None]:
     """Hand every commit hint to the followers."""
 
-    async def on_commit(message: Msg) -> None:
+    def on_commit(message: Message) -> None:
         shard, body = message.subject.rpartition(".")[2], message.data
         if shard.isdecimal():
             views.hints.tell(int(shard), int(body) if body.isdigit() and len(body) < 19 else None)
 
-    subscription = await client.subscribe(subjects.commit("*"), cb=on_commit)
+    subscription = await take(client, subjects.commit("*"), on_commit)
     await client.flush()
     views.hints.tell_all()
     try:

@@ -84,12 +84,21 @@ class Follower:
 
     # -- what is known of the log ---------------------------------------------------------------------------------------------------
 
-    def hint(self, shard: int, position: int | None) -> bool:
-        """`shard` may have reached `position` (None: anything). Whether that is news: only then is the log asked."""
-        if position is not None and position <= self._seen.get(shard, 0):
+    def heard(self, shard: int, position: int | None) -> bool:
+        """Note that `shard` may have reached `position` (None: anything). Whether that is news, for which `hint` is to be called."""
+        if position is None:
+            return True
+        if position <= self._seen.get(shard, 0):
             return False
-        if position is not None:
-            self._heads[shard] = max(position, self._heads.get(shard, 0))
+        self._heads[shard] = max(position, self._heads.get(shard, 0))
+        if self._behind_since is None:
+            self._behind_since = self._clock.monotonic()
+        return True
+
+    def hint(self, shard: int, position: int | None) -> bool:
+        """`shard` may have reached `position`. Whether that is news: only then is the log asked."""
+        if not self.heard(shard, position):
+            return False
         self._expect(shard)
         return True
 
@@ -102,7 +111,9 @@ class Follower:
     @property
     def is_level(self) -> bool:
         """Whether everything that is known to be recorded is applied and stored."""
-        return not self._pending and self._seen == self._stored
+        if self._pending or self._seen != self._stored:
+            return False
+        return all(self._seen.get(shard, 0) >= head for shard, head in self._heads.items())
 
     @property
     def positions(self) -> Positions:
@@ -150,9 +161,12 @@ class Follower:
 
     async def _page(self, shard: int) -> None:
         after = self._seen.get(shard, 0)
+        head = self._heads.get(shard, 0)
         page = await self._read(shard, after)
         moved = max(after, page.upto, self._seen.get(shard, 0))
-        self._heads[shard] = max(moved, self._heads.get(shard, 0))
+        now = self._heads.get(shard, 0)
+        # What was heard before this read, and did not come out of it, was wrong.
+        self._heads[shard] = moved if page.end and now == head else max(moved, now)
         await self._take(shard, moved, self._readable(page.events))
         if moved > after:
             self._measure(moved - after)

@@ -8,11 +8,13 @@ from typing import Final, Protocol
 
 import structlog
 
+from events.clock import Clock
 from events.errors import CuebookError
 
 log = structlog.get_logger("cuebook.projections")
 
 LOOK_EVERY_S: Final = 1.0
+PACE_S: Final = 0.1
 
 Listener = Callable[[int, int | None], None]
 """Called with a shard and the position that it has reached, None where that is not known."""
@@ -40,6 +42,44 @@ class Hints:
         """Hints may have been lost: after a reconnect."""
         for shard in range(self.shards):
             self.tell(shard)
+
+
+class Heard:
+    """What one listener has heard since its last look at the log, and when the next is due.
+
+    A look costs reads, a transaction of the view and their thread hops, however little is new: one per commit would take more of the
+    processor than the commits. So the first after a pause comes at once, and so does one that a reader waits for; the others keep `PACE_S`.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._hints: dict[int, int | None] = {}
+        self._taken_at = -PACE_S
+        self._hurry = False
+
+    def add(self, shard: int, position: int | None) -> bool:
+        """Note a hint; returns whether it is the first for the next look."""
+        first, known = not self._hints, self._hints.get(shard, 0)
+        self._hints[shard] = None if position is None or known is None else max(position, known)
+        return first
+
+    def hurry(self) -> None:
+        """The next look is due at once: somebody waits for it."""
+        self._hurry = True
+
+    def due_s(self) -> float | None:
+        """Seconds until the next look, 0 if it is due; None if nothing was heard."""
+        if not self._hints:
+            return None
+        return 0.0 if self._hurry else max(0.0, self._taken_at + PACE_S - self._clock.monotonic())
+
+    def take(self) -> dict[int, int | None]:
+        """What was heard, if the next look is due; else nothing, and it is kept."""
+        if self.due_s() != 0.0:
+            return {}
+        heard, self._hints = self._hints, {}
+        self._taken_at, self._hurry = self._clock.monotonic(), False
+        return heard
 
 
 class ShardWatch(Protocol):

@@ -29,7 +29,7 @@ from projections.errors import (
 )
 from projections.follower import Follower, FollowerStatistics, Upcast
 from projections.generations import Answers, Generations
-from projections.hints import Hints
+from projections.hints import Heard, Hints
 from projections.operations import Operation, Request, parse_request
 from projections.view import Parked, Positions, View
 
@@ -94,6 +94,7 @@ class Runner(Generic[V]):
         self.locked = asyncio.Event()
         """Set while this process is the one that applies, and so answers."""
         self._woken = asyncio.Event()
+        self._heard = Heard(self._clock)
         self._advanced = asyncio.Event()
 
     # -- life ---------------------------------------------------------------------------------------------------------------------------
@@ -157,14 +158,20 @@ class Runner(Generic[V]):
         while True:
             _end_if_cancelled()
             self._woken.clear()
+            heard = self._heard.take()
+            for follower in (self._live, self._build):
+                for shard, position in heard.items():
+                    if follower is not None:
+                        follower.hint(shard, position)
             if await self._turn():
                 # A read may be answered without a real wait: others of this loop get their turn all the same.
                 await asyncio.sleep(0)
                 continue
             again = self._live_view is not None and await self._generations.tend(self._live_view)
             _end_if_cancelled()
+            due_s = self._heard.due_s()
             with suppress(TimeoutError):
-                async with asyncio.timeout(_TEND_EVERY_S if again else None):
+                async with asyncio.timeout(due_s if due_s is not None or not again else _TEND_EVERY_S):
                     await self._woken.wait()
 
     async def _open(self) -> None:
@@ -318,9 +325,9 @@ class Runner(Generic[V]):
     # -- what comes from outside --------------------------------------------------------------------------------------------------------
 
     def _on_hint(self, shard: int, position: int | None) -> None:
-        for follower in (self._live, self._build):
-            if follower is not None and follower.hint(shard, position):
-                self._woken.set()
+        news = [each.heard(shard, position) for each in (self._live, self._build) if each is not None]
+        if any(news) and self._heard.add(shard, position):
+            self._woken.set()
 
     def _tell_advanced(self) -> None:
         self._advanced.set()
@@ -376,6 +383,8 @@ class Runner(Generic[V]):
             for shard, position in wanted.items():
                 # Who asks for a position knows that it is there: as good as the hint, which may be lost.
                 self._hints.tell(shard, position)
+            self._heard.hurry()
+            self._woken.set()
             try:
                 async with asyncio.timeout(give_up - self._clock.monotonic()):
                     await advanced.wait()

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from events.clock import Clock
 from events.envelope import NewEvent, RecordedEvent
 from events.ids import StreamId, Version
 from events.log_directory import create_log, read_identity
@@ -193,11 +194,12 @@ async def rebuilt(make: ProjectionFactory, directory: Path, folder: Path, upcast
 
 @asynccontextmanager
 async def running(
-    make: ProjectionFactory, folder: Path, log: WrittenLog, reader: LogReader | None = None, *, upcast: Upcast = as_is
+    make: ProjectionFactory, folder: Path, log: WrittenLog, reader: LogReader | None = None, *, upcast: Upcast = as_is,
+    clock: Clock | None = None,
 ) -> AsyncIterator[tuple[Runner[SqliteView], Hints]]:
     """A runner of one projection that runs."""
     hints = Hints(SHARDS)
-    runner = Runner(SqliteGenerations(make, folder, log.incarnation), reader or await log.reader(), hints, upcast=upcast)
+    runner = Runner(SqliteGenerations(make, folder, log.incarnation), reader or await log.reader(), hints, upcast=upcast, clock=clock)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(runner.run())
         try:

@@ -12,10 +12,12 @@ from events.envelope import RecordedEvent
 from events.errors import TransientError
 from projections.errors import BadArgumentsError, NotReadyError, OperationFailedError, UnknownOperationError
 from projections.generations_sqlite import SqliteGenerations, read_active
+from projections.hints import PACE_S
 from projections.locking import lock_holder
 from projections.projection import Database, Projection
 from projections.runner import Runner
 from projections.view_sqlite import SqliteView
+from tests.support.logs import ManualClock
 from tests.support.views import POISON, CountedReader, Notes, WrittenLog, counted, noted, rebuilt, rows, running, streams, until
 
 A, B = streams(2)
@@ -131,6 +133,42 @@ async def test_reads_go_on_and_see_new_events_while_a_rebuild_runs(log: WrittenL
         await until(lambda: len(list((tmp_path / "views" / "notes").glob("v1-*"))) == 1, "the old one is removed")
         assert read_active(tmp_path / "views" / "notes") != first
     assert await rows_in(tmp_path / "views", log) == await rebuilt(Notes, log.directory, tmp_path / "again")
+
+
+async def test_s31_many_commits_are_one_look_and_who_waits_does_not_wait_for_it(log: WrittenLog, tmp_path: Path) -> None:
+    clock = ManualClock()
+    reader = CountedReader(await log.reader())
+    async with running(Notes, tmp_path / "views", log, reader, clock=clock) as (runner, hints):
+        await until(lambda: is_level(runner), "level")
+
+        def lag() -> int:
+            view = runner.status().view
+            assert view is not None
+            return view.lag
+
+        hints.tell(*(await log.write(A, noted("first"))))
+        assert lag() == 1
+        await until(lambda: lag() == 0, "the first after a pause comes at once")
+        looks = reader.calls.count("select")
+        shard = position = 0
+        for number in range(50):
+            shard, position = await log.write(A, noted(f"n{number}"))
+            hints.tell(shard, position)
+        assert (lag(), reader.calls.count("select")) == (50, looks)
+        assert await answer(runner, "count", b'{"_after":{"%d":%d}}' % (shard, position)) == 51
+        assert reader.calls.count("select") == looks + 1
+        hints.tell(*(await log.write(A, noted("last"))))
+        clock.advance(PACE_S)
+        await until(lambda: lag() == 0, "level when the pace allows it")
+        assert reader.calls.count("select") == looks + 2
+
+
+async def test_a_hint_of_what_is_not_there_is_no_lag_for_ever(log: WrittenLog, tmp_path: Path) -> None:
+    async with running(Notes, tmp_path / "views", log) as (runner, hints):
+        await until(lambda: is_level(runner), "level")
+        hints.tell(0, 1_000)
+        assert not is_level(runner)
+        await until(lambda: is_level(runner), "the log was asked")
 
 
 async def test_another_version_is_built_anew_and_older_tables_answer_meanwhile_if_they_can(log: WrittenLog, tmp_path: Path) -> None:
