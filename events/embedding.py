@@ -8,8 +8,9 @@ accident. Nothing in here needs numpy; the bytes are laid out so that whoever ha
 import re
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
-from math import fsum, isfinite, sqrt
+from collections.abc import Iterable, Mapping, Sequence
+from math import fsum, hypot, isfinite, sqrt
+from operator import mul
 from typing import Final, Protocol
 
 import msgspec
@@ -88,23 +89,44 @@ def embedding(model: str, numbers: Iterable[float]) -> Embedding:
     values = [float(number) for number in numbers]
     if not 0 < len(values) <= DIMENSIONS_MAX:
         raise EmbeddingError(f"{model}: a vector of {len(values)} numbers", model=model, dimensions=len(values))
+    return Embedding(checked_model(model), packed(_of_length_1(model, values)))
+
+
+def sparse_embedding(model: str, dimensions: int, cells: Mapping[int, float]) -> Embedding:
+    """`embedding` of numbers that are 0 but for `cells`, bit for bit: a zero changes neither the largest number nor the length.
+
+    Raises:
+        EmbeddingError: as `embedding`, or a cell lies outside of the vector.
+    """
+    if not 0 < dimensions <= DIMENSIONS_MAX or min(cells, default=0) < 0 or max(cells, default=0) >= dimensions:
+        raise EmbeddingError(f"{model}: cells of a vector of {dimensions} numbers", model=model, dimensions=dimensions)
+    found = array("f", bytes(_FLOAT_BYTES * dimensions))
+    for place, value in zip(cells, _of_length_1(model, list(cells.values())), strict=True):
+        found[place] = value
+    return Embedding(checked_model(model), _little(found))
+
+
+def _of_length_1(model: str, values: list[float]) -> list[float]:
     if not all(map(isfinite, values)):
         raise EmbeddingError(f"{model}: a vector with a number that is not finite", model=model)
     # Divided by the largest first: squares of very large or small numbers overflow or vanish.
-    largest = max(map(abs, values))
-    if largest:
-        values = [value / largest for value in values]
-        length = sqrt(fsum(value * value for value in values))
-        values = [value / length for value in values]
-    return Embedding(checked_model(model), packed(values))
+    largest = max(map(abs, values), default=0.0)
+    if not largest:
+        return values
+    values = [value / largest for value in values]
+    length = sqrt(fsum(map(mul, values, values)))
+    return [value / length for value in values]
 
 
 def packed(values: Iterable[float]) -> bytes:
     """Numbers as float32, little-endian."""
-    found = array("f", values)
+    return _little(array("f", values))
+
+
+def _little(numbers: "array[float]") -> bytes:
     if sys.byteorder == "big":
-        found.byteswap()
-    return found.tobytes()
+        numbers.byteswap()
+    return numbers.tobytes()
 
 
 def unpacked(vector: bytes) -> "array[float]":
@@ -127,7 +149,7 @@ def check_embedding(found: Embedding) -> None:
         EmbeddingError: its model or its size cannot be, a number is not finite, or its length is neither 1 nor 0.
     """
     checked_model(found.model)
-    square = sum(value * value for value in unpacked(found.vector))
+    square = hypot(*unpacked(found.vector)) ** 2
     # A NaN is neither.
     if not (abs(square - 1) < _ROUNDING or square == 0):
         raise EmbeddingError(f"{found.model}: the square of the length of a vector is {square}, not 1", model=found.model)

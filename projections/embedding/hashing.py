@@ -15,7 +15,7 @@ from typing import Final
 from unicodedata import normalize
 from zlib import crc32
 
-from events.embedding import Embedding, embedding
+from events.embedding import Embedding, sparse_embedding
 from events.memo import memo
 
 DIMENSIONS: Final = 512
@@ -42,6 +42,8 @@ _WORD_WEIGHT: Final = 1.0
 _STEM_WEIGHT: Final = 1.0
 _TRIGRAM_WEIGHT: Final = 1.0
 _FUNCTION_WORD_WEIGHT: Final = 0.15
+_Feature = tuple[str, int, float]
+"""Its name, the cell that it is added to, and whether it is added or taken away."""
 
 
 class HashEmbedder:
@@ -56,16 +58,15 @@ class HashEmbedder:
 
 def hashed(text: str) -> Embedding:
     """The embedding of `text`: a pure function, for who cannot wait."""
-    weights: dict[str, float] = {}
+    weights: dict[_Feature, float] = {}
     for word in _words(text[:TEXT_CHARACTERS_MAX]):
         for feature, weight in _features(word):
             weights[feature] = weights.get(feature, 0.0) + weight
-    cells = [0.0] * DIMENSIONS
-    for feature, weight in weights.items():
-        place = crc32(feature.encode("utf-8", "surrogatepass"))
+    cells: dict[int, float] = {}
+    for (_, cell, sign), weight in weights.items():
         # Twice as often is not twice as much. Of features in one cell those with opposite signs cancel out, in the mean over many.
-        cells[place % DIMENSIONS] += sqrt(weight) if place & 0x8000_0000 else -sqrt(weight)
-    return embedding(MODEL, cells)
+        cells[cell] = cells.get(cell, 0.0) + sign * sqrt(weight)
+    return sparse_embedding(MODEL, DIMENSIONS, cells)
 
 
 def _words(text: str) -> Iterator[str]:
@@ -75,12 +76,17 @@ def _words(text: str) -> Iterator[str]:
 
 
 @memo("features of words", _WORDS_CACHED)
-def _features(word: str) -> tuple[tuple[str, float], ...]:
+def _features(word: str) -> tuple[tuple[_Feature, float], ...]:
     if word in _FUNCTION_WORDS:
-        return ((f"w:{word}", _FUNCTION_WORD_WEIGHT),)
+        return ((_feature(f"w:{word}"), _FUNCTION_WORD_WEIGHT),)
     framed = f"<{word}>"
-    trigrams = (framed[at : at + 3] for at in range(len(framed) - 2))
-    return ((f"w:{word}", _WORD_WEIGHT), (f"s:{_stem(word)}", _STEM_WEIGHT), *((f"t:{each}", _TRIGRAM_WEIGHT) for each in trigrams))
+    trigrams = ((_feature(f"t:{framed[at : at + 3]}"), _TRIGRAM_WEIGHT) for at in range(len(framed) - 2))
+    return ((_feature(f"w:{word}"), _WORD_WEIGHT), (_feature(f"s:{_stem(word)}"), _STEM_WEIGHT), *trigrams)
+
+
+def _feature(name: str) -> _Feature:
+    place = crc32(name.encode("utf-8", "surrogatepass"))
+    return name, place % DIMENSIONS, 1.0 if place & 0x8000_0000 else -1.0
 
 
 def _stem(word: str) -> str:

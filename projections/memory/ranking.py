@@ -6,6 +6,8 @@ and its parts can be read. Together they outweigh recency and importance, so tha
 being important.
 """
 
+from collections.abc import Sequence
+from heapq import nlargest
 from typing import Final, NamedTuple
 
 import msgspec
@@ -15,9 +17,13 @@ WEIGHTS: Final = {"meaning": 0.52, "words": 0.23, "recency": 0.1, "importance": 
 near the best of all mixtures (`cuebook bench`)."""
 HALF_LIFE_DAYS: Final = 30.0
 NEAR_MIN: Final = 0.1
-"""A cosine below it is an accident: of two texts that share nothing the built-in embedder's is within 0.05 of 0 in two of three cases."""
+"""What shares no word with the question and is less near is no answer. A cosine below it is an accident: of two texts that share nothing
+the built-in embedder's is within 0.05 of 0 in two of three cases."""
 _MEANING, _WORDS, _RECENCY, _IMPORTANCE = (WEIGHTS[name] for name in ("meaning", "words", "recency", "importance"))
 _DAY_US: Final = 86_400 * 1_000_000
+_DIGITS: Final = 6
+_ROUNDING: Final = 1e-5
+"""More than rounding four values and their sum to six digits can move a score."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,16 +42,43 @@ class Values(NamedTuple):
     importance: float
 
 
-def values_of(*, meaning: float, words: float, age_us: int, importance: float) -> Values:
-    """The values of one memory's score.
+class Candidate(NamedTuple):
+    """What ranks a memory. meaning: cosine to the question; below 0 counts as 0. words: its bm25, 0 if it shares no word."""
+
+    number: int
+    created_us: int
+    meaning: float
+    words: float
+    importance: float
+
+
+class Ranked(NamedTuple):
+    """An answer: its number, score and the values behind it."""
+
+    number: int
+    score: float
+    values: Values
+
+
+def ranked(candidates: Sequence[Candidate], k: int, newest_us: int) -> list[Ranked]:
+    """The best `k` of those that have to do with the question; of equal scores the newer one first.
 
     Args:
-        meaning: cosine to the question; below 0 counts as 0. words: its bm25 divided by the best one, 0 if it shares no word.
-        age_us: older than the newest memory of the workspace by so much. Not than now: a workspace at rest forgets nothing, and the same
-            memories always have the same scores.
+        newest_us: when the newest memory of the workspace was made. Age counts from there and not from now: a workspace at rest forgets
+            nothing, and the same memories always have the same scores.
     """
-    recency = 0.5 ** (max(0, age_us) / _DAY_US / HALF_LIFE_DAYS)
-    return Values(round(min(1.0, max(0.0, meaning)), 6), round(min(1.0, words), 6), round(recency, 6), round(min(1.0, importance), 6))
+    most = max((each.words for each in candidates), default=0.0) or 1.0
+    answers = [each for each in candidates if round(each.words / most, _DIGITS) > 0 or round(each.meaning, _DIGITS) >= NEAR_MIN]
+    # Rounded are only those that can be among the best: of a hundred candidates and answers of five nearly none besides.
+    rough = [_total(_values(each, most, newest_us)) for each in answers]
+    least = min(nlargest(k, rough), default=0.0) - _ROUNDING
+    found: list[tuple[float, int, int, Values]] = []
+    for each, about in zip(answers, rough, strict=True):
+        if about >= least:
+            values = Values._make(round(value, _DIGITS) for value in _values(each, most, newest_us))
+            found.append((-round(_total(values), _DIGITS), -each.created_us, each.number, values))
+    found.sort()
+    return [Ranked(number, -negative, values) for negative, _, number, values in found[:k]]
 
 
 def parts_of(values: Values) -> dict[str, Part]:
@@ -53,11 +86,12 @@ def parts_of(values: Values) -> dict[str, Part]:
     return {name: Part(value=value, weight=WEIGHTS[name]) for name, value in values._asdict().items()}
 
 
-def is_answer(values: Values) -> bool:
-    """Whether a memory has to do with the question at all."""
-    return values.words > 0 or values.meaning >= NEAR_MIN
+def _values(each: Candidate, most: float, newest_us: int) -> tuple[float, float, float, float]:
+    recency = 0.5 ** (max(0, newest_us - each.created_us) / _DAY_US / HALF_LIFE_DAYS)
+    return min(1.0, max(0.0, each.meaning)), min(1.0, each.words / most), recency, min(1.0, each.importance)
 
 
-def total(values: Values) -> float:
-    """The score: the sum of what the parts add, 0 to 1."""
-    return round(values.meaning * _MEANING + values.words * _WORDS + values.recency * _RECENCY + values.importance * _IMPORTANCE, 6)
+def _total(values: tuple[float, float, float, float]) -> float:
+    """The sum of what the parts add, 0 to 1."""
+    meaning, words, recency, importance = values
+    return meaning * _MEANING + words * _WORDS + recency * _RECENCY + importance * _IMPORTANCE

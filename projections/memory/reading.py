@@ -20,7 +20,7 @@ from projections.memory.answers import (
     StalePage,
     TypeTotal,
 )
-from projections.memory.ranking import is_answer, parts_of, total, values_of
+from projections.memory.ranking import Candidate, parts_of, ranked
 from projections.memory.tables import pattern_key, words_table
 from projections.memory.words import match_expression
 from projections.projection import Database
@@ -90,26 +90,19 @@ def recall(db: Database, workspace: int, query: str, k: int, wanted: Filter, vec
     rows = _rows(db, workspace, {*near, *words}, wanted, "m.created_us, m.importance")
     if not rows:
         return []
-    best = max(words.values(), default=0.0)
     (newest,) = db.execute("SELECT max(created_us) FROM memories WHERE workspace = ?", (workspace,)).fetchone()
     # Ranked by numbers alone: of a hundred candidates only the `k` best are read.
-    ranked = []
-    for number, created_us, importance in rows:
-        values = values_of(
-            meaning=near.get(number, 0.0), words=words.get(number, 0.0) / best if best else 0.0, age_us=newest - created_us,
-            importance=importance,
-        )  # fmt: skip
-        if is_answer(values):
-            ranked.append((-total(values), -created_us, number, values))
-    ranked.sort()
-    top = ranked[:k]
-    memories = {row[0]: _remembered(row[1:]) for row in _rows(db, workspace, {number for _, _, number, _ in top}, Filter(), _COLUMNS)}
+    candidates = [
+        Candidate(number, created_us, near.get(number, 0.0), words.get(number, 0.0), importance) for number, created_us, importance in rows
+    ]
+    top = ranked(candidates, k, newest)
+    memories = {row[0]: _remembered(row[1:]) for row in _rows(db, workspace, {each.number for each in top}, Filter(), _COLUMNS)}
     return within_reply([
         Recalled(
-            **msgspec.structs.asdict(memories[number]), score=-negative, similarity=round(near[number], 6) if number in near else None,
-            parts=parts_of(values),
+            **msgspec.structs.asdict(memories[each.number]), score=each.score,
+            similarity=round(near[each.number], 6) if each.number in near else None, parts=parts_of(each.values),
         )
-        for negative, _, number, values in top
+        for each in top
     ])  # fmt: skip
 
 

@@ -250,13 +250,20 @@ def _by_graph(block: Block, query: Floats, k: int, mask: Mask, live: int) -> Num
     return found if len(found) >= min(k, live) else None
 
 
+def _products(matrix: Floats, query: Floats) -> Floats:
+    """Row by row in this thread, and outside of the GIL. `matrix @ query` is handed to the threads of BLAS, each of which spins until the
+    others have come: on a busy machine 1,000 rows took 19 ms instead of 0.05. Reading the rows sets the pace either way."""
+    found: Floats = np.vecdot(matrix, query)
+    return found
+
+
 def _by_comparing(matrix: Floats, query: Floats, k: int, mask: Mask, live: int) -> Numbers:
     if live < _GRAPH_SHARE_MIN * len(mask):
         slots = np.flatnonzero(mask)
-        scores: Floats = matrix[slots] @ query
+        scores: Floats = _products(matrix[slots], query)
     else:
         slots = np.arange(len(mask))
-        scores = np.where(mask, matrix @ query, np.float32(-np.inf))
+        scores = np.where(mask, _products(matrix, query), np.float32(-np.inf))
     bound = np.partition(scores, len(scores) - k)[len(scores) - k] - _CLOSE if live > k else np.finfo(np.float32).min
     return np.asarray(slots[scores >= bound], np.int64)
 
@@ -264,9 +271,9 @@ def _by_comparing(matrix: Floats, query: Floats, k: int, mask: Mask, live: int) 
 def _best(ids: Numbers, scores: npt.NDArray[np.float64], k: int) -> list[Hit]:
     order = np.lexsort((ids, -scores))
     found: dict[int, float] = {}
-    for at in order:
+    for each, score in zip(ids[order].tolist(), scores[order].tolist(), strict=True):
         # Twice: while a writer replaces it, or moves it from one block to another.
-        found.setdefault(int(ids[at]), float(scores[at]))
+        found.setdefault(each, score)
         if len(found) == k:
             break
     return [Hit(each, score) for each, score in found.items()]

@@ -5,8 +5,19 @@ import struct
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from events.embedding import DIMENSIONS_MAX, Embedding, check_embedding, checked_model, embedding, packed, unpacked
+from events.embedding import (
+    DIMENSIONS_MAX,
+    Embedding,
+    check_embedding,
+    checked_model,
+    embedding,
+    packed,
+    sparse_embedding,
+    unpacked,
+)
 from events.errors import EmbeddingError
 
 
@@ -38,6 +49,21 @@ def test_a_text_that_says_nothing_is_a_vector_of_zeros() -> None:
 def test_what_is_no_vector_is_refused(numbers: list[float]) -> None:
     with pytest.raises(EmbeddingError):
         embedding("m", numbers)
+
+
+@given(st.dictionaries(st.integers(0, 11), st.floats(allow_nan=False, allow_infinity=False)))
+def test_a_sparse_vector_is_the_same_bit_for_bit(cells: dict[int, float]) -> None:
+    """Recorded vectors are compared by their bytes: how one was computed may not show."""
+    assert sparse_embedding("m", 12, cells) == embedding("m", [cells.get(place, 0.0) for place in range(12)])
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "cells"),
+    [(0, {}), (DIMENSIONS_MAX + 1, {}), (2, {2: 1.0}), (2, {-1: 1.0}), (2, {0: math.nan}), (2, {0: math.inf, 1: 1.0})],
+)
+def test_cells_outside_of_a_vector_or_of_no_number_are_refused(dimensions: int, cells: dict[int, float]) -> None:
+    with pytest.raises(EmbeddingError):
+        sparse_embedding("m", dimensions, cells)
 
 
 @pytest.mark.parametrize("model", ["", " m", "m\n", "m" * 101, "-m", "m'; DROP"])
