@@ -219,6 +219,11 @@ class Actor(Generic[S]):
         """
         return self._turn.ref(actor, id, timeout_s)
 
+    def types_with(self, method: str) -> list[str]:
+        """The actor types of this app that have such a method, in order of their names. What the code has is in no log: look before a
+        send, and decide nothing by it that a re-run would have to decide alike."""
+        return sorted(name for name, kind in self._turn.kind.beside.items() if method in kind.methods)
+
     def cancel(self, actor: "type[Actor[Any]] | str", id: str, command_id: str) -> None:
         """Take back a command that this actor has sent (S22): leaves with this turn's commit, and reaches the other actor after what was
         sent to it before, ahead of its mailbox. A turn that runs is ended at its next await, with its steps, model calls and programs;

@@ -118,6 +118,8 @@ class ActorType(Generic[S]):
             raise ConfigurationError(f"{cls.__name__} has no name: write class {cls.__name__}(Actor[...], name='...')")
         self.cls = cls
         self.name: str = cls.__actor_name__
+        self.beside: Mapping[str, ActorType[Any]] = {self.name: self}
+        """Every type of the app, by name; only this one where there is no app."""
         self.sealed = cls.__actor_sealed__
         self.state_type: type[S] = _state_type(cls)
         self.methods = dict(_methods(cls))
@@ -241,6 +243,7 @@ class Registry:
                 if owners.setdefault(tag, event.cls) is not event.cls:
                     raise ConfigurationError(f"the tag {tag!r} belongs to both {owners[tag].__qualname__} and {event.cls.__qualname__}")
             self.types[kind.name] = kind
+            kind.beside = self.types
 
     @property
     def sealed(self) -> frozenset[str]:

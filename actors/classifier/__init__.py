@@ -3,8 +3,8 @@
 `words` is the table of patterns, `classify` the function, `guards` what stops a request that goes in circles.
 """
 
-from actors.classifier.classify import Classification, classify, memo_info, set_rules
+from actors.classifier.classify import Classification, classify, forget, memo_info
 from actors.classifier.guards import blocked
-from actors.classifier.words import DEFAULT_WORDS, Words
+from actors.classifier.words import DEFAULT_WORDS, Words, words_with
 
-__all__ = ["DEFAULT_WORDS", "Classification", "Words", "blocked", "classify", "memo_info", "set_rules"]
+__all__ = ["DEFAULT_WORDS", "Classification", "Words", "blocked", "classify", "forget", "memo_info", "words_with"]

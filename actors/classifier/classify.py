@@ -44,32 +44,30 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
         return self.action == "clarification"
 
 
-def classify(text: str, depth: int = 0) -> Classification:
-    """What `text` asks for, under the rules of this process (`set_rules`).
-
-    A repeat comes from the memo; the memo is keyed by text, depth and the version of the rules, and cleared when the rules change.
+def classify(text: str, depth: int = 0, words: Words = DEFAULT_WORDS) -> Classification:
+    """What `text` asks for. A repeat comes from the memo, which is keyed by text, depth and words.
 
     Args:
         text: as the person wrote it; only the first 4,000 characters count.
         depth: how many agents have handed it on already.
+        words: what is known of language; `words_with` adds to it.
     """
-    return _memo(text[:4_000], min(depth, DEPTH_MAX + 1), _rules[0])
+    return _memo(text[:4_000], min(depth, DEPTH_MAX + 1), words)
 
 
-def set_rules(words: Words) -> None:
-    """Classify by other words from now on, and forget every memoised result."""
-    _rules[0] = words
+def forget() -> None:
+    """Empty the memo: results under words that nobody uses any more take no room."""
     _memo.cache_clear()
 
 
 def memo_info() -> tuple[int, int, int]:
-    """Hits, misses and entries of the memo since the rules changed."""
+    """Hits, misses and entries of the memo of this process since it was emptied."""
     info = _memo.cache_info()
     return info.hits, info.misses, info.currsize
 
 
 def classify_by(text: str, depth: int, words: Words) -> Classification:
-    """`classify` without memo, by any rules."""
+    """`classify` without memo."""
     said = _spaced(text)
     tokens = said.split()
     work = kind_of_work(said, words)
@@ -229,5 +227,4 @@ def _bounded(score: float) -> float:
     return min(1.0, max(0.0, score))
 
 
-_rules: list[Words] = [DEFAULT_WORDS]
 _memo = memo("classifications", MEMO_ENTRIES)(classify_by)

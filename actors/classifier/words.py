@@ -4,6 +4,8 @@ from typing import Final
 
 import msgspec
 
+from events.memo import memo
+
 
 def _words(said: str) -> tuple[str, ...]:
     return tuple(said.split(", "))
@@ -56,6 +58,23 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULT_WORDS: Final = Words()
+
+GROUPS: Final = tuple(name for name in Words.__struct_fields__ if name != "version")
+"""Groups of words that a deployment may add to."""
+
+
+@memo("words of workspaces", 256)
+def words_with(version: str, added: tuple[tuple[str, tuple[str, ...]], ...]) -> Words:
+    """The words that everybody has, and `added` ones by group. version: names them in results.
+
+    Raises:
+        KeyError: there is no such group.
+    """
+    more = dict(added)
+    if unknown := set(more) - set(GROUPS):
+        raise KeyError(", ".join(sorted(unknown)))
+    changed = {group: (*getattr(DEFAULT_WORDS, group), *words) for group, words in more.items()}
+    return msgspec.structs.replace(DEFAULT_WORDS, version=version, **changed)
 
 ORDER: Final = ("performance", "bug_report", "refactoring", "testing", "implementation", "technology", "database", "ai_integration")
 """Of several kinds of work the first one counts - unless the text begins with the verb of another (`classify.kind_of_work`)."""

@@ -1,6 +1,6 @@
 """Rules of plans and steps: pure functions, so that nothing about a run is decided anywhere else."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
@@ -20,8 +20,8 @@ LEGAL: Final[Mapping[StepStatus, frozenset[StepStatus]]] = {
 """The predecessor's table, and one row more: what is in progress can be cancelled."""
 
 
-def fault_of(plan: Plan) -> str | None:
-    """Why `plan` cannot be carried out; None if it can."""
+def fault_of(plan: Plan, workers: Collection[str]) -> str | None:
+    """Why `plan` cannot be carried out; None if it can. workers: actor types that can be given work."""
     ids = [step.id for step in plan.steps]
     if not ids:
         return "the plan has no steps"
@@ -32,6 +32,9 @@ def fault_of(plan: Plan) -> str | None:
     missing = sorted({needed for step in plan.steps for needed in step.after} - set(ids))
     if missing:
         return f"steps depend on {', '.join(missing)}, which the plan does not have"
+    strangers = sorted({step.agent for step in plan.steps} - set(workers))
+    if strangers:
+        return f"nobody here is called {', '.join(strangers)}; who can be given work: {', '.join(sorted(workers)) or 'nobody'}"
     try:
         TopologicalSorter({step.id: step.after for step in plan.steps}).prepare()
     except CycleError as error:

@@ -18,6 +18,7 @@ from actors.tasks import limits
 from actors.tasks.keeper import Keeper
 from actors.tasks.plans import blocked_by, check_move, fault_of, gave_up, may_begin, retry_after_s
 from actors.tasks.records import Errand, Job, Outcome, Plan, Proposal, Result, StepStatus, Text, Told, View
+from actors.tasks.router import Router
 from actors.tasks.state import (
     AgentSettled,
     ClarificationAsked,
@@ -44,6 +45,8 @@ Session = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 """What proves who somebody is: known to whoever started the run and to nobody else. The log holds its digest only."""
 
 _KEEPER = Keeper.__actor_name__ or ""
+_ROUTER = Router.__actor_name__ or ""
+_OURS = frozenset({_KEEPER, _ROUTER})
 
 
 class Task(Actor[TaskState], name="task"):
@@ -64,15 +67,19 @@ class Task(Actor[TaskState], name="task"):
 
         Args:
             plan: what to do; None = the agent of type `planner` makes it, and changes it if somebody asks for that.
+            planner: by default the router, which gives the whole goal to the one agent that the goal's words ask for.
             root: folder of the workspace, of which a checkpoint is made first; "" = the run has none and cannot be rolled back.
             needs_approval: false = the first plan is carried out without asking.
             approval_s: how long a proposal can be decided.
         """
         if self.state.phase != "new":
             raise Rejected(f"the run {self.id} was started before", phase=self.state.phase)
+        workers = self._workers()
         if plan is None and not planner:
-            raise BadPayload("a run needs a plan, or a planner that makes one")
-        if plan is not None and (fault := fault_of(plan)) is not None:
+            planner = _ROUTER
+        if planner and planner not in {*workers, _ROUTER}:
+            raise Rejected(f"nobody here is called {planner}, and the run has no plan; who can be given work: {', '.join(workers)}")
+        if plan is not None and (fault := fault_of(plan, workers)) is not None:
             raise Rejected(fault)
         started = TaskStarted(
             goal=goal, session_sha256=_digest(session), plan=plan, planner=planner, root=root, needs_approval=needs_approval,
@@ -308,7 +315,7 @@ class Task(Actor[TaskState], name="task"):
     def _planned(self, result: Result) -> None:
         try:
             plan = msgspec.convert(result.data, Plan)
-            fault = fault_of(plan)
+            fault = fault_of(plan, self._workers())
         except msgspec.ValidationError as error:
             plan, fault = None, f"the planner's answer is no plan: {error}"
         if plan is None or fault is not None:
@@ -451,6 +458,9 @@ class Task(Actor[TaskState], name="task"):
     def _move(self, step: str, status: StepStatus, reason: str = "") -> None:
         check_move(self.state.steps[step], status)
         self.emit(StepMoved(step=step, status=status, reason=reason))
+
+    def _workers(self) -> list[str]:
+        return [name for name in self.types_with("work") if name not in _OURS]
 
     def _now_us(self) -> int:
         return int(self.now().timestamp() * 1_000_000)

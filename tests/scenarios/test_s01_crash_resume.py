@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runtime.client import connect
+from tests.support.crew import waits_at
 from tests.support.deployment import Deployment, wait_until_async
 from tests.support.runs import APP, Run, kill_all, plan, standing, step
 
@@ -26,7 +27,7 @@ async def test_s01_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
         async with connect(deployment.nats_url) as cue:
             run = Run(cue, "r1")
             await run.start(root=str(root), needs_approval=False, plan=plan(*steps))
-            await wait_until_async(lambda: ledger.exists() and "two 1" in ledger.read_text(), "the second step is under way")
+            await wait_until_async(waits_at(gate).exists, "the second step is under way")
             assert standing(await run.ask("status")) == ["completed", "in_progress", "pending", "pending"]
             kill_all(deployment)
             gate.touch()

@@ -105,9 +105,15 @@ def append(path: str, line: str) -> None:
 
 
 async def gate(path: str) -> None:
-    """Step: until somebody makes the file."""
+    """Step: until somebody makes the file. `waits_at` shows that this waits, so that whatever came before is recorded."""
+    waits_at(path).touch()
     while not Path(path).exists():
         await asyncio.sleep(0.01)
+
+
+def waits_at(path: str | Path) -> Path:
+    """The file that says: somebody waits at this gate."""
+    return Path(f"{path}.waits")
 
 
 def fail(reason: str) -> None:

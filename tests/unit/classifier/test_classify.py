@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.classifier import DEFAULT_WORDS, blocked, classify, memo_info, set_rules
+from actors.classifier import DEFAULT_WORDS, blocked, classify, forget, memo_info, words_with
 from actors.classifier.classify import classify_by
 
 GOLDEN = [
@@ -56,11 +56,6 @@ GOLDEN = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _rules() -> None:
-    set_rules(DEFAULT_WORDS)
-
-
 @pytest.mark.parametrize(("text", "action", "agent"), GOLDEN)
 def test_golden(text: str, action: str, agent: str | None) -> None:
     found = classify(text)
@@ -86,13 +81,17 @@ def test_a_repeat_is_a_memo_hit_with_the_same_result() -> None:
     assert classify("baue eine App", depth=1) is not first
 
 
-def test_other_rules_clear_the_memo() -> None:
+def test_other_words_are_another_question() -> None:
     assert classify("zimmere eine Hütte").agent is None
-    assert memo_info()[2] > 0
-    set_rules(msgspec.structs.replace(DEFAULT_WORDS, version="2", implementation=(*DEFAULT_WORDS.implementation, "zimmer*")))
-    assert memo_info() == (0, 0, 0)
-    found = classify("zimmere eine Hütte")
+    mine = words_with("2", (("implementation", ("zimmer*",)),))
+    found = classify("zimmere eine Hütte", words=mine)
     assert (found.agent, found.words_version) == ("codesmith", "2")
+    assert classify("zimmere eine Hütte").agent is None
+    assert classify("zimmere eine Hütte", words=words_with("2", (("implementation", ("zimmer*",)),))) is found
+    forget()
+    assert memo_info() == (0, 0, 0)
+    with pytest.raises(KeyError, match="carpentry"):
+        words_with("3", (("carpentry", ("zimmer*",)),))
 
 
 @given(st.text(max_size=200), st.integers(min_value=0, max_value=9))

@@ -10,7 +10,7 @@ import pytest
 from actors.errors import BadPayload, Rejected
 from actors.tasks.limits import VERSIONS_MAX
 from runtime.local import LocalRuntime, local_runtime
-from tests.support.crew import app, orders
+from tests.support.crew import app, orders, waits_at
 from tests.unit.runtime.test_turns import crash
 
 MINE: dict[str, Any] = {"session": "mine"}
@@ -130,6 +130,7 @@ async def test_plans_that_cannot_be_carried_out_are_refused(cue: LocalRuntime) -
     for steps, why in (
         ([], "no steps"), ([step("a"), step("a")], "same id"), ([step("a", "b")], "depend on b"),
         ([step("a", "b"), step("b", "a")], "wait for each other"), ([step(f"s{n}") for n in range(51)], "51 steps"),
+        ([step("a", agent="nobody")], "nobody here is called nobody; who can be given work: codesmith, crew-architect, planner"),
     ):  # fmt: skip
         with pytest.raises(Rejected, match=why):
             await cue.ask("task/r", "start", goal="x", plan=plan(*steps), **MINE)
@@ -200,7 +201,7 @@ async def test_a_run_survives_a_crash_in_every_phase(tmp_path: Path, root: Path)
         crash(cue)
     async with local_runtime(app, log) as cue:
         await cue.ask("task/r", "say", text="Ja, passt", **MINE)
-        await until(cue, "r", lambda _: (tmp_path / "l").exists())
+        await until(cue, "r", lambda _: waits_at(wait).exists())
         crash(cue)
     wait.touch()
     async with local_runtime(app, log) as cue:
