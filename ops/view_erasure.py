@@ -1,5 +1,5 @@
 """What an erasure does to views (S29): a projector that runs forgets the stream as it comes to it, and is waited for; where none does, the
-view's files go."""
+view's files go, and what came from the stream goes from the cache's server, which others may keep running."""
 
 import asyncio
 import shutil
@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from events.errors import CuebookError
+from events.ids import StreamId
 from events.sqlite_library import SqliteError, open_reader
+from ops.settings import Settings
+from ops.up_state import read_up
 from ops.views import FOLDER
 from projections.generations_sqlite import read_active
 from projections.locking import lock_holder
@@ -29,10 +32,33 @@ def drop_unattended(data: Path) -> list[str]:
     view is only ever a copy. They are built anew from the log then. Returns their names."""
     dropped: list[str] = []
     for path in _views(data):
-        if lock_holder(path) is None:
+        if path.name != CACHE and lock_holder(path) is None:
             shutil.rmtree(path)
             dropped.append(path.name)
     return dropped
+
+
+async def forget_cached(settings: Settings, stream: StreamId) -> bool:
+    """Remove what came from `stream` from the cache's server, where no projector does; whether none of it is left there. A server that does
+    not answer keeps it until its time is over, or a projector comes to the erasure. May be repeated, also when cancelled."""
+    from ops.cache import cache_view
+    from ops.cache_connection import cache_place
+    from projections.errors import ViewUnavailableError
+
+    data, place = Path(settings.data), cache_place(settings)
+    if place.address is None or lock_holder(data / FOLDER / CACHE) is not None:
+        return True  # there is none, or its projector is waited for (`wait_forgotten`)
+    if place.embedded and read_up(data) is None:
+        return True  # it ended with the deployment, and keeps nothing
+    if (view := cache_view(settings)) is None:
+        return True
+    try:
+        await view.forget(stream)
+    except ViewUnavailableError:
+        return False
+    finally:
+        await view.close()
+    return True
 
 
 async def wait_forgotten(data: Path, shard: int, position: int, ask: AskView, *, timeout_s: float = WAIT_S) -> list[str]:

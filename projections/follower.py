@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from events.clock import Clock, SystemClock
+from events.closing import CLOSED_BY
 from events.envelope import RecordedEvent
 from events.errors import CorruptLogError, CuebookError
 from events.ids import StreamId
@@ -167,7 +168,7 @@ class Follower:
         now = self._heads.get(shard, 0)
         # What was heard before this read, and did not come out of it, was wrong.
         self._heads[shard] = moved if page.end and now == head else max(moved, now)
-        await self._take(shard, moved, self._readable(page.events))
+        await self._take(shard, moved, await self._readable(page.events))
         if moved > after:
             self._measure(moved - after)
         if not page.end:
@@ -200,9 +201,10 @@ class Follower:
             await self._store([], [parked])
             return Selected(events=[], upto=position, end=False)
 
-    def _readable(self, events: Iterable[RecordedEvent]) -> list[RecordedEvent]:
-        """Without what nobody can or may read: erased payloads, and what sealed actors said (S29)."""
+    async def _readable(self, events: Iterable[RecordedEvent]) -> list[RecordedEvent]:
+        """Without what nobody can or may read: what erased streams said, and what sealed actors say (S29)."""
         kept: list[RecordedEvent] = []
+        erased: dict[StreamId, bool] = {}
         for event in events:
             if event.type == ERASED:
                 kept.append(event)
@@ -210,11 +212,20 @@ class Follower:
                 self._erased += 1
             elif event.key_id is None:
                 kept.append(event)
+            elif self.view.sealed and await self._is_erased(event.stream, erased):
+                self._erased += 1
             elif self.view.sealed:
                 kept.append(msgspec.structs.replace(event, payload=_SEALED_PAYLOAD, summary=None, error=None, state_hash=None))
             else:
                 self._sealed += 1
         return kept
+
+    async def _is_erased(self, stream: StreamId, known: dict[StreamId, bool]) -> bool:
+        """Whether a sealed stream was erased: its events stay as they were, since what opens them is gone, so they do not say it."""
+        if stream not in known:
+            head = await self._reader.head(stream)
+            known[stream] = head is not None and head.status == CLOSED_BY[ERASED]
+        return known[stream]
 
     async def _take(self, shard: int, upto: int, events: Sequence[RecordedEvent]) -> None:
         """Apply a page. An event that cannot be applied parks its stream, and the rest of the page is tried without it."""
@@ -293,7 +304,7 @@ class Follower:
         while page := await self._reader.read_stream(stream, after=version, limit=PAGE_EVENTS_MAX):
             version = page[-1].version
             wanted = [event for event in page if event.position <= upto and (event.type in self.view.handles or event.type == ERASED)]
-            events += [event if event.type == ERASED else self._upcast(event) for event in self._readable(wanted)]
+            events += [event if event.type == ERASED else self._upcast(event) for event in await self._readable(wanted)]
             if page[-1].position >= upto:
                 break
         try:

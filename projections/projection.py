@@ -86,7 +86,8 @@ class Projection:
     handles: ClassVar[Sequence[str]] = ()
     """Tags of the events that `apply` wants: an app's own, or those of events/FORMAT.md 7 such as ``step.completed``."""
     sealed: ClassVar[bool] = False
-    """True: events of sealed actors come too, without payload (JSON ``null``) and summary: that something happened, never what."""
+    """True: events of sealed actors come too, without payload (JSON ``null``) and summary: that something happened, never what;
+    of an erased stream nothing comes any more."""
 
     def create(self, db: Database) -> None:
         """Make the tables in an empty file, inside a transaction. Names that start with ``cue_`` are the engine's."""

@@ -66,7 +66,7 @@ def erase(
     """
     from events.erasure import erase as erase_stream
     from events.errors import UnknownStreamError
-    from ops.view_erasure import drop_unattended
+    from ops.view_erasure import CACHE, drop_unattended, forget_cached
     from runtime.sealed import open_sealer
 
     settings = common.load().settings
@@ -89,6 +89,9 @@ def erase(
     for view in drop_unattended(Path(settings.data)):
         progress(f"the view {view} was removed, as no projector runs that could forget {name} in it; it is built anew at the next start")
     views = event_loop.run(_left_in_views(settings, shard)) if is_up(settings) else []
+    if not event_loop.run(forget_cached(settings, name)):
+        views = sorted({*views, CACHE})
+        progress(f"the cache's server does not answer: what it holds of {name} is there until its time is over, or a projector runs again")
     for view in views:
         progress(f"the view {view} has not forgotten {name} yet, and does as soon as it can: cuebook projections ls")
     lines = scrub_lines(Path(settings.data) / "logs", name)

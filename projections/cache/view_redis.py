@@ -139,6 +139,17 @@ class RedisCacheView:
         except FAILURES as error:
             raise _away(error) from error
 
+    async def forget(self, stream: StreamId) -> int:
+        """Remove what came from `stream`, which was erased (S29), without moving the checkpoint: for when nobody follows the log. Whoever
+        does so later comes to the erasure again. How many values there were. Raises: ViewUnavailableError."""
+        await self.checkpoint()  # one that hangs is soon known to; one that answers is given the time to look through all that it holds
+        try:
+            async with asyncio.timeout(_CLEAR_TIMEOUT_S):
+                names = await self._names_from(stream, stream.partition("/")[2])
+                return int(await self._client.unlink(*names)) if names else 0
+        except FAILURES as error:
+            raise _away(error) from error
+
     async def _commit(self, pipeline: Pipeline, batch: _Batch, expected: Positions, positions: Positions) -> None:
         # From here on FLUSHALL, and another projector, make EXEC fail.
         await pipeline.watch(self._values.checkpoint)

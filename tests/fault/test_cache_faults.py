@@ -1,7 +1,7 @@
 """I-18, F-15: a review with the cache flushed, killed, hung or poisoned under it finds the same as one without (S37)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,27 +25,12 @@ from runtime.local import LocalRuntime, local_runtime
 from runtime.merging import merged
 from runtime.tasks import end
 from tests.support.deployment import wait_until_async
-from tests.support.valkey import Valkey, valkey
+from tests.support.valkey import Valkey
 from tests.unit.team.conftest import FILES
 
 pytestmark = pytest.mark.timeout(50)
 RESULTS = 20
 """Of one review: four files, five analyses."""
-
-
-@pytest.fixture(scope="module")
-def server_of_module() -> Iterator[Valkey]:
-    with valkey() as server:
-        yield server
-
-
-@pytest.fixture
-def server(server_of_module: Valkey) -> Valkey:
-    server_of_module.resume()
-    if not server_of_module._ready():
-        server_of_module.start()
-    server_of_module.admin.flushall()
-    return server_of_module
 
 
 class CodeBase:

@@ -1,16 +1,22 @@
-"""A real server of the cache for tests, with an administrator who may do everything: flush it, look into it, put anything into it."""
+"""A real server of the cache for tests, with an administrator who may do everything: flush it, look into it, put anything into it.
+
+A conftest that imports `server` and `server_of_module` has them as fixtures.
+"""
 
 import contextlib
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 from ops import child
 from ops.cache_server import find_program
+from ops.exits import StartError
 from projections.cache.address import ServerAddress
 from tests.support.deployment import wait_until
 
@@ -36,9 +42,10 @@ class Valkey:
     def start(self) -> None:
         argv = [str(find_program()), "--port", "0", "--unixsocket", str(self.socket), "--save", "", "--requirepass", PASSWORD]
         self._process = child.spawn(argv, output=self.socket.with_suffix(".log"))
-        wait_until(self._ready, "the test's valkey-server takes clients")
+        wait_until(self.is_ready, "the test's valkey-server takes clients")
 
-    def _ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether it takes clients."""
         with contextlib.suppress(redis.RedisError):
             return bool(self.admin.ping())
         return False
@@ -78,3 +85,26 @@ def valkey() -> Iterator[Valkey]:
             yield server
         finally:
             server.close()
+
+
+@pytest.fixture(scope="module")
+def server_of_module() -> Iterator[Valkey]:
+    """One server for each module; every test has a log incarnation of its own. Skips where there is none to start, except in CI."""
+    try:
+        find_program()
+    except StartError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(error.why)
+    with valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def server(server_of_module: Valkey) -> Valkey:
+    """Running and empty."""
+    server_of_module.resume()
+    if not server_of_module.is_ready():
+        server_of_module.start()
+    server_of_module.admin.flushall()
+    return server_of_module

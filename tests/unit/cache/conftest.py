@@ -1,29 +1,5 @@
-"""A server of its own for each module; every test has the log incarnation of its own."""
+"""A server of the cache for the tests of this folder."""
 
-from collections.abc import Iterator
+from tests.support.valkey import server, server_of_module
 
-import pytest
-
-from ops.cache_server import find_program
-from ops.exits import StartError
-from tests.support.valkey import Valkey, valkey
-
-
-@pytest.fixture(scope="module")
-def server_of_module() -> Iterator[Valkey]:
-    try:
-        find_program()
-    except StartError as error:
-        pytest.skip(error.why)
-    with valkey() as server:
-        yield server
-
-
-@pytest.fixture
-def server(server_of_module: Valkey) -> Valkey:
-    """Running and empty."""
-    server_of_module.resume()
-    if not server_of_module._ready():
-        server_of_module.start()
-    server_of_module.admin.flushall()
-    return server_of_module
+__all__ = ["server", "server_of_module"]
