@@ -95,7 +95,7 @@ class Turn(Journaled):
         self._new_ids = 0
         self._chunks: list[Any] = []
         self._offset = 0
-        self._resumed = False
+        self._resumed = 0
         self._busy = 0
         self._task = None
         self.suspended = False
@@ -107,7 +107,7 @@ class Turn(Journaled):
             self.time = max(self.time, started.time)
             self.seed, self._now_us, self.journaled = opened.seed, opened.now_us, True
             self._past = Past(started.segments, bases, muted=started.epoch == epoch)
-            self._resumed = bool(started.segments) and started.epoch == epoch
+            self._resumed = len(started.segments) if started.epoch == epoch else 0
             self.state = self._past.state(state)
 
     # -- running ------------------------------------------------------------------------------------------------------------------
@@ -336,13 +336,9 @@ class Turn(Journaled):
         self._chunks.clear()
 
     @property
-    def resumed(self) -> bool:
-        """It runs again behind a wait, under the owner that ran what came before, which it says nothing of again."""
+    def resumed(self) -> int:
+        """Behind how many waits it goes on under the owner that ran what came before, of which it says nothing again."""
         return self._resumed
-
-    @property
-    def chunks_sent(self) -> int:
-        return self._offset
 
     # -- waits --------------------------------------------------------------------------------------------------------------------
 

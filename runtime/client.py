@@ -32,7 +32,9 @@ from events.envelope import RecordedEvent
 from events.errors import ConfigurationError, EncodingError, TransientError
 from events.ids import StreamId, is_token, parse_stream_id, stream_id
 from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, PUBLISH_RESERVE_BYTES
+from runtime.hearing import ASK_SAID_S, Ended, Mail, Part, hear
 from runtime.log_service import Page
+from runtime.spoken import SAID, SaidArguments
 from runtime.wire import DEADLINE, Subjects
 
 URL_VARIABLE: Final = "CUEBOOK_NATS_URL"
@@ -98,8 +100,8 @@ class Link(Protocol):
 
     def listen(self, subject: str) -> AbstractAsyncContextManager[News]: ...
 
-    def messages(self, subject: str) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, bytes]]]:
-        """Subject and body of what is published; the oldest are dropped if the reader falls far behind."""
+    def messages(self, subject: str) -> AbstractAsyncContextManager[Mail]:
+        """What is published from here on; the oldest are dropped if the reader falls far behind."""
         ...
 
 
@@ -215,11 +217,24 @@ class Client:
         """Partial output of running turns, from now on; ``*`` stands for any. Not recorded: what nobody listens to is gone. Never ends."""
         parts = [part if part == "*" else _token(part) for part in (type, id, method, command_id)]
         prefix = f"{self._subjects.namespace}.chunk."
-        async with self._link.messages(prefix + ".".join(parts)) as messages:
-            async for subject, body in messages:
-                actor, key, name, command = subject[len(prefix) :].split(".")
-                said = msgspec.json.decode(body, type=dict[str, Any])
-                yield Chunk(stream=f"{actor}/{key}", method=name, command_id=command, **said)
+        async with self._link.messages(prefix + ".".join(parts)) as mail:
+            while True:
+                if (message := await mail.next(_LOOK_AGAIN_S)) is not None:
+                    subject, body = message
+                    actor, key, name, command = subject[len(prefix) :].split(".")
+                    said = msgspec.json.decode(body, type=dict[str, Any])
+                    yield Chunk(stream=f"{actor}/{key}", method=name, command_id=command, **said)
+
+    def stream(self, stream: str, command_id: str, *, unknown_s: float = 5.0) -> AsyncGenerator[Part | Ended, None]:
+        """What the turn of a command says, from its beginning, whenever this is called and however often: see `runtime.hearing.hear`."""
+        type_name, key = parse_stream_id(stream)
+        subject = f"{self._subjects.namespace}.chunk.{type_name}.{key}.*.{_token(command_id)}"
+
+        async def ask(wanted: SaidArguments) -> bytes:
+            arguments = msgspec.to_builtins(wanted)
+            return await self.ask(stream_id(type_name, key), SAID, arguments, ASK_SAID_S, None)
+
+        return hear(self._link.messages(subject), ask, self._clock, command_id, unknown_s)
 
     async def _patiently(self, read: Callable[[], Awaitable[Page]], on_gap: Callable[[str], None] | None) -> Page:
         told = False

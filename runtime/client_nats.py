@@ -76,6 +76,34 @@ class _News:
                 await self._event.wait()
 
 
+class _Mail:
+    """Adapter of `Mail`."""
+
+    __slots__ = ("_away", "arrived", "some")
+
+    def __init__(self) -> None:
+        self.arrived: deque[tuple[str, bytes]] = deque(maxlen=_MESSAGES_MAX)
+        self.some = asyncio.Event()
+        self._away = False
+
+    def tell(self) -> None:
+        """The connection was away."""
+        self._away = True
+        self.some.set()
+
+    def was_away(self) -> bool:
+        was, self._away = self._away, False
+        return was
+
+    async def next(self, timeout_s: float) -> tuple[str, bytes] | None:
+        if not self.arrived:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self.some.wait()
+            self.some.clear()
+        return self.arrived.popleft() if self.arrived else None
+
+
 class NatsLink:
     """Adapter of `Link` over a connection that its maker opens and closes."""
 
@@ -84,7 +112,7 @@ class NatsLink:
         self._inbox = ""
         self._next = 0
         self._open: dict[str, _Replies] = {}
-        self._news: set[_News] = set()
+        self._news: set[_News | _Mail] = set()
 
     @property
     def payload_bytes_max(self) -> int:
@@ -128,23 +156,19 @@ class NatsLink:
                 self._news.discard(news)
 
     @asynccontextmanager
-    async def messages(self, subject: str) -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
-        arrived: deque[tuple[str, bytes]] = deque(maxlen=_MESSAGES_MAX)
-        some = asyncio.Event()
+    async def messages(self, subject: str) -> AsyncIterator[_Mail]:
+        mail = _Mail()
 
-        async def take(message: Msg) -> None:
-            arrived.append((message.subject, message.data))
-            some.set()
+        async def put(message: Msg) -> None:
+            mail.arrived.append((message.subject, message.data))
+            mail.some.set()
 
-        async def each() -> AsyncIterator[tuple[str, bytes]]:
-            while True:
-                while arrived:
-                    yield arrived.popleft()
-                some.clear()
-                await some.wait()
-
-        async with self._subscribed(subject, take):
-            yield each()
+        async with self._subscribed(subject, put):
+            self._news.add(mail)
+            try:
+                yield mail
+            finally:
+                self._news.discard(mail)
 
     @asynccontextmanager
     async def _subscribed(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> AsyncIterator[None]:

@@ -268,8 +268,8 @@ class TurnDriver:
 
     def send_chunk(self, turn: Turn, offset: int, data: Any) -> None:
         shard = self._cell.shard
-        attempt = self._item.attempt(shard.epoch)
-        shard.exchange.chunk(turn.command, attempt, shard.spoken.add(turn.command, attempt, turn, offset, data), data, end=False)
+        attempt, place = shard.spoken.add(turn, offset, data)
+        shard.exchange.chunk(turn.command, attempt, place, data, end=False)
 
     def before_first_emit(self, turn: Turn) -> None:
         if turn.journaled:

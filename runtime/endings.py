@@ -103,7 +103,7 @@ async def end_journaled(
     outcome = await cell.commit_held(group)
     if isinstance(outcome, Committed):
         cell.recorded(outcome)
-        send_end(cell, item, turn)
+        send_end(cell.shard, item.command)
         if turn.emitted and status is not InboxStatus.DONE:
             cell.state = None
         cell.finish(item, cell.stand(item.reply, error))
@@ -125,6 +125,7 @@ async def end_stored(cell: "Cell", item: Item, event: NewEvent, status: InboxSta
     outcome = await cell.commit_held(cell.group(item, [*fired_events(item.command.source), event], inbox))
     if isinstance(outcome, Committed):
         cell.recorded(outcome)
+        send_end(cell.shard, item.command)
         if isinstance(error, HandlerFailed):
             error.fields["event_id"] = outcome.events[0].event_id
     elif isinstance(outcome, Duplicate):

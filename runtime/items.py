@@ -66,10 +66,6 @@ class Item:
     def args_hash(self) -> str:
         return args_hash(self.method.name, self.command.args or b"{}")
 
-    def attempt(self, epoch: int) -> int:
-        """What its chunks are numbered by: a higher one replaces what came before."""
-        return epoch if self.letter is None else epoch + self.letter.attempts
-
     def answer(self, reply: Reply) -> None:
         for send in self.replies:
             send(reply)

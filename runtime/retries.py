@@ -146,7 +146,7 @@ async def _give_up(cell: "Cell", item: Item, turn: Turn, letter: Letter, fields:
     fired = [] if turn.journaled else fired_events(item.command.source)
     events = [*fired, end_event(TURN_FAILED, fields, error=letter.reason[:500]), dead_letter_event(letter)]
     await _commit(cell, item, events, InboxStatus.FAILED, Supervision(letter=letter), reply=item.reply, code=failure.number)
-    send_end(cell, item, turn)
+    send_end(cell.shard, item.command)
     told = said(cell.kind.sealed, letter.reason)
     log.warning("dead_letter", stream=cell.stream, method=letter.method, command_id=letter.command_id, **told)
     cell.finish(item, cell.stand(error=failure))

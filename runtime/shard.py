@@ -106,7 +106,7 @@ class Shard:
         self._on_lost = on_lost
         self._left: tuple[Sequence[InboxEntry], Sequence[PendingSend], Sequence[TimerEntry], Sequence[WaitEntry]] = ((), (), (), ())
         self.waits = Waits(self)
-        self.spoken = Spoken()
+        self.spoken = Spoken(ownership.epoch)
         self.timers = Timers(clock, self._timers_due)
         self._gaps: dict[tuple[StreamId, StreamId, str], int] = {}
         self._taking_up = TakingUp(self)

@@ -1,8 +1,9 @@
 """``_said {command_id, after}``: what a turn has said on ``cue.chunk`` so far, for whoever comes late or comes back.
 
 Chunks are not recorded. The owner keeps those of the turns under way in memory, so that a reader has the beginning (from here) and the rest
-(from the subject), joined by attempt and offset; once the turn has ended its recorded reply counts, and they are dropped. A new owner knows
-nothing of what the one before it said: its attempt is a higher one, which begins anew.
+(from the subject), joined by attempt and offset (`runtime/hearing.py`); once the turn has ended its recorded reply counts, and they are
+dropped. What stands at one offset of one attempt never changes: whoever says something else there does so under a higher attempt, which
+begins anew - a new owner, which knows nothing of what the one before it said, or a turn that this one runs again.
 """
 
 from collections import OrderedDict
@@ -19,16 +20,18 @@ from events.errors import CuebookError
 from events.ids import CommandId, StreamId
 from events.store import InboxStatus
 from runtime.exchange import Reply, ReplyTo
-from runtime.items import Item
 
 if TYPE_CHECKING:
-    from runtime.cell import Cell
     from runtime.shard import Shard
 
 SAID: Final = "_said"
 TURN_BYTES_MAX: Final = 1_048_576
 """Of one turn: of what is said beyond that the oldest is forgotten."""
 TURNS_MAX: Final = 256
+"""Of more turns under way that have said something only the offsets are kept."""
+SPEAKERS_MAX: Final = 16_384
+ATTEMPTS_OF_AN_OWNER: Final = 1_000_000_000
+"""Attempts are numbered within an owner's epoch: a later owner's are all higher, and below 2**53 for nine million owners."""
 PAGE_BYTES: Final = 262_144
 
 
@@ -58,34 +61,42 @@ class SaidArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class _Turn:
     """What one attempt of one command has said."""
 
-    __slots__ = ("attempt", "chunks", "first", "shift", "size", "turn")
+    __slots__ = ("attempt", "began", "chunks", "first", "size", "turn")
 
-    def __init__(self, attempt: int) -> None:
+    def __init__(self, attempt: int, turn: Turn, first: int) -> None:
         self.attempt = attempt
-        self.first = 0
+        self.first = first
         self.chunks: list[bytes] = []
         self.size = 0
-        self.turn: Turn | None = None
-        self.shift = 0
+        self.turn = turn
+        self.began = {turn.resumed: first}
+        """Where each of its segments (S20) began to speak, by the number of segments before it."""
 
     @property
     def end(self) -> int:
         return self.first + len(self.chunks)
 
-    def place(self, turn: Turn, offset: int) -> int:
-        """The offset of a chunk of the whole attempt. A turn that goes on behind a wait (S20) is another `Turn` of the same attempt, whose
-        steps do not say again what is recorded: it goes on behind what was said. One that runs again without a wait says the same again."""
-        if turn is not self.turn:
-            self.turn, self.shift = turn, max(0, self.end - offset) if turn.resumed else 0
-        return offset + self.shift
+    def goes_on(self, turn: Turn) -> bool:
+        """Whether what `turn` says comes behind what was said. One that goes on behind a further wait is another `Turn`, whose finished
+        steps say nothing again; one that is run again would say something else where this attempt has spoken."""
+        if turn is self.turn:
+            return True
+        if turn.resumed in self.began:
+            return False
+        self.turn, self.began[turn.resumed] = turn, self.end
+        return True
 
-    def keep(self, offset: int, data: bytes) -> None:
-        if offset < self.end:
-            for gone in self.chunks[max(0, offset - self.first) :]:
-                self.size -= len(gone)
-            del self.chunks[max(0, offset - self.first) :]
-        if offset < self.first or not self.chunks:
-            self.first = offset
+    def again(self, attempt: int, turn: Turn) -> "_Turn":
+        """The same up to where the segment that is run again began to speak, as a new attempt."""
+        cut = self.began[turn.resumed]
+        other = _Turn(attempt, turn, cut)
+        other.began = {before: at for before, at in self.began.items() if before <= turn.resumed}
+        for data in self.chunks[: max(0, cut - self.first)]:
+            other.keep(data)
+        other.first = cut - len(other.chunks)
+        return other
+
+    def keep(self, data: bytes) -> None:
         self.chunks.append(data)
         self.size += len(data)
         dropped = 0
@@ -95,33 +106,54 @@ class _Turn:
         del self.chunks[:dropped]
         self.first += dropped
 
+    def forget(self) -> None:
+        self.first, self.chunks, self.size = self.end, [], 0
+
 
 class Spoken:
     """Of one shard."""
 
-    def __init__(self) -> None:
+    def __init__(self, epoch: int) -> None:
         self._turns: OrderedDict[tuple[StreamId, str], _Turn] = OrderedDict()
+        self._full: OrderedDict[tuple[StreamId, str], None] = OrderedDict()
+        self._attempts = epoch * ATTEMPTS_OF_AN_OWNER
 
     def __len__(self) -> int:
         return len(self._turns)
 
-    def add(self, command: Command, attempt: int, turn: Turn, offset: int, data: Any) -> int:
-        """Keep a chunk; returns the offset that it is published with. The turn that has been silent longest is forgotten first."""
-        name = (command.stream, str(command.command_id))
-        said = self._turns.get(name)
-        if said is None or said.attempt != attempt:
-            said = self._turns[name] = _Turn(attempt)
-        self._turns.move_to_end(name)
-        place = said.place(turn, offset)
-        said.keep(place, encode(data))
-        while len(self._turns) > TURNS_MAX:
-            self._turns.popitem(last=False)
-        return place
+    def add(self, turn: Turn, offset: int, data: Any) -> tuple[int, int]:
+        """Keep a chunk; returns the attempt and the offset that it is published with. Of many, the turns that have been silent longest are
+        forgotten first.
 
-    def end(self, command: Command, offset: int) -> int:
-        """The turn has ended; returns the offset behind all that it said."""
-        said = self._turns.pop((command.stream, str(command.command_id)), None)
-        return offset if said is None else max(offset, said.end)
+        Args:
+            offset: how many chunks the turn has counted before this one.
+        """
+        name = (turn.command.stream, str(turn.command.command_id))
+        said = self._turns.get(name)
+        if said is None:
+            said = self._turns[name] = _Turn(self._next(), turn, offset)
+        elif not said.goes_on(turn):
+            said = self._turns[name] = said.again(self._next(), turn)
+        place = said.end
+        said.keep(encode(data))
+        self._turns.move_to_end(name)
+        self._full[name] = None
+        self._full.move_to_end(name)
+        while len(self._full) > TURNS_MAX:
+            self._turns[self._full.popitem(last=False)[0]].forget()
+        while len(self._turns) > SPEAKERS_MAX:
+            self._full.pop(self._turns.popitem(last=False)[0], None)
+        return said.attempt, place
+
+    def _next(self) -> int:
+        self._attempts += 1
+        return self._attempts
+
+    def end(self, stream: StreamId, command_id: str) -> tuple[int, int] | None:
+        """The turn has ended; returns its attempt and the offset behind all that it said, None if it said nothing."""
+        said = self._turns.pop((stream, command_id), None)
+        self._full.pop((stream, command_id), None)
+        return None if said is None else (said.attempt, said.end)
 
     def page(self, stream: StreamId, wanted: SaidArguments) -> Said:
         said = self._turns.get((stream, wanted.command_id))
@@ -138,11 +170,11 @@ class Spoken:
         return Said(status="running", attempt=said.attempt, offset=after, chunks=page, more=after + len(page) < said.end)
 
 
-def send_end(cell: "Cell", item: Item, turn: Turn) -> None:
+def send_end(shard: "Shard", command: Command) -> None:
     """The last chunk of a turn whose end is committed."""
-    offset = cell.shard.spoken.end(item.command, turn.chunks_sent)
-    if offset:
-        cell.shard.exchange.chunk(item.command, item.attempt(cell.shard.epoch), offset, None, end=True)
+    said = shard.spoken.end(command.stream, str(command.command_id))
+    if said is not None:
+        shard.exchange.chunk(command, *said, None, end=True)
 
 
 def wanted_of(body: bytes) -> SaidArguments:

@@ -29,6 +29,7 @@ from runtime.exchange import Reply, ReplyTo
 from runtime.items import Item
 from runtime.opening import EXPIRE, timer_id_of
 from runtime.reopening import number_of, outcome_events, parked_step
+from runtime.spoken import send_end
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -438,6 +439,7 @@ class Waits:
                 self._drop(other)
                 for asker in askers:
                     asker(Reply(error=error))
+            send_end(shard, msgspec.structs.replace(command, method=opened.method))
             row = self._row(wait, command, CANCEL, b"{}", encode({"cancelled": True, "command_id": wait.command_id}))
             await commit_control(cell, lambda version: self._group(wait, entry, command, version, [], row, []))
             cell.wake()  # a held actor goes on

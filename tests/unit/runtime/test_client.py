@@ -1,6 +1,6 @@
 """How a call repeats itself: over a link that the test plays, with a clock that the test moves (S9)."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 
 import msgspec
@@ -20,6 +20,7 @@ from actors.errors import (
 from events.errors import ConfigurationError, EncodingError, TransientError
 from ops.examples.bank import AccountActor
 from runtime.client import Answer, Client, News, connect
+from runtime.hearing import Mail
 
 Script = Callable[[int], "Answer | ActorError | Exception | None"]
 
@@ -70,7 +71,7 @@ class PlayedLink:
     def listen(self, subject: str) -> AbstractAsyncContextManager[News]:
         raise NotImplementedError(subject)
 
-    def messages(self, subject: str) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, bytes]]]:
+    def messages(self, subject: str) -> AbstractAsyncContextManager[Mail]:
         raise NotImplementedError(subject)
 
     def client(self) -> Client:
