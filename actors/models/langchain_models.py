@@ -33,25 +33,32 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 class LangChainClient:
     """Adapter of `actors.models.port.ModelClient` over any `BaseChatModel`."""
 
-    def __init__(self, provider: str, name: str, chat: "BaseChatModel", *, keyed: bool = True) -> None:
+    def __init__(self, provider: str, name: str, chat: "BaseChatModel", *, keyed: bool = True, constrained: bool = False) -> None:
         """
         Args:
             provider: its name in the settings. name: the model's.
             keyed: whether its client takes extra headers, so that the idempotency key can travel.
+            constrained: whether it can be held to a JSON schema while it speaks (``response_format``).
         """
         self._provider = provider
         self._name = name
         self._chat = chat
         self._keyed = keyed
+        self._constrained = constrained
 
     async def call(self, request: Request, key: str, on_text: OnText) -> Answer | Failure:
         options: dict[str, Any] = {"extra_headers": {"Idempotency-Key": key}} if self._keyed else {}
         options["max_tokens"] = request.max_tokens
         if request.temperature is not None:
             options["temperature"] = request.temperature
+        if self._constrained and request.json_schema is not None:
+            options["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": request.json_schema}}
         chat: Any = self._chat
         if request.tools:
-            chat = chat.bind_tools([_tool(tool.name, tool.description, tool.parameters) for tool in request.tools])
+            try:
+                chat = chat.bind_tools([_tool(tool.name, tool.description, tool.parameters) for tool in request.tools])
+            except NotImplementedError:
+                return Failure(kind="permanent", code="tools", message=f"the model of {self._provider} takes no tools")
         whole: AIMessageChunk | None = None
         finished = False
         try:
