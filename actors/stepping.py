@@ -13,6 +13,7 @@ from actors.message import Command
 from actors.past import Past
 from actors.recovery import Plan, unknown_outcome
 from actors.registry import ActorType, Method
+from actors.scope import current_scope
 from actors.step_cache import CachedStep
 from events.caching import Cached
 from events.envelope import NewEvent
@@ -222,13 +223,18 @@ class Journaled:
         self._task = task
 
     def _peek(self, kind: str, name: str, key: str | None) -> Use:
+        scope = current_scope()
+        if scope is not None:
+            key = scope.key(key)
         return Use(kind, name, key, self._uses.get((kind, name, key), 0) + 1)
 
     def _next(self, kind: str, name: str, key: str | None) -> Use:
         use = self._peek(kind, name, key)
-        self._uses[(kind, name, key)] = use.n
+        self._uses[(kind, name, use.key)] = use.n
         return use
 
     def _id(self, kind: str, name: str, n: int) -> CommandId:
         # Of the actor as its code knows it: a fork asks under the ids that stand in the journal which it took along (S33).
-        return CommandId(derived_id(f"{self.kind.name}/{self.key}", self.command.command_id, kind, name, n))
+        scope = current_scope()
+        part = () if scope is None else (scope.name,)
+        return CommandId(derived_id(f"{self.kind.name}/{self.key}", self.command.command_id, kind, name, n, *part))

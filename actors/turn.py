@@ -26,6 +26,7 @@ from actors.past import NO_PAST, Past
 from actors.recovery import Plan, Recovery, keyed
 from actors.ref import ActorRef, ViewRef
 from actors.registry import ActorType, Method
+from actors.scope import current_scope
 from actors.step_cache import CacheWish, cached_step
 from actors.stepping import Journaled, Suspended
 from events.codec import encode_checked
@@ -308,11 +309,17 @@ class Turn(Journaled):
         return datetime.fromtimestamp(self._now_us / 1_000_000, UTC)
 
     def random(self) -> float:
+        if (scope := current_scope()) is not None:
+            if scope.numbers is None:
+                scope.numbers = random.Random(f"{self.seed} {scope.name}")
+            return scope.numbers.random()
         if self._random is None:
             self._random = random.Random(self.seed)
         return self._random.random()
 
     def new_id(self) -> str:
+        if (scope := current_scope()) is not None:
+            return derived_id(self.seed, scope.name, scope.next_number())
         self._new_ids += 1
         return derived_id(self.seed, self._new_ids)
 

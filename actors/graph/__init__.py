@@ -9,7 +9,9 @@ except ImportError as error:  # pragma: no cover - the tests install it
     raise ImportError("actors.graph needs LangGraph: pip install 'cuebook[langgraph]'") from error
 
 from actors.graph.actor import GraphActor, graph_actor
+from actors.graph.chat_model import ServiceChatModel
 from actors.graph.errors import StaleWriteOwnerError, ThreadWriteError, UnregisteredTypeError
+from actors.graph.node import get_actor
 from actors.graph.saver import EventLogSaver
 from actors.graph.store import EventLogStore
 
@@ -17,8 +19,10 @@ __all__ = [
     "EventLogSaver",
     "EventLogStore",
     "GraphActor",
+    "ServiceChatModel",
     "StaleWriteOwnerError",
     "ThreadWriteError",
     "UnregisteredTypeError",
+    "get_actor",
     "graph_actor",
 ]

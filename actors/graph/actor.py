@@ -14,7 +14,9 @@ from actors.errors import Rejected
 from actors.event import Event, State
 from actors.graph.kinds import Kinds
 from actors.graph.kinds_langgraph import BY_TYPE
+from actors.graph.node import SPOKEN, Run, running, short_id, tasks_of
 from actors.graph.turn_saver import CHECKPOINT, NODE, Fact, TurnSaver, folded
+from actors.journal import Entry
 
 STOPPED: Final = "stopped"
 """The step that ends each part of a run: what lies before it in the journal is folded, not run again."""
@@ -133,7 +135,8 @@ class GraphActor(Actor[GraphState]):
             if stopped is None:
                 graph = self._compiled.copy(update={"checkpointer": saver})
                 config: Any = {"configurable": {"thread_id": thread}, "recursion_limit": self.recursion_limit}
-                await self._stream(graph, None if saver.advanced else request, config)
+                with running(Run(self, saver)):
+                    await self._stream(graph, None if saver.advanced else request, config)
                 snapshot = await graph.aget_state(config)
                 waiting = [{"id": each.id, "value": plain(each.value)} for each in snapshot.interrupts]
                 stopped = {"waiting": waiting, "facts": saver.newest(subgraphs=bool(waiting)), "path": saver.path}
@@ -150,17 +153,28 @@ class GraphActor(Actor[GraphState]):
 
     async def _take_up(self, saver: TurnSaver) -> dict[str, Any] | None:
         """Fold what the turn has recorded since its start or last wait; what it stopped at, if it did."""
+        of_nodes: list[Entry] = []
+        stopped: dict[str, Any] | None = None
         for entry in list(self._turn.entries.values()):
-            name = entry.use.name
-            if entry.consumed or entry.use.kind != "step" or not (name in (CHECKPOINT, STOPPED) or name.startswith(NODE)):
+            use = entry.use
+            if entry.consumed or use.kind == "wait":
+                continue
+            if use.key is not None or not (use.name in (CHECKPOINT, STOPPED) or use.name.startswith(NODE)):
+                of_nodes.append(entry)
                 continue
             (fact,) = entry.started["args"]
-            await self.step(name, noted, fact)
-            if name == STOPPED:
-                found: dict[str, Any] = fact
-                return found
+            await self.step(use.name, noted, fact)
+            if use.name == STOPPED:
+                stopped = fact
+                break
             saver.fold(fact)
-        return None
+        # What a finished node asked for is part of what it gave. One that stopped at an interrupt finds its own behind it.
+        done = {short_id(task) for task in saver.finished}
+        for entry in of_nodes:
+            tasks = tasks_of(entry.use.key)
+            if tasks and (stopped is not None or tasks & done):
+                entry.consumed = True
+        return stopped
 
     async def _stream(self, graph: Any, request: Any, config: Any) -> None:
         async for ns, mode, part in graph.astream(
@@ -169,7 +183,7 @@ class GraphActor(Actor[GraphState]):
             where = [each.partition(":")[0] for each in ns]
             if mode == "custom":
                 self.chunk({"graph": where, "said": plain(part)})
-            elif part[0].content:
+            elif part[0].content and SPOKEN not in part[0].response_metadata:
                 self.chunk({"graph": where, "node": part[1].get("langgraph_node"), "token": plain(part[0].content)})
 
     async def _output(self, thread: str) -> Any:

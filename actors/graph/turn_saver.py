@@ -22,6 +22,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.base import Checkpoint as LangGraphCheckpoint
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
+from msgspec import UNSET
 
 from actors.graph import recorded
 from actors.graph.difference import saved, write, writes
@@ -42,7 +43,10 @@ Note = Callable[[str, Fact], Awaitable[None]]
 """Makes a fact durable under the name of a step."""
 CHECKPOINT: Final = "checkpoint"
 NODE: Final = "node "
-_PULLED: Final = re.compile(r"__pregel_pull, ([^,]+)$")
+_PULLED: Final = re.compile(r"^~__pregel_pull, (.+)$")
+_PUSHED: Final = re.compile(r"^~__pregel_push, (\d+), 0+$")
+"""The task of the n-th `Send` of a checkpoint. Any other push is a call of a ``@task``, which says no name."""
+_SENDS: Final = "__pregel_tasks"
 
 
 class TurnSaver(BaseCheckpointSaver[int]):
@@ -52,6 +56,8 @@ class TurnSaver(BaseCheckpointSaver[int]):
         super().__init__()
         self.path: list[str] = []
         """The nodes that have finished since this was made, in the order in which that was recorded."""
+        self.finished: set[str] = set()
+        """The tasks that have."""
         self.advanced = False
         """Whether a checkpoint of the graph itself was recorded since this was made."""
         self._kinds = kinds
@@ -71,9 +77,17 @@ class TurnSaver(BaseCheckpointSaver[int]):
     def _follow(self, event: Any) -> None:
         if isinstance(event, recorded.Saved) and not event.ns:
             self.advanced = True
-        name = node_of(event)
-        if name is not None:
+        if not has_finished(event):
+            return
+        self.finished.add(event.task)
+        name = self._name(event.ns, None if event.checkpoint is UNSET else event.checkpoint, event.path)
+        if not name.endswith("__start__"):
             self.path.append(name)
+
+    async def written(self) -> None:
+        """Return once everything that LangGraph has begun to save is durable."""
+        async with self._lock:  # whoever came before has had it
+            return
 
     async def _record(self, build: Callable[[ThreadState], Said], name: str) -> None:
         # One after another: parts are numbered in the order of the journal.
@@ -110,7 +124,21 @@ class TurnSaver(BaseCheckpointSaver[int]):
             found = writes(state, ns, checkpoint_id, task_id, task_path, pairs)
             return [] if found is None else [found]
 
-        await self._record(build, NODE + _name(ns, task_path))
+        await self._record(build, NODE + self._name(ns, checkpoint_id, task_path))
+
+    def _name(self, ns: str, checkpoint_id: str | None, path: str) -> str:
+        """The node that a task is of, with those of the graphs around it before it: ``outer/inner``."""
+        outer = [part.partition(":")[0] for part in ns.split("|") if part]
+        if found := _PULLED.search(path):
+            return "/".join([*outer, found[1]])
+        if not path:
+            return "/".join([*outer, "input"])
+        sent = _PUSHED.search(path)
+        checkpoint = None if sent is None else self.state.find(ns, checkpoint_id)
+        if sent is None or checkpoint is None or _SENDS not in checkpoint.values:
+            return "/".join([*outer, "task"])
+        packets = self.state.packer.value(checkpoint.values[_SENDS].text())
+        return "/".join([*outer, packets[int(sent[1])].node])
 
     def put(
         self, config: RunnableConfig, checkpoint: LangGraphCheckpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
@@ -225,18 +253,9 @@ def _apply(state: ThreadState, fact: Fact) -> Any:
 _UNFINISHED: Final = frozenset({ERROR, INTERRUPT})
 
 
-def node_of(event: Any) -> str | None:
-    """The node that `event` says has finished: with those of graphs inside the graph before it, ``outer/inner``."""
+def has_finished(event: Any) -> bool:
+    """Whether `event` says what a task gave that has come to its end."""
     if not isinstance(event, recorded.Writes) or not event.path:
-        return None
+        return False
     channels = {channel for _, channel, _ in event.writes}
-    if channels & _UNFINISHED or channels == {RESUME}:
-        return None
-    name = _name(event.ns, event.path)
-    return None if name.endswith("__start__") else name
-
-
-def _name(ns: str, path: str) -> str:
-    found = _PULLED.search(path)
-    outer = [part.partition(":")[0] for part in ns.split("|") if part]
-    return "/".join([*outer, found[1] if found else "send" if path else "input"])
+    return not channels & _UNFINISHED and channels != {RESUME}
