@@ -1,15 +1,21 @@
-"""What every declared agent does: it works on a task by asking its model, using the tools that the model asks for, and asking again."""
+"""What every declared agent does: it works on a task by asking its model, using the tools that the model asks for, and asking again.
+
+A task comes from a person (`do`) or as a step of a run (`work`); for a run it can also make the plan.
+"""
 
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
-from actors.actor import Actor, command
-from actors.agents.tools import FILES, TOOLS, Used
+from actors.actor import command
+from actors.agents.tools import FILES, TOOLS, Hands, use
 from actors.errors import BadPayload, Gone, Rejected, StepFailed, TooLarge, Unknown
 from actors.event import Event, State
 from actors.files.rules import Grant
 from actors.models.records import Message, ToolCall
+from actors.tasks.agent import Agent
+from actors.tasks.records import Job, Plan, Result
+from actors.tasks.router import OURS
 
 ROUNDS: Final = 8
 ROUNDS_MAX: Final = 20
@@ -68,13 +74,14 @@ class TaskEnded(Event[AgentState], tag="agent.task_ended"):
         state.last = self.outcome
 
 
-class DeclaredAgent(Actor[AgentState]):
-    """Base of the types that `agents_from` makes. The id of an agent is that of its workspace, as with the review team."""
+class DeclaredAgent(Agent[AgentState]):
+    """Base of the types that `agents_from` makes. The id of an agent is that of its workspace, as with the review team; a step of a run may
+    have one of its own, which then reaches the files of the run's workspace and no memory."""
 
     declared: ClassVar[Declaration]
 
     @command
-    async def work(self, task: str, root: str | None = None) -> Outcome:
+    async def do(self, task: str, root: str | None = None) -> Outcome:
         """Do `task`. What the model says is streamed on ``cue.chunk``; each question, and each use of a tool, is recorded once it is done.
 
         Args:
@@ -83,33 +90,53 @@ class DeclaredAgent(Actor[AgentState]):
         Raises:
             ModelUnavailable, ModelRefused, BudgetSpent: the model gave no answer.
         """
-        declared = self.declared
         if root is not None:
             await self.ref(FILES, self.id).open(root=root)
+        return (await self._talk(task, self.id))[0]
+
+    async def handle(self, job: Job) -> Result:
+        """A step of a run, or its plan. What counts as written is what the `files` actor has confirmed; being stopped is an issue."""
+        if job.step == "_plan":
+            plan = await self.model(self.declared.model).ask_for(Plan, self._planning(job))
+            return Result(text=plan.summary, data=msgspec.to_builtins(plan))
+        outcome, written = await self._talk(_told(job), job.workspace)
+        issues = [] if outcome.ended == "done" else [f"{job.step}: stopped after {outcome.rounds} rounds ({outcome.ended})"]
+        return Result(text=outcome.text, files=written, issues=issues)
+
+    async def _talk(self, task: str, workspace: str) -> tuple[Outcome, list[str]]:
+        """What became of `task`, and the files written for it."""
+        declared = self.declared
         model = self.model(declared.model)
         specs = [TOOLS[name].spec(name) for name in declared.tools]
         said = [Message(role="system", content=declared.instructions), Message(role="user", content=task)]
+        by, written = Hands(self, workspace, declared.capabilities), list[str]()
         used = number = 0
+        ended: Literal["done", "rounds", "size"]
         while True:
             number += 1
             answer = await model.chat(said, tools=specs, stream=True)
             if not answer.tool_calls:
-                return self._end(task, Outcome(text=answer.text, rounds=number, tools_used=used, ended="done"))
+                ended = "done"
+                break
             said.append(Message(role="assistant", content=answer.text, tool_calls=answer.tool_calls))
             for position, call in enumerate(answer.tool_calls):
-                result = await self._use(call) if position < _CALLS_MAX else f"not done: at most {_CALLS_MAX} tools at once"
-                used += position < _CALLS_MAX
+                if position < _CALLS_MAX:
+                    used += 1
+                    result = await self._use(call, by, written)
+                else:
+                    result = f"not done: at most {_CALLS_MAX} tools at once"
                 said.append(Message(role="tool", content=result, tool_call_id=call.id))
             if sum(len(message.content) for message in said) > _TALK_CHARS_MAX:
-                return self._end(task, Outcome(text=answer.text, rounds=number, tools_used=used, ended="size"))
+                ended = "size"
+                break
             if number == declared.rounds:
-                return self._end(task, Outcome(text=answer.text, rounds=number, tools_used=used, ended="rounds"))
-
-    def _end(self, task: str, outcome: Outcome) -> Outcome:
+                ended = "rounds"
+                break
+        outcome = Outcome(text=answer.text, rounds=number, tools_used=used, ended=ended)
         self.emit(TaskEnded(task=task[:_TASK_CHARS_SHOWN], outcome=outcome))
-        return outcome
+        return outcome, sorted(set(written))
 
-    async def _use(self, call: ToolCall) -> str:
+    async def _use(self, call: ToolCall, by: Hands, written: list[str]) -> str:
         """What the model is told about its call. Only what it can mend becomes a text; everything else ends the turn."""
         tool = TOOLS.get(call.name) if call.name in self.declared.tools else None
         outcome: Literal["done", "refused", "wrong"] = "wrong"
@@ -117,8 +144,9 @@ class DeclaredAgent(Actor[AgentState]):
             text = f"there is no tool {call.name!r}; there are: {', '.join(self.declared.tools) or 'none'}"
         else:
             try:
-                used: Used = await tool.function(self, self.declared.capabilities, _arguments(call, tool.arguments))
+                used = await use(call.name, by, _arguments(call, tool.arguments))
                 text, outcome = used.text, "refused" if used.refused else "done"
+                written += [used.written] if used.written else []
             except msgspec.ValidationError as error:
                 text = f"the arguments do not fit: {error}"
             except (Rejected, BadPayload, Unknown, TooLarge, Gone, StepFailed) as error:
@@ -126,6 +154,34 @@ class DeclaredAgent(Actor[AgentState]):
         self.emit(ToolUsed(tool=call.name[:64], call=call.id, outcome=outcome))
         more = len(text) - _RESULT_CHARS_MAX
         return text if more <= 0 else f"{text[:_RESULT_CHARS_MAX]}\n[{more:,} more characters]"
+
+    def _planning(self, job: Job) -> list[Message]:
+        said = [f"Goal: {job.goal}", *(f"Also: {more}" for more in job.instructions)]
+        if job.plan is not None:
+            said += [f"The plan so far: {msgspec.json.encode(job.plan).decode()}", f"What should change: {job.feedback}"]
+        agents = ", ".join(name for name in self.types_with("work") if name not in OURS)
+        return [
+            Message(role="system", content=f"{self.declared.instructions}\n{_PLANNING}{agents}."),
+            Message(role="user", content="\n".join(said)),
+        ]
+
+
+_PLANNING: Final = """\
+You plan, you do not do it yourself. Answer with a plan: a summary for the person who decides about it, and steps. Each step has an id of
+letters, digits and dashes, the agent who does it, its task in full sentences, and in `after` the ids of the steps whose results it needs.
+Steps that need nothing of each other run at the same time. Agents: """
+
+
+def _told(job: Job) -> str:
+    """What an agent is told of its step."""
+    said = [job.task or job.goal]
+    if job.task and job.goal:
+        said.append(f"It is part of this: {job.goal}")
+    said += [f"Also: {more}" for more in job.instructions]
+    for step, result in job.results.items():
+        files = f" (files: {', '.join(result.files)})" if result.files else ""
+        said.append(f"{step} is done{files}: {result.text[:_RESULT_CHARS_MAX]}")
+    return "\n".join(said)
 
 
 def _arguments(call: ToolCall, type: type[msgspec.Struct]) -> Any:

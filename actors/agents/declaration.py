@@ -49,7 +49,7 @@ def agents_from(path: str | Path) -> list[type[DeclaredAgent]]:
 
 
 def rules_for(agents: Iterable[type[DeclaredAgent]], rules: Rules = DEFAULT_RULES) -> Rules:
-    """`rules` with what the files of these agents grant them: hand it to ``files/WORKSPACE open``, from outside."""
+    """`rules` with what the files of these agents grant them: for `actors.files.files_with`, or ``files/WORKSPACE open`` from outside."""
     declared = {str(agent.__actor_name__): agent.declared.capabilities for agent in agents}
     return msgspec.structs.replace(rules, agents={**rules.agents, **declared})
 

@@ -5,16 +5,18 @@ re-run does not do it twice.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from actors.actor import Actor
 from actors.files.rules import Grant, Operation, Refusal, Rules, decide
 from actors.models.records import ToolSpec
+from actors.ref import ActorRef
 
 FILES: Final = "files"
 _MEMORY: Final = "memory"
+_OF_MEMORY: Final = frozenset({"remember", "recall"})
 
 
 class ReadFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,49 +48,72 @@ class Recall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tool has to say to the model, and whether it did what it was asked."""
+    """What a tool has to say to the model, and whether it did what it was asked. written: the file that the `files` actor has confirmed."""
 
     text: str
     refused: bool = False
+    written: str = ""
 
 
-async def _read(agent: Actor[Any], grant: Grant, given: ReadFile) -> Used:
-    return _said(await agent.ref(FILES, agent.id).read(path=given.path, first=given.first, last=given.last))
+class Hands(NamedTuple):
+    """Who uses a tool, where, and what its file lets it do. workspace: "" = there is none."""
+
+    agent: Actor[Any]
+    workspace: str
+    grant: Grant
+
+    @property
+    def files(self) -> ActorRef:
+        return self.agent.ref(FILES, self.workspace)
+
+    def outside(self, operation: Operation, path: str) -> Used | None:
+        """What its own file does not grant is refused before anybody is asked; the rules of the workspace hold besides."""
+        name = self.agent.actor_type
+        refusal = decide(name, operation, path, Rules(agents={name: self.grant}))
+        return None if refusal is None else _said(refusal)
 
 
-async def _write(agent: Actor[Any], grant: Grant, given: WriteFile) -> Used:
-    refused = _own(agent, grant, "write", given.path)
-    return refused or _said(await agent.ref(FILES, agent.id).write(path=given.path, content=given.content))
+async def _read(by: Hands, given: ReadFile) -> Used:
+    return _said(await by.files.read(path=given.path, first=given.first, last=given.last))
 
 
-async def _delete(agent: Actor[Any], grant: Grant, given: DeleteFile) -> Used:
-    refused = _own(agent, grant, "delete", given.path)
-    return refused or _said(await agent.ref(FILES, agent.id).delete(path=given.path))
+async def _write(by: Hands, given: WriteFile) -> Used:
+    return by.outside("write", given.path) or _said(await by.files.write(path=given.path, content=given.content), given.path)
 
 
-async def _run(agent: Actor[Any], grant: Grant, given: RunCommand) -> Used:
-    if given.command not in grant.commands:
-        allowed = ", ".join(grant.commands) or "none"
-        return Used(text=f"refused (not_granted): {agent.actor_type} may run {allowed}", refused=True)
-    return _said(await agent.ref(FILES, agent.id).run(command=given.command, arguments=given.arguments))
+async def _delete(by: Hands, given: DeleteFile) -> Used:
+    return by.outside("delete", given.path) or _said(await by.files.delete(path=given.path))
 
 
-async def _remember(agent: Actor[Any], grant: Grant, given: Remember) -> Used:
-    agent.ref(_MEMORY, agent.id).tell.remember(content=given.content, type="semantic", importance=0.5)
+async def _run(by: Hands, given: RunCommand) -> Used:
+    if given.command not in by.grant.commands:
+        allowed = ", ".join(by.grant.commands) or "none"
+        return Used(text=f"refused (not_granted): {by.agent.actor_type} may run {allowed}", refused=True)
+    return _said(await by.files.run(command=given.command, arguments=given.arguments))
+
+
+async def _remember(by: Hands, given: Remember) -> Used:
+    by.agent.ref(_MEMORY, by.workspace).tell.remember(content=given.content, type="semantic", importance=0.5)
     return Used(text="remembered")
 
 
-async def _recall(agent: Actor[Any], grant: Grant, given: Recall) -> Used:
-    return _said(await agent.view(_MEMORY).recall(query=given.query))
+async def _recall(by: Hands, given: Recall) -> Used:
+    return _said(await by.agent.view(_MEMORY).recall(query=given.query))
 
 
-def _own(agent: Actor[Any], grant: Grant, operation: Operation, path: str) -> Used | None:
-    """What its own file does not grant is refused before anybody is asked; the rules of the workspace hold besides."""
-    refusal = decide(agent.actor_type, operation, path, Rules(agents={agent.actor_type: grant}))
-    return None if refusal is None else _said(msgspec.to_builtins(refusal))
+async def use(name: str, by: Hands, given: Any) -> Used:
+    """Let `by` use the tool `name` with arguments of its type. Raises: what the tool raises; StepFailed, Rejected and the like are for the
+    model to mend."""
+    if not by.workspace:
+        return Used(text="refused (not_granted): there is no workspace", refused=True)
+    if name in _OF_MEMORY and by.agent.id != by.workspace:
+        # A memory is its workspace's own: only an actor with that id reaches it (design: one token separates workspaces).
+        why = f"memory is kept for {by.agent.actor_type}/{by.workspace} (`agent_id` of a step names it), not for {by.agent.id}"
+        return Used(text=f"refused (not_granted): {why}", refused=True)
+    return await TOOLS[name].function(by, given)
 
 
-def _said(reply: Any) -> Used:
+def _said(reply: Any, written: str = "") -> Used:
     """A reply of the `files` actor, as asks give it: plain JSON values, a refusal by its tag."""
     plain = msgspec.to_builtins(reply)
     if isinstance(plain, dict) and plain.get("type") == "refused":
@@ -96,7 +121,7 @@ def _said(reply: Any) -> Used:
         return Used(text=f"refused ({refusal.rule}): {refusal.reason}", refused=True)
     if isinstance(plain, dict) and plain.get("type") == "content":
         return Used(text=str(plain["text"]))
-    return Used(text=msgspec.json.encode(plain).decode())
+    return Used(text=msgspec.json.encode(plain).decode(), written=written)
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +129,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
     description: str
     arguments: type[msgspec.Struct]
-    function: Callable[[Actor[Any], Grant, Any], Awaitable[Used]]
+    function: Callable[[Hands, Any], Awaitable[Used]]
 
     def spec(self, name: str) -> ToolSpec:
         (schema,), parts = msgspec.json.schema_components([self.arguments])

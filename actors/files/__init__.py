@@ -5,6 +5,6 @@ of its own, `commands` runs programs.
 """
 
 from actors.files.rules import DEFAULT_RULES, CommandTool, Grant, Refusal, Rules
-from actors.files.workspace_files import Files
+from actors.files.workspace_files import Files, files_with
 
-__all__ = ["DEFAULT_RULES", "CommandTool", "Files", "Grant", "Refusal", "Rules"]
+__all__ = ["DEFAULT_RULES", "CommandTool", "Files", "Grant", "Refusal", "Rules", "files_with"]

@@ -2,9 +2,10 @@
 can take everything back."""
 
 import hashlib
+import types
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import msgspec
 
@@ -42,10 +43,12 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FilesState(State):
-    """`done` counts changes for ever; `changes` are the newest of them that can be undone, those after number `forgotten`."""
+    """`done` counts changes for ever; `changes` are the newest of them that can be undone, those after number `forgotten`. chosen: people
+    have set these rules for this workspace; else they are those of the app."""
 
     root: str = ""
     rules: Rules = DEFAULT_RULES
+    chosen: bool = False
     done: int = 0
     forgotten: int = 0
     changes: list[Change] = []
@@ -59,10 +62,10 @@ class WorkspaceOpened(Event[FilesState], tag="files.workspace_opened"):
     root: str
     rules: Rules
     rules_sha256: str
+    chosen: bool = False
 
     def apply(self, state: FilesState) -> None:
-        state.root = self.root
-        state.rules = self.rules
+        state.root, state.rules, state.chosen = self.root, self.rules, self.chosen
 
 
 class FileWritten(Event[FilesState], tag="files.written"):
@@ -165,9 +168,13 @@ class Files(Actor[FilesState], name="files"):
     and the agent's own turn goes on. When another actor asks, its type is the agent; `agent` counts only from outside.
     """
 
+    granted: ClassVar[Rules] = DEFAULT_RULES
+    """What holds in a workspace for which nobody has set other rules: `files_with` makes a class with others."""
+
     @command
     async def open(self, root: str, rules: Rules | None = None) -> str:
-        """Name the folder, and the capabilities that hold in it from now on (default: those it has). Returns: the folder.
+        """Name the folder, and the capabilities that hold in it from now on (default: those that were set, else those of the app). Returns:
+        the folder.
 
         Raises:
             Rejected: no such folder, a system folder, not the folder of this id, or one of our own actors asks for other rules.
@@ -180,9 +187,11 @@ class Files(Actor[FilesState], name="files"):
             raise Rejected(f"{found} is the workspace {workspace_id(Path(found))}, not {self.id}", workspace=workspace_id(Path(found)))
         if rules is not None and rules != self.state.rules and self.sender is not None:
             raise Rejected("capabilities are set from outside, not by an agent", agent=self.sender)
-        wanted = rules if rules is not None else self.state.rules
-        if found != self.state.root or wanted != self.state.rules:
-            self.emit(WorkspaceOpened(root=found, rules=wanted, rules_sha256=hashlib.sha256(encode(wanted)).hexdigest()))
+        chosen = self.state.chosen or (rules is not None and rules != self.state.rules)
+        wanted = rules if rules is not None else self.state.rules if chosen else self.granted
+        if (found, wanted, chosen) != (self.state.root, self.state.rules, self.state.chosen):
+            digest = hashlib.sha256(encode(wanted)).hexdigest()
+            self.emit(WorkspaceOpened(root=found, rules=wanted, rules_sha256=digest, chosen=chosen))
         return found
 
     @command
@@ -380,3 +389,9 @@ class Files(Actor[FilesState], name="files"):
             return await self.step(name, written, self.state.root, path, wanted, expected, self.state.rules.max_file_bytes, key=path)
         except StepFailed as error:
             raise Rejected(error.message, path=path) from error
+
+
+def files_with(rules: Rules) -> type[Files]:
+    """The actor type ``files`` of an app, ``App(actors=[..., files_with(RULES)])``, where `rules` hold until people set others."""
+    made: type[Files] = types.new_class("files", (Files,), {"name": "files"}, lambda body: body.update(granted=rules, __module__=__name__))
+    return made

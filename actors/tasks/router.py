@@ -13,6 +13,9 @@ from actors.event import Event, State
 from actors.tasks.agent import Agent
 from actors.tasks.records import Job, Plan, Result, StepPlan, Text, Token
 
+OURS = frozenset({"keeper", "router"})
+"""Who serves runs and is given no step of one."""
+
 SAID_KEPT = 10
 """Requests of one session that are remembered, to notice who goes in circles."""
 SESSIONS_KEPT = 256
@@ -168,7 +171,7 @@ class Router(Agent[RouterState], name="router"):
             raise Rejected(found.question or found.response or _NO_AGENT, action=found.action, goal=job.goal[:200])
         workers = self.types_with("work")
         if found.agent not in workers:
-            here = ", ".join(name for name in workers if name not in _PLANNING) or "nobody"
+            here = ", ".join(name for name in workers if name not in OURS) or "nobody"
             raise Rejected(f"this is work for {found.agent}, whom this deployment does not have; who can be given work: {here}")
         wishes = [job.feedback] if job.feedback else []
         if job.plan is not None:
@@ -185,5 +188,4 @@ class Router(Agent[RouterState], name="router"):
         return found if meant is None or found.agent is None else msgspec.structs.replace(found, agent=meant)
 
 
-_PLANNING = frozenset({"keeper", "router"})
 _NO_AGENT = "Das ist keine Aufgabe für einen der Agenten. Was soll getan werden, und woran?"

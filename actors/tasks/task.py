@@ -18,7 +18,7 @@ from actors.tasks import limits
 from actors.tasks.keeper import Keeper
 from actors.tasks.plans import blocked_by, check_move, fault_of, gave_up, may_begin, retry_after_s
 from actors.tasks.records import Errand, Job, Outcome, Plan, Proposal, Result, StepStatus, Text, Told, View
-from actors.tasks.router import Router
+from actors.tasks.router import OURS, Router
 from actors.tasks.state import (
     AgentSettled,
     ClarificationAsked,
@@ -46,7 +46,6 @@ Session = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 _KEEPER = Keeper.__actor_name__ or ""
 _ROUTER = Router.__actor_name__ or ""
-_OURS = frozenset({_KEEPER, _ROUTER})
 
 
 class Task(Actor[TaskState], name="task"):
@@ -460,7 +459,7 @@ class Task(Actor[TaskState], name="task"):
         self.emit(StepMoved(step=step, status=status, reason=reason))
 
     def _workers(self) -> list[str]:
-        return [name for name in self.types_with("work") if name not in _OURS]
+        return [name for name in self.types_with("work") if name not in OURS]
 
     def _now_us(self) -> int:
         return int(self.now().timestamp() * 1_000_000)

@@ -16,7 +16,7 @@ from actors.models.errors import ModelRefused
 from actors.workspace_id import workspace_id
 from events.envelope import RecordedEvent
 from events.reader_sqlite import SqliteLogReader
-from ops.examples.declared import RULES, app
+from ops.examples.declared import app
 from ops.models import open_models
 from ops.settings import load_settings
 from runtime.inspection import verify_states
@@ -43,8 +43,7 @@ async def working(tmp_path: Path, root: Path, model: ScriptedModel) -> AsyncIter
     (data / "cuebook.toml").write_text(table)
     settings = load_settings({"data": data}, environment={}, folder=data).settings
     async with open_models(settings) as models, local_runtime(app, data / "log", models=models) as runtime:
-        rules = msgspec.to_builtins(RULES)
-        await runtime.ask(f"files/{workspace_id(root)}", "open", root=str(root), rules=rules)
+        await runtime.ask(f"files/{workspace_id(root)}", "open", root=str(root))
         yield runtime
 
 
@@ -57,7 +56,7 @@ async def recorded(tmp_path: Path) -> list[RecordedEvent]:
 
 
 async def work(runtime: LocalRuntime, agent: str, root: Path, task: str, **more: Any) -> dict[str, Any]:
-    outcome: dict[str, Any] = await runtime.ask(f"{agent}/{workspace_id(root)}", "work", task=task, timeout_s=90, **more)
+    outcome: dict[str, Any] = await runtime.ask(f"{agent}/{workspace_id(root)}", "do", task=task, timeout_s=90, **more)
     return outcome
 
 

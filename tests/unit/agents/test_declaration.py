@@ -54,7 +54,7 @@ def test_each_table_is_an_actor_type(tmp_path: Path) -> None:
     agents = agents_from(declared(tmp_path, f"[agents.one]\n{GOOD}{capable}[agents.two]\n{GOOD}tools = ['recall']\n"))
     app = App(actors=agents)
     assert {"one", "two"} <= set(app.registry.types)
-    assert set(app.registry.types["one"].methods) == {"work"}
+    assert set(app.registry.types["one"].methods) == {"do", "settle", "work"}
     rules = rules_for(agents)
     assert rules.agents["one"].allowed_paths == ("docs/**",)
     assert not rules.agents["two"].file_write
