@@ -5,6 +5,7 @@ of a read.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Container, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -25,7 +26,7 @@ from events.scan_sqlite import ShardScan
 from events.schema import file_version, has_sealed_streams
 from events.selection import Selected, Selection
 from events.selection_sqlite import read_selected
-from events.sqlite_library import SqliteConnection, SqliteError, close_connection, connect, on_thread, open_reader, translated
+from events.sqlite_library import SqliteConnection, SqliteError, close_connections, connect, on_thread, open_reader, translated
 from events.store import Format, Head, InboxEntry, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
 
 P = ParamSpec("P")
@@ -58,8 +59,7 @@ class _ShardReaders:
             raise translated(error, self._path) from error
 
     async def _pick(self) -> aiosqlite.Connection:
-        if self._closed:
-            raise InvariantError("the reader is closed")
+        self._check_open()
         try:
             status = self._path.stat()
         except FileNotFoundError:
@@ -76,8 +76,17 @@ class _ShardReaders:
             if idle is not None and (not self._busy[idle] or len(self._busy) >= READERS_PER_SHARD):
                 return idle
             connection = await connect(self._open)
+            try:
+                self._check_open()
+            except InvariantError:  # closed meanwhile, by somebody who did not see this one
+                await close_connections([connection])
+                raise
             self._busy[connection] = 0
             return connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvariantError("the reader is closed")
 
     def _open(self) -> SqliteConnection:
         # First, so that a file that grows meanwhile can only be ahead of it.
@@ -100,13 +109,11 @@ class _ShardReaders:
     async def _retire(self) -> None:
         """Close the connections; what is under way on them ends first."""
         connections, self._busy = list(self._busy), {}
-        for connection in connections:
-            await close_connection(connection)
+        await close_connections(connections)
 
     async def close(self) -> None:
         self._closed = True
-        async with self._lock:
-            await self._retire()
+        await self._retire()
 
 
 class SqliteLogReader:
@@ -228,5 +235,6 @@ class SqliteLogReader:
         return (await self._shard(shard).run(reads.read_waits, shard))[0]
 
     async def close(self) -> None:
-        for readers in self._readers:
-            await readers.close()
+        async with AsyncExitStack() as stack:
+            for readers in self._readers:
+                stack.push_async_callback(readers.close)

@@ -10,7 +10,8 @@ drops the locks of the other), so everything in this process that opens a log go
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, Final, Literal, ParamSpec, TypeVar
 
@@ -193,6 +194,15 @@ async def close_connection(db: aiosqlite.Connection) -> None:
     except (sqlite.Error, ValueError):
         # Closing after an I/O error may report that error again; the thread has been told to stop all the same.
         await asyncio.sleep(0)
+
+
+async def close_connections(connections: Iterable[aiosqlite.Connection | None]) -> None:
+    """`close_connection` of each that is one. Cancelled or failed half-way: the others are closed all the same, because the thread of one
+    that is forgotten keeps the process from ending."""
+    async with AsyncExitStack() as stack:
+        for connection in connections:
+            if connection is not None:
+                stack.push_async_callback(close_connection, connection)
 
 
 def error_name(error: BaseException) -> str:

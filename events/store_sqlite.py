@@ -31,7 +31,7 @@ from events.sqlite_library import (
     Durability,
     SqliteConnection,
     SqliteError,
-    close_connection,
+    close_connections,
     connect,
     on_thread,
     open_reader,
@@ -118,9 +118,7 @@ class SqliteShard:
     async def _close_connections(self) -> None:
         connections = (self._reading, self._writing)
         self._reading = self._writing = None
-        for connection in connections:
-            if connection is not None:
-                await close_connection(connection)
+        await close_connections(connections)
 
     async def _reopen_if_in_doubt(self) -> None:
         if not self._writer.must_reopen:
@@ -129,7 +127,11 @@ class SqliteShard:
         async with self._reopening:
             if self._writer.must_reopen:
                 await self._close_connections()
-                await self._open_connections()
+                try:
+                    await self._open_connections()
+                finally:
+                    if self._closed:  # meanwhile, by somebody who did not see these
+                        await self._close_connections()
                 self._writer.must_reopen = False
 
     async def _write(self, fn: Callable[Concatenate[SqliteConnection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -288,5 +290,7 @@ class SqliteShard:
             if self._writing is not None and not self._writer.must_reopen:
                 await on_thread(self._writing, self._writer.alone, self._writer.flush)
         finally:
-            await self._close_connections()
-            self._writer.close_anchor()
+            try:
+                await self._close_connections()
+            finally:
+                self._writer.close_anchor()

@@ -1,13 +1,12 @@
 """Whether somebody has committed to a shard file, for the price of one number in its shared memory (S31)."""
 
-from contextlib import suppress
 from pathlib import Path
 
 import aiosqlite
 
 from events.errors import CorruptLogError
 from events.log_directory import LogIdentity, read_identity, shard_path
-from events.sqlite_library import SqliteConnection, SqliteError, close_connection, connect, on_thread, open_reader, translated
+from events.sqlite_library import SqliteConnection, SqliteError, close_connections, connect, on_thread, open_reader, translated
 
 
 class _Watched:
@@ -57,14 +56,14 @@ class SqliteWatch:
 
     async def _forget(self, watched: _Watched) -> None:
         connection, watched.connection, watched.version = watched.connection, None, None
-        if connection is not None:
-            await close_connection(connection)
+        await close_connections([connection])
 
     async def close(self) -> None:
-        """Idempotent."""
+        """Idempotent. Nothing is looked at any more when this is called."""
+        connections = [watched.connection for watched in self._watched]
         for watched in self._watched:
-            with suppress(SqliteError):
-                await self._forget(watched)
+            watched.connection = watched.version = None
+        await close_connections(connections)
 
 
 def _look(connection: SqliteConnection, last: int | None) -> tuple[int, int | None]:

@@ -52,16 +52,17 @@ async def _main(settings: Settings, name: str, app: App) -> int:
         running = [tasks.spawn(runner.run(), name=f"projection {name}") for name, runner in views.runners.items()]
         running.append(tasks.spawn(watch_files(views.watch, views.hints), name="watch"))
         try:
-            async with connected(connection.nats_options(), worker, views) as client:
-                service = ProjectorService(
-                    client, subjects, views, worker=worker, version=semver(distribution_version("cuebook") or "0"),
-                    incarnation=views.reader.incarnation, started=iso_time(views.clock.wall_us()),
-                )  # fmt: skip
-                await service.start()
-                if MEMORY in views.runners:
-                    running.append(tasks.spawn(report_to_actors(settings.namespace, connection.nats_options()), name="accesses"))
-                async with listening(client, subjects, views), serving(client, subjects, views, tasks):
-                    await stop.wait()
+            async with connected(connection.nats_options(), worker, views, stop, tasks) as client:
+                if client is not None:
+                    service = ProjectorService(
+                        client, subjects, views, worker=worker, version=semver(distribution_version("cuebook") or "0"),
+                        incarnation=views.reader.incarnation, started=iso_time(views.clock.wall_us()),
+                    )  # fmt: skip
+                    await service.start()
+                    if MEMORY in views.runners:
+                        running.append(tasks.spawn(report_to_actors(settings.namespace, connection.nats_options()), name="accesses"))
+                    async with listening(client, subjects, views), serving(client, subjects, views, tasks):
+                        await stop.wait()
         finally:
             for task in running:
                 await end(task)

@@ -39,7 +39,7 @@ class Deployment:
 @asynccontextmanager
 async def running(settings: Settings, *, app: str, workers: int, remember: bool = True, quiet: bool = False) -> AsyncIterator[Deployment]:
     """Start the server and `workers` workers on `app`; yields when every shard has an owner that takes commands and every worker its share;
-    stops all at the end.
+    stops all at the end. Asked to stop before that, it yields at once: `tree.is_stopping()` says so.
 
     Args:
         remember: write `app` into the deployment's own cuebook.toml, where reading verbs find it (S32).
@@ -76,8 +76,8 @@ async def running(settings: Settings, *, app: str, workers: int, remember: bool 
             projects = bool(loaded.projections) or cache.address is not None
             kept = tasks.spawn(tree.run(_roles(settings, app, workers, quiet, projects=projects)), name="processes")
             try:
-                await _ready(Path(settings.data), identity.shards, workers, kept)
-                tree.publish(ready=True)
+                if await _ready(Path(settings.data), identity.shards, workers, tree, kept):
+                    tree.publish(ready=True)
                 yield Deployment(settings, server.connection, tree, identity.shards, cache)
             finally:
                 if not tree.is_stopping():  # a second request would mean: at once
@@ -137,20 +137,20 @@ def _roles(settings: Settings, app: str, workers: int, quiet: bool, *, projects:
     return roles
 
 
-async def _ready(data: Path, shards: int, workers: int, kept: asyncio.Task[int]) -> None:
+async def _ready(data: Path, shards: int, workers: int, tree: ProcessTree, kept: asyncio.Task[int]) -> bool:
     """Wait until every shard has an owner that has bumped its epoch, and every worker its share, so that nothing moves right after the
-    start. The lock files say so; looking at them disturbs nobody."""
+    start; False if a stop was asked for before. The lock files say so; looking at them disturbs nobody."""
     from runtime.survey import survey
 
     try:
         async with asyncio.timeout(_READY_S):
-            while not kept.done():
+            while not tree.is_stopping() and not kept.done():
                 facts = survey(data, shards)
                 owned = [each.owner.worker for each in facts.shards if each.owner and each.owner.epoch > 0 and not each.owner.stale]
                 if len(owned) == shards and len(set(owned)) == min(workers, shards):
                     loads = [owned.count(worker) for worker in set(owned)]
                     if max(loads) - min(loads) <= 1:
-                        return
+                        return True
                 await asyncio.sleep(_LOOK_S)
     except TimeoutError:
         raise StartError(
@@ -158,4 +158,6 @@ async def _ready(data: Path, shards: int, workers: int, kept: asyncio.Task[int])
             why=f"see the logs in {data / 'logs'}",
             next_step="cuebook doctor",
         ) from None
+    if tree.is_stopping():
+        return False
     raise StartError("the workers ended at once", why=f"see the logs in {data / 'logs'}", next_step="cuebook doctor")

@@ -1,7 +1,7 @@
 """The projections of an app, put together with the log of a deployment: where views lie, and how their events are read."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -115,9 +115,11 @@ async def open_views(
     folder = folder or data / FOLDER
     identity = read_identity(data / "log")
     hints = Hints(identity.shards)
-    reader = await SqliteLogReader.open(data / "log")
-    watch = await SqliteWatch.open(data / "log")
-    try:
+    async with AsyncExitStack() as stack:
+        reader = await SqliteLogReader.open(data / "log")
+        stack.push_async_callback(reader.close)
+        watch = await SqliteWatch.open(data / "log")
+        stack.push_async_callback(watch.close)
         upcast = upcast_of(app.registry)
         found = generations_of(app, folder, identity.incarnation, clock)
         if cache_place(settings).address is not None:
@@ -126,6 +128,3 @@ async def open_views(
         runners = [Runner(each, reader, hints, upcast=upcast, clock=clock) for each in kept]
         makers = {make().name: make for make in app.projections}
         yield Views(runners, hints, reader, watch, clock=clock, folder=folder, upcast=upcast, makers=makers)
-    finally:
-        await watch.close()
-        await reader.close()

@@ -22,7 +22,7 @@ from projections.operations import Operation
 from projections.runner import OPERATION_S, Runner
 from runtime.incoming_nats import DirectClient, Message, take
 from runtime.service_nats import Service, schema_text
-from runtime.tasks import Tasks, end
+from runtime.tasks import Tasks, done_before, end
 from runtime.wire import DEADLINE, ERROR, ERROR_CODE, META, META_POSITION, Subjects
 
 log = structlog.get_logger("cuebook.projector")
@@ -31,8 +31,11 @@ _AT_ONCE: Final = 64
 
 
 @asynccontextmanager
-async def connected(options: dict[str, Any], worker: str, views: Views) -> AsyncIterator[Client]:
-    """A connection that keeps itself up. After each reconnect everybody looks at the log: hints were lost meanwhile (S31)."""
+async def connected(
+    options: dict[str, Any], worker: str, views: Views, stop: asyncio.Event, tasks: Tasks
+) -> AsyncIterator[Client | None]:
+    """A connection that keeps itself up; None if `stop` was set before there was one. After each reconnect everybody looks at the log:
+    hints were lost meanwhile (S31)."""
 
     async def on_error(error: Exception) -> None:
         log.info("nats_error", error=repr(error))
@@ -42,14 +45,14 @@ async def connected(options: dict[str, Any], worker: str, views: Views) -> Async
         views.hints.tell_all()
 
     client = DirectClient()
-    await client.connect(
+    connecting = client.connect(
         **{
             "name": f"cuebook {worker}", "max_reconnect_attempts": -1, "reconnect_time_wait": 0.2, "error_cb": on_error,
             "reconnected_cb": on_reconnected, **options,
         }
     )  # fmt: skip
     try:
-        yield client
+        yield client if await done_before(stop, connecting, tasks) else None
     finally:
         if not client.is_closed:
             await client.close()

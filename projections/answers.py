@@ -83,9 +83,11 @@ class ProjectionAnswers:
                 self._opened = True
 
     async def close(self) -> None:
-        """After the operations that run."""
-        await self._at_rest.wait()
-        await self._readers.close()
+        """After the operations that run; cancelled, without waiting for them."""
+        try:
+            await self._at_rest.wait()
+        finally:
+            await self._readers.close()
 
 
 def _oldest(seen: list[Positions]) -> Positions:

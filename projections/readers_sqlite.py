@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import aiosqlite
 
-from events.sqlite_library import SqliteConnection, SqliteError, close_connection, connect, error_name, on_thread, open_reader
+from events.sqlite_library import SqliteConnection, SqliteError, close_connections, connect, error_name, on_thread, open_reader
 from projections.errors import NotReadyError
 from projections.view_sqlite import away_or_damaged
 
@@ -63,23 +64,28 @@ class ViewReaders:
             return await on_thread(db, _in_transaction, function, args, kwargs)
         except asyncio.CancelledError:
             # The statement under way ends with SQLITE_INTERRUPT; the connection is whole after it.
-            await db.interrupt()
+            with suppress(ValueError):  # it was closed meanwhile
+                await db.interrupt()
             raise
         finally:
             self._idle.append(db)
 
     async def _connect(self) -> aiosqlite.Connection:
         db = await connect(lambda: open_reader(self._path))
+        if self._closed:  # by somebody who did not wait until this one was there
+            await close_connections([db])
+            raise NotReadyError("the view was just replaced", retry_after_ms=10)
         self._all.append(db)
         return db
 
     async def close(self) -> None:
-        """After the operations that run."""
+        """After the operations that run; cancelled, without waiting for them."""
         self._closed = True
-        await self._rested.wait()
-        connections, self._all, self._idle = self._all, [], []
-        for db in connections:
-            await close_connection(db)
+        try:
+            await self._rested.wait()
+        finally:
+            connections, self._all, self._idle = self._all, [], []
+            await close_connections(connections)
 
 
 def _in_transaction(

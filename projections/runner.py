@@ -7,7 +7,7 @@ with it; the log, the actors and every other projection go on.
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -27,10 +27,11 @@ from projections.errors import (
     UnknownOperationError,
     ViewUnavailableError,
 )
-from projections.follower import Follower, FollowerStatistics, Upcast
+from projections.follower import Follower, Upcast
 from projections.generations import Answers, Generations
 from projections.hints import Heard, Hints
 from projections.operations import Operation, Request, parse_request
+from projections.status import RunnerStatus
 from projections.view import Parked, Positions, View
 
 log = structlog.get_logger("cuebook.projections")
@@ -44,24 +45,6 @@ OPERATION_S: Final = 30.0
 """How long an operation may take, and a read may wait for positions, unless the caller gives it less."""
 OWN: Final = ("_status", "_rebuild", "_release")
 """Operations that every projection has: how it stands; build it anew; go on with a parked stream."""
-
-
-class RunnerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """state: standby (another process applies), building (nothing answers yet), rebuilding (the old one answers), live, failed.
-
-    progress: of a build, 0 to 1; eta_s: seconds it still takes at the rate of the last ten, None where not known. failure: why the last
-    attempt ended, None if all is well.
-    """
-
-    name: str
-    version: int
-    state: str
-    view: FollowerStatistics | None
-    build: FollowerStatistics | None
-    progress: float | None
-    eta_s: float | None
-    failure: str | None
-    parked: list[Parked]
 
 
 class Runner(Generic[V]):
@@ -126,9 +109,11 @@ class Runner(Generic[V]):
         finally:
             unlisten()
             self.locked.clear()
-            await self._close()
-            self._let_go(NotReadyError(f"the projector of {self.name} ends", retry_after_ms=500))
-            self._generations.unlock()
+            try:
+                await self._close()
+            finally:
+                self._let_go(NotReadyError(f"the projector of {self.name} ends", retry_after_ms=500))
+                self._generations.unlock()
 
     def _fail(self, error: Exception) -> None:
         self._failure = f"{type(error).__name__}: {error}"
@@ -288,11 +273,12 @@ class Runner(Generic[V]):
     async def _retire(self) -> bool:
         """Close what was replaced, once nobody reads it any more."""
         idle = [each for each in self._retired if not each[0].busy]
-        self._retired = [each for each in self._retired if each[0].busy]
-        for answers, view in idle:
+        for each in idle:
+            answers, view = each
             await answers.close()
             if view is not None:
                 await self._generations.discard(view)
+            self._retired.remove(each)  # only now: cut off before, `_close` ends them
         if idle:
             self._sweep()
         return bool(idle)
@@ -305,22 +291,28 @@ class Runner(Generic[V]):
         self._damaged = False
         answers, view = self._answers, self._live_view
         self._live = self._live_view = self._answers = None
-        if answers is not None:
-            await answers.close()
-        if view is not None:
-            await self._generations.discard(view)
+        try:
+            if answers is not None:
+                await answers.close()
+        finally:
+            if view is not None:
+                await self._generations.discard(view)
         self._target = await self._heads()
 
     async def _close(self) -> None:
-        for answers, _ in self._retired:
-            await answers.close()
-        self._retired = []
+        """Answers first, then what they read. Cancelled or failed half-way: the rest is closed all the same."""
+        answers = [each for each, _ in self._retired]
         if self._answers is not None:
-            await self._answers.close()
-        for view in (self._live_view, self._build_view):
-            if view is not None:
-                await view.close()
+            answers.append(self._answers)
+        views = [self._live_view, self._build_view, *(view for _, view in self._retired)]
+        self._retired = []
         self._live = self._live_view = self._answers = self._build = self._build_view = None
+        async with AsyncExitStack() as stack:
+            for view in views:
+                if view is not None:
+                    stack.push_async_callback(view.close)
+            for each in answers:
+                stack.push_async_callback(each.close)
 
     # -- what comes from outside --------------------------------------------------------------------------------------------------------
 

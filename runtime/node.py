@@ -5,6 +5,7 @@ Shutdown order: stop intake, drain, flush, release, disconnect.
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -35,7 +36,7 @@ from runtime.seats import Seat
 from runtime.service_nats import Service, check_namespace, semver
 from runtime.shard import Shard
 from runtime.survey import Facts
-from runtime.tasks import Tasks, end
+from runtime.tasks import Tasks, done_before, end
 from runtime.tells_nats import TellIntake
 from runtime.wire import Control, Subjects, iso_time
 
@@ -103,10 +104,11 @@ class Node:
         self._heartbeat.start()
         self._pulse()
         try:
-            await self._nc.connect(**self._connect_options())
             try:
-                await self._serve(stop)
-                await self._drain(now or asyncio.Event())
+                # A server that is away is tried again and again; who is told to stop meanwhile must not wait for it.
+                if await done_before(stop, self._nc.connect(**self._connect_options()), self._tasks):
+                    await self._serve(stop)
+                    await self._drain(now or asyncio.Event())
             finally:
                 if not self._nc.is_closed:
                     await self._nc.close()
@@ -410,8 +412,13 @@ class Node:
         seat = self._seats.pop(number, None)
         if seat is None:
             return
-        await self._stop_tells(seat)
-        await self._exchange.stop_listening(seat.take_listening())
+        # If one fails, or this is cancelled meanwhile, the others are done all the same: an open file keeps the process from ending.
+        async with AsyncExitStack() as closing:
+            closing.push_async_callback(self._close_store, number, seat)
+            closing.push_async_callback(self._exchange.stop_listening, seat.take_listening())
+            closing.push_async_callback(self._stop_tells, seat)
+
+    async def _close_store(self, number: int, seat: Seat) -> None:
         if seat.store is not None:
             try:
                 await seat.store.close()

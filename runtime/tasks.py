@@ -1,7 +1,7 @@
 """The only spawner of tasks. Every task is named, held strongly until it ends, and its failure is never lost (style.md 7)."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import structlog
@@ -45,6 +45,29 @@ class Tasks:
                 task.cancel()
             _, rest = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
             running = list(rest)
+
+
+async def done_before(stop: asyncio.Event, work: Awaitable[object], tasks: Tasks) -> bool:
+    """Wait for `work`, which may take for ever, unless `stop` is set first: then it is cancelled, and False returned. Raises what it
+    raises. Cancelled: so is `work`."""
+    failed: list[Exception] = []
+
+    async def attempt() -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001  raised below, where it is waited for
+            failed.append(error)
+
+    attempting, stopping = tasks.spawn(attempt(), name="attempt"), tasks.spawn(stop.wait(), name="stop")
+    try:
+        await asyncio.wait([attempting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        done = attempting.done()
+    finally:
+        await end(stopping)
+        await end(attempting)
+    if failed:
+        raise failed[0]
+    return done
 
 
 async def end(task: asyncio.Task[Any]) -> None:

@@ -39,10 +39,11 @@ def up(
 
     async def main() -> None:
         async with running(settings, app=settings.app or "", workers=settings.workers) as deployment:
-            progress(
-                f"ready after {time.monotonic() - began:.1f} s: {settings.workers} workers, {deployment.shards} shards, loop "
-                f"{event_loop.loop_name()}, nats {deployment.connection.public_url}, data {settings.data}"
-            )
+            if not deployment.tree.is_stopping():
+                progress(
+                    f"ready after {time.monotonic() - began:.1f} s: {settings.workers} workers, {deployment.shards} shards, loop "
+                    f"{event_loop.loop_name()}, nats {deployment.connection.public_url}, data {settings.data}"
+                )
             await deployment.tree.wait_stopping()
             progress("draining")
 

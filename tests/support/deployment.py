@@ -63,9 +63,9 @@ def cuebook_argv(*arguments: str) -> list[str]:
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Ours without settings of Cuebook, so that a test does not depend on who runs it."""
+    """Ours without settings of Cuebook, so that a test does not depend on who runs it. What must be aborted shows its stacks."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CUEBOOK_")}
-    return {**kept, **(extra or {})}
+    return {**kept, "PYTHONFAULTHANDLER": "1", **(extra or {})}
 
 
 class Process:
@@ -98,10 +98,21 @@ class Process:
 
     def stop(self, grace_s: float = STOP_S) -> int:
         """SIGTERM, SIGKILL after `grace_s`; also for one that SIGSTOP holds."""
+        if (code := self.stop_gently(grace_s)) is None:
+            self._process.kill()
+            code = self._process.wait()
+        return code
+
+    def stop_gently(self, grace_s: float) -> int | None:
+        """SIGTERM; its exit code, None if it still runs after `grace_s`."""
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGCONT)
-        return child.stop_blocking(self._process, grace_s)
+            self._process.terminate()
+        try:
+            return self._process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            return None
 
 
 class Deployment:
@@ -164,7 +175,9 @@ class Deployment:
             for descriptor in held:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(descriptor, signal.SIGCONT)
-            code = self._process.stop(grace_s)
+            if (code := self._process.stop_gently(grace_s)) is None:
+                sys.stderr.write(f"`cuebook up` did not end in time\n{self._stacks(held)}\n{self.logs()}\n")
+                code = self._process.stop(0) or -signal.SIGKILL
             for descriptor in held:
                 if not select.select([descriptor], [], [], 5.0)[0]:
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
@@ -173,6 +186,14 @@ class Deployment:
                 os.close(descriptor)
         self._process = None
         return code
+
+    def _stacks(self, held: Sequence[int]) -> str:
+        """What every thread of every child is at, by aborting them."""
+        for descriptor in held:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGABRT)
+            select.select([descriptor], [], [], 2.0)
+        return self.said[-20_000:]
 
     # -- what runs ----------------------------------------------------------------------------------------------------------------
 
