@@ -4,7 +4,7 @@ Archiving keeps every event, so the highest version of a stream never falls. Era
 say, and the digest that their hashes cover takes its place, so the chain verifies. Both end a stream with an event of ours that says so.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from events.append_sqlite import Draft
@@ -119,7 +119,28 @@ def erase_stream(writer: ShardWriter, connection: SqliteConnection, stream: Stre
 
 def _remove_payloads(connection: SqliteConnection, head: FoundHead) -> bool:
     """Payload, salt, summary, error and state hash of every event that is not sealed; True if there was one that says something."""
-    positions = [row[0] for row in connection.execute(_POSITIONS, (head.position,)).fetchall()]
+    return _remove_at(connection, _positions(connection, head))
+
+
+def remove_said(connection: SqliteConnection, head: FoundHead, types: Sequence[str], upto: int) -> list[int]:
+    """Remove what the events of these types say, up to version `upto`, in a stream that lives on: for whoever knows that nobody folds them
+    any more. Runs inside a transaction. Returns their positions."""
+    wanted: list[int] = []
+    for page in _pages(_positions(connection, head)):
+        sql = (
+            f"SELECT position FROM events WHERE position IN ({','.join('?' * len(page))}) AND version <= ? "
+            f"AND type IN ({','.join('?' * len(types))}) AND payload <> 'null' ORDER BY position"
+        )
+        wanted += [row[0] for row in connection.execute(sql, [*page, upto, *types]).fetchall()]
+    _remove_at(connection, wanted)
+    return wanted
+
+
+def _positions(connection: SqliteConnection, head: FoundHead) -> list[int]:
+    return [row[0] for row in connection.execute(_POSITIONS, (head.position,)).fetchall()]
+
+
+def _remove_at(connection: SqliteConnection, positions: list[int]) -> bool:
     found = False
     connection.execute("UPDATE switches SET is_open = 1 WHERE name = 'rewrite_events'")
     for page in _pages(positions):

@@ -60,6 +60,8 @@ class CrashPoint(StrEnum):
     RESTORE_FIRST_SHARD = "restore.first_shard"
     RESTORE_ALL_SHARDS = "restore.all_shards"
     RESTORE_SHOWN = "restore.shown"
+    # What deleted threads said (S38).
+    GRAPH_FREE_READY = "graph.free_ready"
     # A view (F-5).
     VIEW_CREATED = "view.created"
     VIEW_APPLIED = "view.applied"

@@ -1,7 +1,7 @@
 """The index of a folder of threads: which checkpoints there are, across threads. Committed with the events that it follows from (S38).
 
-Its rows are candidates: whether a checkpoint is still there is said by its thread. So nothing is ever removed from it but for room, and
-a table that was lost is made again from the events.
+Its rows are candidates: whether a checkpoint is still there is said by its thread. So nothing is ever removed from it but for room
+(`freeing_sqlite`), and a table that was lost is made again from the events.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from actors.graph import freeing_sqlite as freeing
 from actors.graph import recorded
 from events.envelope import RecordedEvent
 from events.errors import ConfigurationError, CorruptLogError
@@ -28,7 +29,7 @@ _TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS graph_threads (
         stream_id INTEGER PRIMARY KEY, name TEXT, parent TEXT) STRICT""",
 )
-_NAMED: Final = {recorded.SAVED, recorded.THREAD, recorded.COPIED, recorded.FORKED}
+_NAMED: Final = {recorded.SAVED, recorded.THREAD, recorded.COPIED, recorded.FORKED, recorded.DELETED}
 
 
 class _Brief(msgspec.Struct):
@@ -69,6 +70,7 @@ class GraphIndex:
     def prepare(self, connection: SqliteConnection) -> None:
         for statement in _TABLES:
             connection.execute(statement)
+        freeing.prepare(connection)
         after = connection.execute("SELECT coalesce(max(position), 0) FROM graph_checkpoints").fetchall()[0][0]
         sql = (
             "SELECT e.position, s.name, e.version, e.type, e.payload FROM events e JOIN streams s ON s.id = e.stream_id "
@@ -97,6 +99,7 @@ def _note(connection: SqliteConnection, events: Iterable[tuple[int, str, int, st
     """Events as (position, stream, version, type, payload), in order."""
     checkpoints: list[tuple[int, str, int, int, str | None]] = []
     threads: dict[str, tuple[str | None, str | None]] = {}
+    deleted: dict[str, int] = {}
     for position, stream, version, type_, payload in events:
         if not stream.startswith(THREAD_TYPE + "/"):
             continue
@@ -109,6 +112,8 @@ def _note(connection: SqliteConnection, events: Iterable[tuple[int, str, int, st
             elif type_ == recorded.FORKED:
                 checkpoints.append((position, stream, version, 1, None))
                 parent = recorded.BY_TYPE[recorded.FORKED].decode(payload).parent
+            elif type_ == recorded.DELETED:
+                deleted[stream] = version
             elif type_ == recorded.THREAD:
                 name = recorded.BY_TYPE[recorded.THREAD].decode(payload).thread
         except msgspec.DecodeError as error:
@@ -118,6 +123,8 @@ def _note(connection: SqliteConnection, events: Iterable[tuple[int, str, int, st
             threads[stream] = (known[0] if name is None else name, known[1] if parent is None else parent)
     if checkpoints:
         connection.execute(_INSERT_CHECKPOINTS, (msgspec.json.encode(checkpoints).decode(),))
+    if deleted:
+        freeing.note(connection, deleted.items())
     if threads:
         connection.execute(_UPSERT_THREADS, (msgspec.json.encode([(stream, *row) for stream, row in threads.items()]).decode(),))
 

@@ -277,7 +277,7 @@ class EventLogSaver(BaseCheckpointSaver[int]):
         return run_sync(thread_ids(self._threads))
 
     async def adelete_thread(self, thread_id: str) -> None:
-        """Delete a thread: see `upkeep.delete_thread`. Its id may be used again."""
+        """Delete a thread. Its id may be used again; its room in the file is free, unless a copy reads what it said (`upkeep`)."""
         await run_async(delete_thread(self._threads, str(thread_id), self._require_claim))
 
     def delete_thread(self, thread_id: str) -> None:
@@ -297,7 +297,9 @@ class EventLogSaver(BaseCheckpointSaver[int]):
         run_sync(self._threads.fork(str(source_thread_id), str(target_thread_id)))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Show only the newest checkpoint of each namespace from now on ("keep_latest"), or delete the threads ("delete")."""
+        """Show only the newest checkpoint of each namespace from now on ("keep_latest"), or delete the threads ("delete").
+
+        "keep_latest" frees no room: what is left is stored as a difference from what went (`upkeep`)."""
         await run_async(prune(self._threads, [str(each) for each in thread_ids], strategy, self._require_claim))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:

@@ -95,6 +95,8 @@ class ThreadState(Folded):
     def __init__(self, thread_id: str, stream: str, packer: Packer) -> None:
         super().__init__(thread_id, stream, packer)
         self.claim = 0
+        self.life = 0
+        """How often it was deleted."""
         self._recorded = 0
         self._checkpoints: dict[str, dict[str, Checkpoint]] = {}
         self._writes: dict[Place, dict[WriteKey, Write]] = {}
@@ -174,6 +176,7 @@ class ThreadState(Folded):
     def _clear(self) -> None:
         self._checkpoints, self._writes, self._newest, self._homes = {}, {}, {}, {}
         self.packer.take_back(0)
+        self.life += 1
 
     def _save(self, event: recorded.Saved, home: int) -> None:
         newest = self._newest.get(event.ns)

@@ -14,11 +14,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+from actors.graph import freeing_sqlite as freeing
 from actors.graph import index_sqlite as index
 from actors.graph import recorded
 from actors.graph.difference import write
@@ -101,6 +103,10 @@ async def run_async(steps: Steps[T]) -> T:
         steps.close()
 
 
+class _SourceChangedError(Exception):
+    """What is to be copied is not what it was when it was looked at."""
+
+
 class _Kept:
     """A thread in memory. pending: the newest of its writes that was submitted. broken: one of them failed."""
 
@@ -125,6 +131,7 @@ class Threads:
         self._clock = clock
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._is_owner = True
+        self._is_closed = False
         self._looked_at = clock.monotonic()
         self._bytes = 0
         self._owed: dict[str, BaseException] = {}
@@ -337,26 +344,52 @@ class Threads:
         Raises:
             ThreadWriteError: the target holds something. And as `change`.
         """
+        while not (yield from self._fork(source_id, target_id)):
+            pass  # the source was deleted, or read again, meanwhile
+        self.forget(target_id)
+
+    def _fork(self, source_id: str, target_id: str) -> Steps[bool]:
         source = yield from self.settled(source_id)
         target = yield from self.settled(target_id)
         if source.is_empty():
-            return
+            return True
         if not target.is_empty():
             raise ThreadWriteError(f"thread {target_id!r} is not empty, so it cannot become a copy of {source_id!r}", thread_id=target_id)
         with self.guard:
             head = self.shard.head(source.stream)
-            version = source.version
+            version, life = source.version, source.life
         if head is None or head.version != version:
             head = yield self.shard.read(index.head, source.stream)
             version = head.version
-        if target.version:
-            said: Said = [(recorded.Deleted(), None), (recorded.Copied(stream=source.stream, version=version), f"copy of {source_id}")]
-            yield from self.change(target_id, lambda state: said)
-        else:
-            yield from self._begin_fork(source, target, version, head.hash)
-        self.forget(target_id)
 
-    def _begin_fork(self, source: ThreadState, target: ThreadState, version: int, hash_: bytes) -> Steps[None]:
+        def check() -> None:
+            # Under the guard, in which the copy is submitted: a deletion that is submitted later finds it, and leaves what it reads.
+            kept = self._kept.get(source_id)
+            if self._is_owner and (kept is None or kept.state is not source or source.life != life):
+                raise _SourceChangedError
+
+        try:
+            if target.version:
+                yield from self._become(target_id, recorded.Copied(stream=source.stream, version=version), source_id, check)
+            else:
+                yield from self._begin_fork(source, target, version, head.hash, check)
+        except _SourceChangedError:
+            return False
+        return True
+
+    def _become(self, target_id: str, copied: recorded.Copied, source_id: str, check: Callable[[], None]) -> Steps[None]:
+        """The copy in a thread that was used before."""
+
+        def build(state: ThreadState) -> Said:
+            check()
+            return [(recorded.Deleted(), None), (copied, f"copy of {source_id}")]
+
+        yield from self.change(target_id, build)
+        yield self.shard.write(freeing.free)
+
+    def _begin_fork(
+        self, source: ThreadState, target: ThreadState, version: int, hash_: bytes, check: Callable[[], None]
+    ) -> Steps[None]:
         key = target.stream.partition("/")[2]
         forked = Forked(
             parent=StreamId(source.stream), version=Version(version), hash=hash_.hex(), state=msgspec.Raw(b"{}"), branch=key
@@ -367,8 +400,11 @@ class Threads:
             stream=StreamId(target.stream), expected_version=Version(version), command_id=None, events=events, branch=key,
             parent=f"{source.stream}@{version}", base=Base(version=Version(version), hash=hash_),
         )  # fmt: skip
+        with self.guard:
+            check()
+            submitted = self.shard.submit(group)
         try:
-            outcome = yield self.shard.submit(group)
+            outcome = yield submitted
         except SupersededError as error:
             raise self._superseded(error, target.thread_id) from error
         if not isinstance(outcome, Committed):
@@ -382,7 +418,13 @@ class Threads:
             raise self._superseded(error, None) from error
 
     def close(self) -> None:
-        """Commit what was submitted, close the files; blocks. Idempotent."""
+        """Commit what was submitted, give room back, close the files; blocks. Idempotent."""
+        if not self._is_closed:
+            self._is_closed = True
+            # Where it cannot be done, since another saver owns the folder or the disk is in trouble, whoever closes it next does it.
+            with suppress(CuebookError):
+                self.shard.write(freeing.free).result()
+                self.shard.write(freeing.shrink).result()
         self.shard.close()
 
 

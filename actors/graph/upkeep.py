@@ -1,11 +1,16 @@
 """Threads as wholes: which there are, and what is no longer shown (S38).
 
-The log keeps what it holds: a thread that is deleted or pruned is so by an event that says it, and its history can still be looked at with
-``cuebook log``. Content leaves the file with ``cuebook erase thread/ID``.
+A thread that is deleted is so by an event that says it, and what it said before leaves the file as soon as no copy reads it
+(`freeing_sqlite`). That it was there, when and how often it was written stays in the log. ``cuebook erase thread/ID`` also ends the stream,
+so that the id is never used again, and makes sure at once that no byte is left in unused parts of the file.
+
+A thread that is pruned, or from which runs are removed, shows less and keeps its room: checkpoints are stored as what changed, so what is
+left is told as a difference from what went, and of a conversation nearly all of that is content that the newest checkpoint still holds.
 """
 
 from collections.abc import Callable, Sequence
 
+from actors.graph import freeing_sqlite as freeing
 from actors.graph import index_sqlite as index
 from actors.graph import recorded
 from actors.graph.listing import PAGE, thread_of
@@ -31,7 +36,13 @@ def thread_ids(threads: Threads) -> Steps[list[str]]:
 
 
 def delete_thread(threads: Threads, thread_id: str, require: Require) -> Steps[None]:
-    """The thread is empty afterwards, and begins anew if it is written again."""
+    """The thread is empty afterwards, and begins anew if it is written again. Its room is free at once, or where a copy reads what it said,
+    once the last such copy is deleted."""
+    yield from _delete(threads, thread_id, require)
+    yield threads.shard.write(freeing.free)
+
+
+def _delete(threads: Threads, thread_id: str, require: Require) -> Steps[None]:
 
     def build(state: ThreadState) -> Said:
         require(state)
@@ -52,9 +63,11 @@ def prune(threads: Threads, thread_ids: Sequence[str], strategy: str, require: R
 
     for thread_id in thread_ids:
         if strategy == "delete":
-            yield from delete_thread(threads, thread_id, require)
+            yield from _delete(threads, thread_id, require)
         else:
             yield from threads.change(thread_id, build)
+    if strategy == "delete":
+        yield threads.shard.write(freeing.free)
 
 
 def delete_for_runs(threads: Threads, run_ids: Sequence[str], require: Require) -> Steps[None]:
