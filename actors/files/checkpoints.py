@@ -16,7 +16,7 @@ import msgspec
 
 from actors.files.disk import delete_below, own_folder, write_below
 from actors.files.limits import CHECKPOINT_FILES_MAX, GIT_TIMEOUT_S, READ_BYTES_MAX
-from actors.files.rules import Refusal, Rules, path_parts, protected
+from actors.files.rules import Refusal, Rules, holds_secrets, path_parts
 from actors.tools.git import run_git
 
 _NAMES_SHOWN = 100
@@ -135,7 +135,7 @@ def _listed(root: str, git: _Git, rules: Rules) -> tuple[list[tuple[str, str]], 
         path = name.decode("utf-8", "surrogateescape")
         parts = path_parts(path)
         # A name that ends in '/' is another repository inside this one.
-        if isinstance(parts, Refusal) or protected(parts, rules):
+        if isinstance(parts, Refusal) or holds_secrets(path, rules.protected_files):
             left_out += 1
             continue
         try:

@@ -149,10 +149,11 @@ def matches(path: str, patterns: Sequence[str]) -> bool:
     return _one_of(tuple(patterns)).fullmatch(path) is not None
 
 
-def protected(parts: Sequence[str], rules: Rules) -> bool:
-    """A name on the way is one of those that hold secrets, in any case of letters."""
-    pattern = _one_of_any_case(rules.protected_files)
-    return any(pattern.fullmatch(part.casefold()) for part in parts)
+@memo("paths that hold secrets", 4_096)
+def holds_secrets(path: str, protected_files: tuple[str, ...] = PROTECTED) -> bool:
+    """A name on the way to `path` is one of those that hold secrets, in any case of letters. No agent reads such a file."""
+    pattern = _one_of_any_case(protected_files)
+    return any(pattern.fullmatch(part.casefold()) for part in path.split("/"))
 
 
 def grant_of(agent: str, rules: Rules) -> Grant:
@@ -165,7 +166,7 @@ def decide(agent: str, operation: Operation, path: str, rules: Rules) -> Refusal
     parts = path_parts(path)
     if isinstance(parts, Refusal):
         return parts
-    if protected(parts, rules):
+    if holds_secrets(path, rules.protected_files):
         return Refusal(rule="protected", reason=f"{path!r} has a name that holds secrets")
     if operation == "read":
         return None
@@ -209,7 +210,7 @@ def command_line(agent: str, name: str, arguments: Sequence[str], rules: Rules) 
         parts = path_parts(argument)
         if isinstance(parts, Refusal):
             return parts
-        if protected(parts, rules):
+        if holds_secrets(argument, rules.protected_files):
             return Refusal(rule="protected", reason=f"{argument!r} has a name that holds secrets")
         words.append(f"./{argument}")
     return words

@@ -15,6 +15,7 @@ import msgspec
 from actors.actor import Actor, command
 from actors.errors import StepFailed, TooLarge
 from actors.event import Event, State
+from actors.files.rules import holds_secrets
 from actors.team.pages import gone, in_lots
 from actors.team.research import Research
 from actors.team.together import together
@@ -263,6 +264,8 @@ class Examiner(Actor[E]):
 
     async def _examine_one(self, job: tuple[Analyser, str, str], meter: "_Meter") -> Any:
         analyser, path, digest = job
+        if holds_secrets(path):
+            return FileSkipped(analyser=analyser.name, path=path, reason="its name is one of those that hold secrets, which no agent reads")
         try:
             # What was found in this content before, such as on the branch that is checked out again, need not be found again (S37).
             content = [self.state.rules[analyser.name], path, digest]

@@ -6,7 +6,10 @@ from pathlib import Path
 import msgspec
 
 from actors.actor import command
+from actors.errors import Rejected
 from actors.event import Event
+from actors.tasks.agent import Agent
+from actors.tasks.records import Job, Result
 from actors.team.examiner import Analyser, Examined, Examiner, Kept
 from actors.team.lint_batch import lint_one
 from actors.team.parts import Part, read_part, write_part
@@ -20,6 +23,7 @@ from actors.tools.python_ast import syntax_findings
 from actors.tools.report import Since
 
 _WORST = 10
+_REVIEW_S = 3_600.0
 _SYNTAX_VERSION = "ast 1"
 
 
@@ -130,8 +134,8 @@ def _dead_code_sought(path: str, digest: str, result: DeadCodeFacts) -> DeadCode
     )
 
 
-class Reviewer(Examiner[ReviewerState], name="reviewer"):
-    """Syntax, lint, security and dead code per file; the ranked findings of the whole."""
+class Reviewer(Examiner[ReviewerState], Agent[ReviewerState], name="reviewer"):
+    """Syntax, lint, security and dead code per file; the ranked findings of the whole. As a step of a run: a review of its workspace."""
 
     analysers = (
         Analyser(
@@ -148,6 +152,15 @@ class Reviewer(Examiner[ReviewerState], name="reviewer"):
         ),
         Analyser(name="dead_code", version=dead_code_version, examine=seek_dead_code, event=_dead_code_sought),
     )
+
+    async def handle(self, job: Job) -> Result:
+        """Have the team review the workspace of a run. Raises: Rejected: the run has none."""
+        if not job.workspace:
+            raise Rejected("a review needs a folder: start the run with root", step=job.step)
+        summary = await self.ref("orchestrator", job.workspace, timeout_s=_REVIEW_S).review(path=job.root)
+        counts = ", ".join(f"{count:,} {severity}" for severity, count in summary["findings"].items()) or "no"
+        text = f"{summary['files']:,} files, {counts} findings, {summary['cycles']:,} import cycles; {summary['report_html']}"
+        return Result(text=text, data={"review": summary["review"], "report": summary["report_json"]})
 
     @command
     async def conclude(self, review: str, parts: str, graph: Part, complexity: Part) -> Judgement:

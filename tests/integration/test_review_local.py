@@ -1,5 +1,6 @@
 """A whole review by the team, on the real log and engine in one process."""
 
+import asyncio
 import importlib.util
 import shutil
 import signal
@@ -277,3 +278,29 @@ async def test_a_wrong_path_is_refused(tmp_path: Path) -> None:
         with pytest.raises(Rejected, match="cannot be opened"):
             await review(runtime, tmp_path / "no", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+async def test_names_that_hold_secrets_are_counted_and_not_read(tmp_path: Path) -> None:
+    """No agent reads such a file; aux.py and its like are odd names and no secrets."""
+    root = tmp_path / "code"
+    root.mkdir()
+    (root / "id_rsa_backup.py").write_text("KEY = 'sk-canary-51'\n\n\ndef secret(x):\n    return x if x else 0\n")
+    (root / "aux.py").write_text("def plain(x):\n    return x if x else 0\n")
+    async with local_runtime(app, tmp_path / "log") as runtime:
+        summary = await review(runtime, root, tmp_path / "out")
+    report = read_json((tmp_path / "out" / "report.json").read_bytes())
+    assert {each.path for each in report.files} == {"id_rsa_backup.py", "aux.py"}
+    assert {block.path for block in report.complexity} == {"aux.py"}
+    assert any("id_rsa_backup.py" in said and "hold secrets" in said for said in summary["unavailable"])
+    assert not any(b"sk-canary-51" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and root not in path.parents)
+
+
+async def test_a_run_can_ask_for_a_review_in_words(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    async with local_runtime(app, tmp_path / "log") as runtime:
+        await runtime.ask("task/r", "start", session="s", goal="prüfe den Code und die Tests", root=str(package), needs_approval=False)
+        while (status := await runtime.ask("task/r", "status"))["phase"] != "ended":
+            await asyncio.sleep(0.05)
+    assert (status["outcome"], status["steps"][0]["agent"]) == ("done", "reviewer"), status
+    report = next((tmp_path / "state").rglob("report.html"))
+    assert str(report) in status["steps"][0]["text"]
