@@ -41,7 +41,10 @@ _CHANGING: Final = _words(
     "verschiebe split teile put setze"
 )
 
-_ASK_BACK: Final = "Das war kein klares Ja. Soll ich so weitermachen (ja), es lassen (nein), oder was soll ich ändern?"
+_ASK_BACK: Final = (
+    "That was no clear yes. Shall I go on like this (yes), leave it (no), or what should I change? / "
+    "Das war kein klares Ja. Soll ich so weitermachen (ja), es lassen (nein), oder was soll ich ändern?"
+)
 
 
 def decision_of(text: str) -> Decision:

@@ -9,7 +9,9 @@ from tests.support.runs import MINE, Run, plan, step
 
 SAID = (
     ("I don't approve", "unclear"), ("Looks wrong, use Postgres", "modified"), ("I know", "unclear"), ("I know a better layout", "unclear"),
-    ("Nein", "rejected"), ("Ja, passt", "approved"), ("Looks good, go ahead", "approved"), ("ja?", "unclear"),
+    ("Nein", "rejected"), ("Ja, passt", "approved"), ("Looks good, go ahead", "approved"), ("ja?", "unclear"), ("Looks wrong", "unclear"),
+    ("Ich bin nicht einverstanden", "unclear"), ("Passt nicht", "unclear"), ("No thanks", "rejected"),
+    ("Ja, aber nimm lieber Postgres", "modified"), ("Ich weiß", "unclear"), ("Sieht gut aus, mach das so", "approved"),
 )  # fmt: skip
 PHASES = {"approved": {"executing", "ended"}, "rejected": {"ended"}, "unclear": {"awaiting_approval"}, "modified": {"planning"}}
 
@@ -24,6 +26,7 @@ async def test_s06_the_wording_is_respected(cue: Client, tmp_path: Path, number:
     assert told["verdict"] == verdict
     assert told["phase"] in PHASES[verdict]
     assert bool(told["question"]) == (verdict == "unclear")
+    assert all(word in told["question"] for word in ("yes", "ja")) or verdict != "unclear", "asked back in both languages"
     if verdict == "approved":
         assert (await run.ended())["outcome"] == "done"
         assert ledger.read_text() == "a 1\n"

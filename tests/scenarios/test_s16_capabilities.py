@@ -1,6 +1,7 @@
 """Scenario 16: path tricks, secrets and large files are refused, each with an event; what is allowed has a backup and an audit
 event, and is rolled back byte for byte."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ async def test_s16_capabilities(cue: Client, crew: Deployment, tmp_path: Path) -
     assert made["type"] == "changed"
     changed = await files.ask("write", path="backend/a.py", content="new = 1\n", agent="fixer")
     assert (root / "backend" / "a.py").read_text() == "new = 1\n"
-    assert changed["change"]["before"]["sha256"] != changed["change"]["after"]["sha256"]
+    assert changed["change"]["before"]["sha256"] == hashlib.sha256(old).hexdigest()
+    kept = [path for path in (root / ".cuebook").rglob("*") if path.is_file() and path.read_bytes() == old]
+    assert [path.name for path in kept] == [hashlib.sha256(old).hexdigest()], "the backup"
     assert await files.ask("undo", to=0) == ["backend/a.py", "backend/config/a.yaml"]
     assert (root / "backend" / "a.py").read_bytes() == old
     assert not (root / "backend" / "config" / "a.yaml").exists()

@@ -63,6 +63,7 @@ async def test_s17_breakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     program(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     servers = {kind: ScriptedModel(*[Say(status=503)] * 5, Say(text="I am back", tokens=(10, 5))) for kind in KINDS}
+    servers["claude_code"].script.insert(0, Say(text="I work"))
     for server in servers.values():
         await server.__aenter__()
     settings(tmp_path / "data", servers)
@@ -77,7 +78,8 @@ async def test_s17_breakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
                 at_once = await asyncio.gather(*(ask(cue, kind, "2") for kind in KINDS[:3]))
                 assert at_once == ["ModelUnavailable open"] * 3
                 assert [len(servers[kind].ledger) for kind in KINDS[:3]] == [5, 5, 5]
-                # The fourth has failed nobody yet: it is tried, whatever became of the others.
+                # The fourth has failed nobody yet: it works, whatever became of the others. Then it fails as well.
+                assert await ask(cue, "claude_code", "0") == "I work"
                 assert await ask(cue, "claude_code", "1", deadline_s=60.0) == "ModelUnavailable http_503"
                 assert (await cue.ref("provider", "claude_code").ask("health"))["breaker"] == "open"
             deployment.stop()
@@ -91,7 +93,7 @@ async def test_s17_breakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
                 assert answers == ["I am back"] * 4
                 health = [await cue.ref("provider", kind).ask("health") for kind in KINDS]
                 assert [found["breaker"] for found in health] == ["closed"] * 4
-                assert [found["total"]["calls"] for found in health] == [1] * 4
+                assert [found["total"]["calls"] for found in health] == [1, 1, 1, 2]
                 assert [found["failures"] for found in health] == [{"http_503": 5}] * 4
                 servers["openai"].script = [Say(status=401)]
                 before = len(servers["openai"].ledger)
