@@ -1,23 +1,29 @@
 """`archive` and `erase` of one stream in memory: the same answers as `closing_sqlite`."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
 from events.closing import CLOSED_BY, Closed, Erasure
 from events.codec import encode
+from events.content_memory import MemoryShardContent
 from events.envelope import Kind, NewEvent, RecordedEvent
 from events.errors import InvariantError, StreamBusyError, StreamClosedError, UnknownStreamError
 from events.ids import StreamId, Version
 from events.letters import LetterState
 from events.store import Append, Head, InboxStatus
 
-if TYPE_CHECKING:
-    from events.store_memory import MemoryShard, MemoryShardContent
+
+class Putting(Protocol):
+    """The part of `store_memory.MemoryShard` that ends a stream."""
+
+    shard: int
+
+    def put(self, group: Append) -> Sequence[RecordedEvent]: ...
 
 
-def archive_in(store: "MemoryShard", content: "MemoryShardContent", stream: StreamId) -> Closed:
+def archive_in(store: Putting, content: MemoryShardContent, stream: StreamId) -> Closed:
     """`ShardStore.archive`."""
     head = content.head(stream)
     if head is None:
@@ -42,7 +48,7 @@ def archive_in(store: "MemoryShard", content: "MemoryShardContent", stream: Stre
     return _end(store, content, stream, head.version, events, "archived", timers)
 
 
-def erase_in(store: "MemoryShard", content: "MemoryShardContent", stream: StreamId, requested_by: str) -> Closed:
+def erase_in(store: Putting, content: MemoryShardContent, stream: StreamId, requested_by: str) -> Closed:
     """`ShardStore.erase`."""
     head = content.head(stream)
     if head is None and not any(name == stream for _, name in content.inbox):
@@ -71,14 +77,14 @@ def erase_in(store: "MemoryShard", content: "MemoryShardContent", stream: Stream
     return closed
 
 
-def _replace(content: "MemoryShardContent", old: RecordedEvent, new: RecordedEvent) -> None:
+def _replace(content: MemoryShardContent, old: RecordedEvent, new: RecordedEvent) -> None:
     content.events[old.position - 1] = new
     events = content.streams[old.stream]
     events[old.version - 1] = new
 
 
 def _end(
-    store: "MemoryShard", content: "MemoryShardContent", stream: StreamId, version: Version, events: Sequence[NewEvent], status: str,
+    store: Putting, content: MemoryShardContent, stream: StreamId, version: Version, events: Sequence[NewEvent], status: str,
     timers: Sequence[str], key_ids: Sequence[str] = (),
 ) -> Closed:  # fmt: skip
     group = Append(stream=stream, expected_version=version, command_id=None, events=events, timers_gone=timers)
@@ -90,7 +96,7 @@ def _end(
     return msgspec.structs.replace(_closed(store, head, already=False, key_ids=key_ids), events=tuple(recorded))
 
 
-def _closed(store: "MemoryShard", head: Head, *, already: bool, key_ids: Sequence[str] = ()) -> Closed:
+def _closed(store: Putting, head: Head, *, already: bool, key_ids: Sequence[str] = ()) -> Closed:
     return Closed(
         stream=head.stream, shard=store.shard, version=head.version, hash=head.hash.hex(), status=head.status, already=already,
         key_ids=tuple(key_ids),

@@ -1,9 +1,9 @@
 """The reader of a log in memory: `store.LogReader` over `store_memory.MemoryLog`."""
 
 from collections.abc import AsyncIterator, Container, Sequence
-from typing import TYPE_CHECKING
 
 from events.appending import TIME_DIGITS
+from events.content_memory import MemoryContents, MemoryShardContent
 from events.envelope import Kind, RecordedEvent
 from events.facts import FORKED, Fact
 from events.ids import CommandId, EventId, Position, StreamId, parse_stream_id, shard_of
@@ -12,19 +12,16 @@ from events.limits import PAGE_EVENTS_MAX, SELECT_ROWS_MAX
 from events.selection import Selected, Selection, matches
 from events.store import Format, Head, InboxEntry, InboxStatus, ShardInfo, Snapshot, StreamInfo, UnderWay, WaitEntry
 
-if TYPE_CHECKING:
-    from events.store_memory import MemoryLog, MemoryShardContent
-
 
 class MemoryLogReader:
     """See `store.LogReader`."""
 
-    def __init__(self, log: "MemoryLog") -> None:
+    def __init__(self, log: MemoryContents) -> None:
         self.shards = log.shards
         self.incarnation = log.incarnation
         self._log = log
 
-    def _of(self, stream: StreamId) -> "MemoryShardContent":
+    def _of(self, stream: StreamId) -> MemoryShardContent:
         return self._log.content(shard_of(*parse_stream_id(stream), self.shards))
 
     async def read(self, shard: int, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:

@@ -5,9 +5,7 @@ seeded simulation can try every outcome of an append; nothing here survives the 
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Container, Sequence
-from enum import StrEnum
 from itertools import islice
 from typing import Final
 
@@ -27,6 +25,7 @@ from events.appending import (
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
 from events.closing import Closed, Erasure
 from events.closing_memory import archive_in, erase_in
+from events.content_memory import Fault, MemoryShardContent, PairKey
 from events.envelope import GENESIS_HASH, RecordedEvent
 from events.errors import (
     AppendOutcomeUnknownError,
@@ -62,54 +61,9 @@ from events.store import (
 )
 
 Send = tuple[StreamId, StreamId, str, int]
-PairKey = tuple[str, str, str]
 
 PURGE_ROWS: Final = 32
 _probe = msgspec.json.Encoder()
-
-
-class Fault(StrEnum):
-    """What the next commit of a shard shall come to. The two UNKNOWN ones look alike to the caller: written, or not."""
-
-    FULL = "full"
-    TRANSIENT = "transient"
-    SUPERSEDED = "superseded"
-    UNKNOWN_WRITTEN = "unknown_written"
-    UNKNOWN_LOST = "unknown_lost"
-
-
-class MemoryShardContent:
-    """All that one shard file would hold."""
-
-    def __init__(self) -> None:
-        self.epoch = 0
-        self.token = bytes(16)
-        self.worker: str | None = None
-        self.time = 0
-        self.events: list[RecordedEvent] = []
-        self.streams: dict[str, list[RecordedEvent]] = {}
-        self.inbox: dict[tuple[str, str], InboxEntry] = {}
-        self.outbox: dict[tuple[str, str, str, int], PendingSend] = {}
-        self.sent: dict[PairKey, int] = {}
-        self.received: dict[PairKey, int] = {}
-        self.timers: dict[tuple[str, str], TimerEntry] = {}
-        self.waits: dict[tuple[str, str], WaitEntry] = {}
-        self.snapshots: dict[str, Snapshot] = {}
-        self.letters: dict[tuple[str, str], Letter] = {}
-        self.stopped: dict[str, StoppedActor] = {}
-        self.statuses: dict[str, str] = {}
-        self.keys: dict[str, list[str]] = {}
-        self.erasures: dict[str, Erasure] = {}
-        self.formats: dict[tuple[str, str, int], int] = {("format", "shard", 1): 0}
-        self.faults: deque[Fault] = deque()
-
-    def head(self, stream: str) -> Head | None:
-        events = self.streams.get(stream)
-        if not events:
-            return None
-        last = events[-1]
-        hash_, status = bytes.fromhex(last.hash), self.statuses.get(stream, "live")
-        return Head(stream=last.stream, version=last.version, position=last.position, hash=hash_, status=status)
 
 
 class MemoryLog:

@@ -8,12 +8,12 @@ import msgspec
 from events.log_directory import read_identity
 from ops.cache_connection import CachePlace, cache_place
 from ops.exits import CommandError, Exit
+from ops.finding import Finding
 from ops.settings import Settings
 from projections.cache.tally import Tally, tallies
 from projections.cache.values import Values
 
 if TYPE_CHECKING:
-    from ops.doctor import Finding
     from projections.cache.look_redis import ServerFacts
 
 RATE_WARNING, RATE_CRITICAL = 0.7, 0.5
@@ -74,9 +74,8 @@ async def clear(settings: Settings) -> int:
         await view.close()
 
 
-async def findings(settings: Settings) -> "list[Finding]":
+async def findings(settings: Settings) -> list[Finding]:
     """What `doctor` says of the cache. It is never needed, so only an outside server that does not answer is a failure: that was wanted."""
-    from ops.doctor import Finding
 
     place = cache_place(settings)
     found = await _facts(settings, place)

@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from ops.cache_health import findings as cache_findings
 from ops.event_loop import loop_name
 from ops.exits import CommandError
+from ops.finding import Finding
 from ops.nats_server import SERVER_VERSION_MIN, find_program
 from ops.settings import LoadedSettings, Settings
 from ops.up_state import read_up
@@ -24,20 +23,6 @@ if TYPE_CHECKING:
 
 FREE_BYTES_MIN = 1024**3
 CLOCK_BEHIND_S_MAX = 5.0
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One check. ok: False = a deployment will fail or be unsafe; notes are ok and may still have a remedy.
-
-    gain: how many times as much work a deployment would do with the remedy, as far as that is known: measured with `cuebook bench`, or the
-    number of cores that lie idle. An upper bound, to tell the large from the small.
-    """
-
-    check: str
-    ok: bool
-    found: str
-    remedy: str | None = None
-    gain: float | None = None
 
 
 async def examine(loaded: LoadedSettings) -> AsyncIterator[Finding]:

@@ -3,25 +3,21 @@
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from ops.finding import Finding
 from ops.settings import Settings
-
-if TYPE_CHECKING:
-    from ops.doctor import Finding
 
 WAL_BYTES_MAX = 256 * 1024**2
 """Six times the size at which the owner checkpoints: somebody reads for long, or nobody owns the shard."""
 
 
-def keeping(settings: Settings) -> "Iterator[Finding]":
+def keeping(settings: Settings) -> Iterator[Finding]:
     """Durability, anchors, write-ahead logs, unfinished erasures, the folder of keys.
 
     Raises:
         CuebookError: there is no log, or a shard file cannot be read.
     """
     from events.log_directory import anchor_path, read_identity, shard_path
-    from ops.doctor import Finding
 
     folder = Path(settings.data) / "log"
     process = settings.durability == "process"

@@ -4,20 +4,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ops.finding import Finding
 from ops.settings import Settings
 from ops.up_state import read_up
 
 if TYPE_CHECKING:
     from events.store import LogReader
-    from ops.doctor import Finding
 
 LAG_S_MAX: Final = 5.0
 """A projector that is well looks at every shard file once per second."""
 
 
-async def views(settings: Settings, reader: "LogReader") -> "AsyncIterator[Finding]":
+async def views(settings: Settings, reader: "LogReader") -> AsyncIterator[Finding]:
     """Findings about every projection that has files."""
-    from ops.doctor import Finding
     from ops.view_files import standings
 
     data = Path(settings.data)

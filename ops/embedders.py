@@ -35,7 +35,7 @@ def embedder_of(name: EmbedderName | None) -> Embedder | None:
 
 def vectors_mode(name: EmbedderName | None) -> str:
     """One line: what searches vectors here, and what they are made with."""
-    from projections.vectors.index import backend
+    from projections.vectors.opening import backend
 
     searched = {"hnswlib": "hnswlib, exact among few", "numpy": "numpy, exact", "plain": "exact, without numpy"}[backend()]
     return f"{searched}; embedder {name or 'of the app'}"

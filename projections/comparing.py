@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from projections.projection import Database
+from projections.database import Database
 
 Row = tuple[object, ...]
 _NOTHING: Final = object()

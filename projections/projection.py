@@ -26,18 +26,12 @@ What a projection may rely on, and must keep to, so that a rebuild equals what g
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from events.envelope import RecordedEvent
 from events.ids import StreamId
-
-if TYPE_CHECKING:
-    from events.sqlite_library import SqliteConnection
-
-    Database: TypeAlias = SqliteConnection
-else:
-    # The `sqlite3.Connection` of the SQLite that this process runs on; annotating with it costs no import.
-    Database = Any
+from projections.comparing import rows_of
+from projections.database import Database
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -127,8 +121,6 @@ class Projection:
 
         Default: every row of every table that is not the engine's, and the terms of every FTS5 index.
         """
-        from projections.comparing import rows_of
-
         return rows_of(db)
 
 

@@ -6,8 +6,8 @@ command has an id, made up once per call, and is repeated under it until its dea
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
-from typing import Any, Final, Protocol
+from contextlib import asynccontextmanager
+from typing import Any, Final
 
 import msgspec
 
@@ -32,7 +32,8 @@ from events.envelope import RecordedEvent
 from events.errors import ConfigurationError, EncodingError, TransientError
 from events.ids import StreamId, is_token, parse_stream_id, stream_id
 from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, PUBLISH_RESERVE_BYTES
-from runtime.hearing import ASK_SAID_S, Ended, Mail, Part, hear
+from runtime.hearing import ASK_SAID_S, Ended, Part, hear
+from runtime.link import Answer, Link
 from runtime.log_service import Page
 from runtime.spoken import SAID, SaidArguments
 from runtime.wire import DEADLINE, Subjects
@@ -46,28 +47,6 @@ _LOOK_AGAIN_S: Final = 5.0
 _PAGE: Final = 500
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """One message that came back. nobody: the server's own 503, no subscriber; error: an error reply of ours; attempt: which sending of the
-    call it answers, counted from 1."""
-
-    body: bytes
-    error: bool = False
-    nobody: bool = False
-    attempt: int = 1
-
-
-class Replies(Protocol):
-    """The answers to all attempts of one call, whichever of them is answered."""
-
-    async def send(self, subject: str, body: bytes, headers: dict[str, str] | None) -> None:
-        """Raises: TransientError, InvariantError (the client is closed)."""
-        ...
-
-    async def next(self, timeout_s: float) -> Answer | None:
-        """The next answer; None after `timeout_s`."""
-        ...
-
-
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """Partial output of a turn that runs. A higher attempt replaces what came before; offset counts from 0 in each."""
 
@@ -78,31 +57,6 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     data: Any
     end: bool
-
-
-class News(Protocol):
-    """Hints that something happened, and reconnects, which may have swallowed some."""
-
-    def forget(self) -> None: ...
-
-    async def wait(self, timeout_s: float) -> None:
-        """Until a hint that came after the last `forget`, or `timeout_s`."""
-        ...
-
-
-class Link(Protocol):
-    """A connection that keeps itself up."""
-
-    @property
-    def payload_bytes_max(self) -> int: ...
-
-    def replies(self) -> AbstractContextManager[Replies]: ...
-
-    def listen(self, subject: str) -> AbstractAsyncContextManager[News]: ...
-
-    def messages(self, subject: str) -> AbstractAsyncContextManager[Mail]:
-        """What is published from here on; the oldest are dropped if the reader falls far behind."""
-        ...
 
 
 Interpret = Callable[[Answer], ActorError | None]

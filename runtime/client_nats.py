@@ -1,4 +1,4 @@
-"""The client's connection over NATS: adapter of `runtime.client.Link`.
+"""The client's connection over NATS: adapter of `runtime.link.Link`.
 
 All calls share one subscription for their answers, so a call costs one publish and one future; the answer to an earlier attempt of a call
 is as good as that to the last one, which `Client.request` of nats-py cannot do.
@@ -16,8 +16,8 @@ from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
 
 from events.errors import InvariantError, TransientError
-from runtime.client import Answer
 from runtime.incoming_nats import DirectClient, Message, take
+from runtime.link import Answer
 from runtime.wire import ERROR_CODE
 
 _MESSAGES_MAX: Final = 10_000

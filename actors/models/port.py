@@ -2,10 +2,35 @@
 together by `ops` from the settings."""
 
 from collections.abc import Callable
-from typing import Protocol
+from datetime import datetime
+from typing import Any, Protocol
 
 from actors.models.limits import ProviderLimits
 from actors.models.records import Answer, Failure, Request
+
+
+class Asking(Protocol):
+    """What a call to a model needs of the actor that makes it: the part of `Actor` whose results are recorded, so that a re-run decides
+    the same."""
+
+    @property
+    def actor_type(self) -> str: ...
+
+    @property
+    def correlation_id(self) -> str: ...
+
+    def new_id(self) -> str: ...
+
+    def now(self) -> datetime: ...
+
+    def random(self) -> float: ...
+
+    def chunk(self, data: Any) -> None: ...
+
+    def ref(self, actor: str, id: str) -> Any: ...
+
+    async def step(self, name: str, function: Callable[..., Any], *args: Any, key: str | None = None) -> Any: ...
+
 
 OnText = Callable[[str], None]
 """Called with each piece of text as it is said, on the event loop."""

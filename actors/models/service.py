@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
@@ -18,11 +18,8 @@ from actors.errors import BadPayload
 from actors.models.admission import Admission, Admitted, Held
 from actors.models.errors import AnswerInvalid, BudgetSpent, ModelRefused, ModelUnavailable
 from actors.models.limits import BACKOFF_S, REPAIRS_MAX, ProviderLimits
-from actors.models.port import Models
+from actors.models.port import Asking, Models
 from actors.models.records import Answer, Failure, Message, Piece, Request, ToolSpec
-
-if TYPE_CHECKING:
-    from actors.actor import Actor
 
 T = TypeVar("T")
 DEADLINE_S = 300.0
@@ -35,7 +32,7 @@ _ADMISSION: Any = Admission
 class ModelRef:
     """A model service as seen by one turn: ``await self.model("fast").chat([...])``."""
 
-    def __init__(self, actor: "Actor[Any]", models: Models | None, name: str) -> None:
+    def __init__(self, actor: Asking, models: Models | None, name: str) -> None:
         """Raises: BadPayload: no such provider is configured."""
         if models is None:
             raise BadPayload(f"no model provider is configured, so {name!r} cannot be asked: see [models] in the settings")
@@ -117,7 +114,7 @@ class _Attempts:
     """All attempts of one call at one provider."""
 
     def __init__(
-        self, actor: "Actor[Any]", models: Models, name: str, request: Request, call: str, ends_at: float, stream: bool, *, last: bool
+        self, actor: Asking, models: Models, name: str, request: Request, call: str, ends_at: float, stream: bool, *, last: bool
     ) -> None:
         self._actor = actor
         self._models = models

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from events.sqlite_library import SqliteConnection, open_writer
+from ops.bench.case_names import SQLITE_1, SQLITE_100
 from ops.bench.measure import Case, Sample, sample
-from ops.bench.table import SQLITE_1, SQLITE_100
 
 STREAMS: Final = 1_000
 _TABLE: Final = """CREATE TABLE log (

@@ -9,7 +9,8 @@ from ops.bench.docstrings import kept_pairs, ranks
 from ops.bench.measure import Case, Cases, Sample, Setting, Unavailable, sample
 from projections.embedding.fused import FusedEmbedder
 from projections.embedding.hashing import HashEmbedder
-from projections.vectors.index import Background, Space, open_index
+from projections.vectors.index import Background, Space
+from projections.vectors.opening import open_index
 
 
 @asynccontextmanager

@@ -14,10 +14,10 @@ import nats.errors
 from nats.aio.client import Client
 
 from ops import child
+from ops.bench.case_names import ECHO_1, ECHO_100
 from ops.bench.echo_nats import SUBJECT, URL_VARIABLE
 from ops.bench.limits import STREAMS
 from ops.bench.measure import Case, Cases, Sample, Setting, Unavailable, closed_loop, in_turn
-from ops.bench.table import ECHO_1, ECHO_100
 from ops.exits import CommandError, Exit
 from ops.settings import PREFIX, Settings
 from ops.up import Deployment, running

@@ -14,10 +14,10 @@ from events.log_directory import create_log
 from events.reader_sqlite import SqliteLogReader
 from events.sqlite_library import open_reader
 from events.store_sqlite import SqliteShard
+from ops.bench.case_names import SQLITE_REPLAY
 from ops.bench.in_process import append_group
 from ops.bench.limits import STREAMS, create_table, insert, plain_rows
 from ops.bench.measure import Cases, Sample, Setting, sample
-from ops.bench.table import SQLITE_REPLAY
 from ops.examples.bank import Account, Deposited, app
 from runtime.replay import fold_shard
 

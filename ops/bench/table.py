@@ -4,13 +4,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
+from ops.bench.case_names import ECHO_1, ECHO_100, SQLITE_1, SQLITE_100, SQLITE_REPLAY
 from ops.bench.measure import Cases, Measure, Setting
 
-SQLITE_1: Final = "sqlite-1"
-SQLITE_100: Final = "sqlite-100"
-SQLITE_REPLAY: Final = "sqlite-replay"
-ECHO_1: Final = "echo-1"
-ECHO_100: Final = "echo-100"
 _ONE, _HUNDRED = "bare SQLite, 1 event per commit", "bare SQLite, 100 events per commit"
 _ECHO_ONE, _ECHO_HUNDRED = "nats-py echo, 1 in flight", "nats-py echo, 100 in flight"
 _OLD_CACHE: Final = "the predecessor's way: a get of redis-py each, json"

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from events.errors import InvariantError
 from ops.bench.measure import Case, Cases, Sample, Setting, Unavailable, sample
-from projections.vectors.index import VECTORS_PER_GRAPH, Background, Space, VectorIndex, backend
+from projections.vectors.index import VECTORS_PER_GRAPH, Background, Space, VectorIndex
 from projections.vectors.index_numpy import BlockIndex
+from projections.vectors.opening import backend
 
 DIMENSIONS: Final = 384
 K: Final = 10

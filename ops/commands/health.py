@@ -55,7 +55,8 @@ def doctor(*, common: Common = DEFAULTS) -> int:
 
     Each problem comes with its remedy, and at the end what would gain most.
     """
-    from ops.doctor import Finding, examine
+    from ops.doctor import examine
+    from ops.finding import Finding
 
     loaded = common.load()
 

@@ -16,6 +16,7 @@ from events.embedding import Embedder, Embedding
 from events.envelope import RecordedEvent
 from events.errors import TransientError
 from events.ids import StreamId
+from projections.database import Database
 from projections.errors import NotReadyError
 from projections.memory import reading
 from projections.memory.accesses import Accesses
@@ -35,8 +36,8 @@ from projections.memory.answers import (
 )
 from projections.memory.records import HANDLED
 from projections.memory.tables import Tables
-from projections.projection import Database, Projection, Reads, operation
-from projections.vectors.index import backend
+from projections.projection import Projection, Reads, operation
+from projections.vectors.opening import backend
 from projections.vectors.table_sqlite import SqliteVectors
 
 K_MAX: Final = 50

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
+from projections.database import Database
 from projections.memory.answers import (
     Interaction,
     Pattern,
@@ -23,7 +24,6 @@ from projections.memory.answers import (
 from projections.memory.ranking import Candidate, parts_of, ranked
 from projections.memory.tables import pattern_key, words_table
 from projections.memory.words import match_expression
-from projections.projection import Database
 
 CANDIDATES_MIN: Final = 50
 CANDIDATES_PER_ANSWER: Final = 4

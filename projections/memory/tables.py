@@ -15,6 +15,7 @@ from events.embedding import Embedding
 from events.envelope import RecordedEvent
 from events.ids import StreamId, parse_stream_id
 from events.redact import REDACTED
+from projections.database import Database
 from projections.memory.records import (
     Accessed,
     Forgotten,
@@ -28,7 +29,7 @@ from projections.memory.records import (
     record_of,
 )
 from projections.memory.words import TOKENIZER, indexed_text
-from projections.projection import Database, row_id
+from projections.projection import row_id
 from projections.vectors.table_sqlite import SqliteVectors
 
 ACTOR_TYPE: Final = "memory"

@@ -1,4 +1,4 @@
-"""The port of a vector index, and which adapter serves it here.
+"""The port of a vector index; `opening` chooses the adapter.
 
 An index is derived: the rows of a view are the truth (`projections.vectors.table_sqlite`), and an index that is lost, damaged or old is
 made from them again. It holds vectors of one model and one space only; who has several has several indexes, so that nothing can mix them.
@@ -13,7 +13,6 @@ made from them again. It holds vectors of one model and one space only; who has 
 import threading
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -141,72 +140,3 @@ class Background:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def backend() -> Backend:
-    """The best that is installed here."""
-    try:
-        import projections.vectors.index_numpy
-    except ImportError:
-        return "plain"
-    try:
-        import projections.vectors.graphs_hnswlib  # noqa: F401
-    except ImportError:
-        return "numpy"
-    return "hnswlib"
-
-
-def products(vector: bytes, others: Sequence[bytes]) -> list[float]:
-    """The product of `vector` with each of `others`: the cosine, as a search scores it.
-
-    Raises:
-        EmbeddingError: one has other dimensions.
-    """
-    if not others:
-        return []
-    if backend() == "plain":
-        from projections.vectors.index_plain import products as plain
-
-        return plain(vector, others)
-    from projections.vectors.index_numpy import products as fast
-
-    return fast(vector, others)
-
-
-def open_index(
-    space: Space,
-    ids: Sequence[int],
-    vectors: Sequence[bytes],
-    *,
-    position: int,
-    folder: Path | None,
-    background: Background,
-    vectors_per_graph: int = VECTORS_PER_GRAPH,
-) -> VectorIndex:
-    """The best index that there is here, holding these rows.
-
-    Args:
-        position: the place in the log up to which the rows are known; a file that knows more is of another view, and is not used.
-        folder: where the view keeps files of its indexes; None keeps none.
-
-    Raises:
-        EmbeddingError: a vector does not have the dimensions of `space`; nothing was opened.
-    """
-    index: VectorIndex
-    match backend():
-        case "plain":
-            from projections.vectors.index_plain import PlainIndex
-
-            index = PlainIndex(space.dimensions)
-        case "numpy":
-            from projections.vectors.index_numpy import BlockIndex
-
-            index = BlockIndex(space.dimensions)
-        case "hnswlib":
-            from projections.vectors.index_graphed import GraphedIndex
-
-            graphed = GraphedIndex(space, folder=folder, background=background, vectors_per_graph=vectors_per_graph)
-            graphed.restore(ids, vectors, position)
-            return graphed
-    index.put(ids, vectors)
-    return index

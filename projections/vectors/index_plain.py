@@ -64,7 +64,7 @@ class PlainIndex:
 
 
 def products(vector: bytes, others: Sequence[bytes]) -> list[float]:
-    """See `index.products`."""
+    """See `opening.products`."""
     index = PlainIndex(len(vector) // _BYTES_PER_NUMBER)
     index.put(range(len(others)), others)
     return [score for _, score in sorted(index.search(vector, len(others)))]

@@ -29,7 +29,8 @@ import msgspec
 from events.embedding import Embedding, check_embedding
 from events.errors import EmbeddingError, InvariantError
 from projections.vectors import graph_file
-from projections.vectors.index import VECTORS_PER_GRAPH, Backend, Background, Hit, Space, VectorIndex, backend, open_index, products
+from projections.vectors.index import VECTORS_PER_GRAPH, Backend, Background, Hit, Space, VectorIndex
+from projections.vectors.opening import backend, open_index, products
 
 if TYPE_CHECKING:
     from events.sqlite_library import SqliteConnection

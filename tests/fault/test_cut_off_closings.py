@@ -15,10 +15,10 @@ from events.log_directory import create_log
 from events.reader_sqlite import SqliteLogReader
 from events.store_sqlite import SqliteShard
 from events.watch_sqlite import SqliteWatch
+from projections.database import Database
 from projections.errors import NotReadyError
 from projections.generations_sqlite import SqliteGenerations
 from projections.hints import Hints
-from projections.projection import Database
 from projections.readers_sqlite import ViewReaders
 from projections.runner import Runner
 from tests.support.views import SHARDS, Notes, WrittenLog, as_is, noted, streams, until

@@ -8,8 +8,9 @@ from actors import Actor, Event, State, command
 from events.embedding import Embedding
 from events.envelope import RecordedEvent
 from events.ids import StreamId
+from projections.database import Database
 from projections.embedding.hashing import hashed
-from projections.projection import Database, Projection, operation, row_id
+from projections.projection import Projection, operation, row_id
 from projections.vectors.table_sqlite import SqliteVectors
 from runtime import App
 

@@ -15,11 +15,12 @@ from events.envelope import Kind, NewEvent, RecordedEvent
 from events.ids import StreamId
 from projections.cache.view_redis import RedisCacheView
 from projections.comparing import Row
+from projections.database import Database
 from projections.embedding.hashing import HashEmbedder, hashed
 from projections.generations_sqlite import SqliteGenerations
 from projections.hints import Hints
 from projections.memory.projection import MemoryProjection
-from projections.projection import Database, Projection
+from projections.projection import Projection
 from projections.runner import Runner
 from projections.single import SingleGeneration
 from tests.support.memory_view import meaning

@@ -22,10 +22,11 @@ from events.selection import Selected
 from events.store import Append, Committed, LogReader
 from events.store_sqlite import SqliteShard
 from projections.comparing import Row
+from projections.database import Database
 from projections.follower import Follower, Upcast
 from projections.generations_sqlite import SqliteGenerations
 from projections.hints import Hints
-from projections.projection import Database, Projection, ProjectionFactory, operation, row_id
+from projections.projection import Projection, ProjectionFactory, operation, row_id
 from projections.runner import Runner
 from projections.view_sqlite import SqliteView
 

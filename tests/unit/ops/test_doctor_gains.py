@@ -8,7 +8,7 @@ from events.clock import SystemClock, SystemEntropy
 from events.log_directory import create_log
 from ops import doctor
 from ops.__main__ import main
-from ops.doctor import Finding
+from ops.finding import Finding
 from ops.settings import Settings
 from ops.up_state import ChildState, UpState
 

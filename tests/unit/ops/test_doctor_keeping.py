@@ -10,7 +10,7 @@ from events.log_directory import anchor_path, shard_path
 from events.store_sqlite import SqliteShard
 from events.verify import verify
 from ops import doctor_keeping
-from ops.doctor import Finding
+from ops.finding import Finding
 from ops.settings import Settings
 from tests.support.logs import SqliteLogUnderTest, append_one, deposited, stream_in
 

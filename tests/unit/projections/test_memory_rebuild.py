@@ -11,11 +11,11 @@ from events.envelope import NewEvent
 from events.ids import StreamId
 from events.log_directory import read_identity
 from events.reader_sqlite import SqliteLogReader
+from projections.database import Database
 from projections.embedding.hashing import HashEmbedder, hashed
 from projections.follower import Follower
 from projections.memory.projection import MemoryProjection
 from projections.memory.reading import Filter
-from projections.projection import Database
 from projections.view_sqlite import SqliteView
 from tests.support.memory_view import meaning
 from tests.support.views import WrittenLog, as_is, follow_to_end, rows

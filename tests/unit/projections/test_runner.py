@@ -10,11 +10,12 @@ import pytest
 
 from events.envelope import RecordedEvent
 from events.errors import TransientError
+from projections.database import Database
 from projections.errors import BadArgumentsError, NotReadyError, OperationFailedError, UnknownOperationError
 from projections.generations_sqlite import SqliteGenerations, read_active
 from projections.hints import PACE_S
 from projections.locking import lock_holder
-from projections.projection import Database, Projection
+from projections.projection import Projection
 from projections.runner import Runner
 from projections.view_sqlite import SqliteView
 from tests.support.logs import ManualClock

@@ -19,8 +19,9 @@ from actors.errors import (
 )
 from events.errors import ConfigurationError, EncodingError, TransientError
 from ops.examples.bank import AccountActor
-from runtime.client import Answer, Client, News, connect
+from runtime.client import Client, connect
 from runtime.hearing import Mail
+from runtime.link import Answer, News
 
 Script = Callable[[int], "Answer | ActorError | Exception | None"]
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from events.content_memory import Fault
 from events.envelope import NewEvent
 from events.errors import CuebookError, LogFullError
 from events.group_commit import GroupCommit, OnOutcome
 from events.ids import StreamId
 from events.store import Append, Arrival, Committed, Conflict, InboxStatus, Outcome
-from events.store_memory import Fault, MemoryLog
+from events.store_memory import MemoryLog
 from runtime.commits import HeldCommits
 from tests.support.logs import command, deposited, group
 from tests.unit.runtime.test_doubt import A, Owner

@@ -10,8 +10,9 @@ import pytest
 from actors.errors import Waiting
 from actors.turn import Command
 from events.clock import SystemClock
+from events.content_memory import Fault
 from events.ids import CommandId, StreamId
-from events.store_memory import Fault, MemoryLog
+from events.store_memory import MemoryLog
 from runtime import reopening
 from runtime.cell import Cell
 from tests.support import desk
