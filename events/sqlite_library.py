@@ -197,10 +197,10 @@ async def close_connection(db: aiosqlite.Connection) -> None:
 
 
 async def close_connections(connections: Iterable[aiosqlite.Connection | None]) -> None:
-    """`close_connection` of each that is one. Cancelled or failed half-way: the others are closed all the same, because the thread of one
-    that is forgotten keeps the process from ending."""
+    """`close_connection` of each that is one, in this order: the last one of a file checkpoints it, which a reader cannot. Cancelled or
+    failed half-way: the others are closed all the same, because the thread of one that is forgotten keeps the process from ending."""
     async with AsyncExitStack() as stack:
-        for connection in connections:
+        for connection in reversed(list(connections)):
             if connection is not None:
                 stack.push_async_callback(close_connection, connection)
 

@@ -31,7 +31,7 @@ from projections.follower import Follower, Upcast
 from projections.generations import Answers, Generations
 from projections.hints import Heard, Hints
 from projections.operations import Operation, Request, parse_request
-from projections.status import RunnerStatus
+from projections.status import RunnerStatus, progress_of
 from projections.view import Parked, Positions, View
 
 log = structlog.get_logger("cuebook.projections")
@@ -175,6 +175,8 @@ class Runner(Generic[V]):
             await self._begin(None)
         self._sweep()
         self._failure = None
+        if self._answers is not None:
+            self._tell_advanced()
         if self._away:
             self._away = False
             log.info("projection_view_back", projection=self.name)
@@ -350,7 +352,7 @@ class Runner(Generic[V]):
             await self._reach(request.after, give_up)
         answers = self._answers
         if answers is None:
-            raise self._not_ready()
+            raise self.not_ready()
         left_s = max(0.001, min(OPERATION_S, give_up - self._clock.monotonic()))
         try:
             return await answers.ask(name, request.arguments, left_s)
@@ -361,7 +363,7 @@ class Runner(Generic[V]):
     def _parsed(self, name: str, body: bytes) -> Request:
         answers = self._answers
         if answers is None:
-            raise self._not_ready()
+            raise self.not_ready()
         if name not in answers.operations:
             known = ", ".join(sorted(answers.operations)) or "none"
             raise UnknownOperationError(f"the projection {self.name} has no operation {name!r} (it has: {known})", operation=name)
@@ -386,7 +388,16 @@ class Runner(Generic[V]):
                     f"the projection {self.name} stands at {at}, not yet at {dict(wanted)}", retry_after_ms=500, positions=at
                 ) from None
 
-    def _not_ready(self) -> NotReadyError:
+    async def wait_answering(self, timeout_s: float) -> bool:
+        """Wait until a view answers; False if none does after `timeout_s`: `not_ready` says why."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._answers is None:
+                    await self._advanced.wait()
+        return self._answers is not None
+
+    def not_ready(self) -> NotReadyError:
+        """Why nothing answers, and how far a view is that is built."""
         status = self.status()
         done = "" if status.progress is None else f", {status.progress:.0%} done"
         why = f": {self._failure}" if self._failure else ""
@@ -419,7 +430,7 @@ class Runner(Generic[V]):
             NotReadyError: there is no view to apply to.
         """
         if self._live is None:
-            raise self._not_ready()
+            raise self.not_ready()
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._releases.append((None if stream is None else StreamId(stream), future))
         self._woken.set()
@@ -430,7 +441,7 @@ class Runner(Generic[V]):
         live, count = self._live, 0
         try:
             if live is None or self._frozen:
-                raise self._not_ready()
+                raise self.not_ready()
             for parked in live.parked if stream is None else [_parked_of(live, stream)]:
                 if parked.stream:
                     count += await live.release(parked.stream)
@@ -456,12 +467,7 @@ class Runner(Generic[V]):
     def status(self) -> RunnerStatus:
         """How it stands, from what is in memory: asks neither the log nor the view."""
         build = None if self._build is None else self._build.statistics()
-        progress = eta_s = None
-        if build is not None:
-            goal = sum(self._target.values())
-            left = sum(max(0, position - build.positions_seen.get(shard, 0)) for shard, position in self._target.items())
-            progress = 1.0 if goal == 0 else (goal - left) / goal
-            eta_s = left / build.rate if build.rate > 0 else None
+        progress, eta_s = (None, None) if build is None else progress_of(build, self._target)
         if not self.locked.is_set():
             state = "standby"
         elif self._dead or (self._live is None and self._build is None):

@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
@@ -16,12 +15,16 @@ from ops.exits import CommandError, Exit
 from ops.output import cell, print_json, print_record, print_rows, progress, wants_json
 from ops.settings import Settings
 
+if TYPE_CHECKING:
+    from projections.runner import Runner
+
 Workspace = Annotated[str | None, Parameter(name=("--workspace", "-w"), help="Its id, or a folder (default: the current folder's).")]
 Type = Annotated[list[str] | None, Parameter(name="--type", help="episodic, semantic, procedural or entity; may be repeated.", negative="")]
 Session = Annotated[str | None, Parameter(help="Only memories of this session.")]
 Agent = Annotated[str | None, Parameter(help="Only what this agent remembers.")]
 _TEXT_CHARACTERS = 100
 _BUILD_S = 600.0
+_SAY_EVERY_S = 1.0
 
 
 def search(
@@ -213,7 +216,8 @@ async def _from_files(settings: Settings, operation: str, given: dict[str, Any])
             running = group.create_task(runner.run())
             try:
                 # A view that is behind, or not there, is brought up first: these are its files, as a projector would leave them.
-                reply = await _when_ready(lambda: answer(runner, operation, encode(given | {AFTER: heads})))
+                await _made(runner)
+                reply = (await answer(runner, operation, encode(given | {AFTER: heads}), _BUILD_S))[0]
             except ActorError as error:
                 raise as_command_error(error) from error
             finally:
@@ -221,22 +225,15 @@ async def _from_files(settings: Settings, operation: str, given: dict[str, Any])
     return msgspec.json.decode(reply)
 
 
-async def _when_ready(ask: Callable[[], Awaitable[tuple[bytes, Any]]]) -> bytes:
-    """Ask again as long as the view is being made. Raises: ActorError: another answer, or it takes too long."""
-    from actors.errors import Unavailable
+async def _made(runner: "Runner[Any]") -> None:
+    """Wait until the view answers; says once a second how far it is. Raises: Unavailable: it takes too long."""
+    from ops.view_service import on_the_wire
 
-    began = said = time.monotonic()
-    while True:
-        try:
-            return (await ask())[0]
-        except Unavailable as error:
-            now = time.monotonic()
-            if now - began > _BUILD_S:
-                raise
-            if now - said > 1.0:
-                said = now
-                progress(error.message)
-            await asyncio.sleep(0.02)
+    began = time.monotonic()
+    while not await runner.wait_answering(_SAY_EVERY_S):
+        progress(runner.not_ready().message)
+        if time.monotonic() - began > _BUILD_S:
+            raise on_the_wire(runner.not_ready())
 
 
 def _shortened(text: str) -> str:

@@ -13,13 +13,13 @@ from events.errors import TransientError
 from projections.database import Database
 from projections.errors import BadArgumentsError, NotReadyError, OperationFailedError, UnknownOperationError
 from projections.generations_sqlite import SqliteGenerations, read_active
-from projections.hints import PACE_S
+from projections.hints import PACE_S, Hints
 from projections.locking import lock_holder
 from projections.projection import Projection
 from projections.runner import Runner
 from projections.view_sqlite import SqliteView
 from tests.support.logs import ManualClock
-from tests.support.views import POISON, CountedReader, Notes, WrittenLog, counted, noted, rebuilt, rows, running, streams, until
+from tests.support.views import POISON, CountedReader, Notes, WrittenLog, as_is, counted, noted, rebuilt, rows, running, streams, until
 
 A, B = streams(2)
 
@@ -67,6 +67,19 @@ async def test_operations_answer_with_the_checkpoint_that_they_saw(log: WrittenL
                 await answer(runner, "find", body)
         with pytest.raises(OperationFailedError, match="RuntimeError: as asked"):
             await answer(runner, "fails")
+
+
+async def test_who_waits_for_a_view_hears_of_it(log: WrittenLog, tmp_path: Path) -> None:
+    """Of one that was built, and of one that was there and is opened again."""
+    for _ in ("built", "opened"):
+        runner = Runner(SqliteGenerations(Notes, tmp_path / "views", log.incarnation), await log.reader(), Hints(2), upcast=as_is)
+        assert not await runner.wait_answering(0)
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(runner.wait_answering(20))
+            await asyncio.sleep(0)
+            running_one = group.create_task(runner.run())
+            assert await waiting
+            running_one.cancel()
 
 
 async def test_an_operation_cannot_write(log: WrittenLog, tmp_path: Path) -> None:
