@@ -1,5 +1,6 @@
 """A review with a model: what it says stands in the reports beside what was found, and a model that fails costs one line."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from ops.settings import load_settings
 from ops.team_app import app
 from runtime.local import LocalRuntime, local_runtime
 from tests.support.scripted_model import Say, ScriptedModel
+from tests.unit.runtime.test_turns import crash
 
 pytestmark = pytest.mark.timeout(120)
 KEY = "sk-canary-in-the-code-8d1f0"
@@ -51,6 +53,7 @@ async def reviewing(data: Path, model: ScriptedModel | None) -> AsyncIterator[tu
     data.mkdir(parents=True, exist_ok=True)
     if model is not None:
         table = f'[models.clever]\nkind = "openai"\nmodel = "m"\nbase_url = "{model.url}/v1"\napi_key = "env:REVIEW_KEY"\nattempts = 1\n'
+        table += "timeout_s = 3.0\n"
         (data / "cuebook.toml").write_text(table)
     settings = load_settings({"data": data}, environment={}, folder=data).settings
     async with open_models(settings) as models, local_runtime(app, data / "log", models=models) as runtime:
@@ -93,7 +96,13 @@ async def test_a_model_explains_and_proposes(package: Path, tmp_path: Path, monk
     assert (package / "shell.py").read_bytes() == before, "a proposal is applied by nobody"
 
 
-@pytest.mark.parametrize("failing", [Say(status=401), Say(status=503), Say(text="no JSON"), Say(garbage=True)], ids=repr)
+FAILING = {
+    "refused": Say(status=401), "away": Say(status=503), "no JSON": Say(text="Sure! Here is what I think."), "garbage": Say(garbage=True),
+    "slow": Say(text="too late", delay_s=90.0), "another shape": Say(text='{"summary": 5, "findings": {}}'), "silent": Say(text=""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("failing", FAILING.values(), ids=FAILING)
 async def test_a_model_that_fails_costs_one_line(
     failing: Say, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +122,26 @@ async def test_a_model_that_fails_costs_one_line(
     assert msgspec.structs.replace(reports[0], run=RunInfo()) == msgspec.structs.replace(reports[1], run=RunInfo())
     assert "gave no explanation" in (tmp_path / "with" / "report.md").read_text()
     assert "model" not in (tmp_path / "without" / "report.md").read_text()
+
+
+async def test_a_review_that_dies_while_its_model_thinks_goes_on_with_the_same_question(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S19: the examined files are not examined again, the open question is asked again under its key, and its answer is in the reports."""
+    monkeypatch.setenv("REVIEW_KEY", "k")
+    async with ScriptedModel(Say(delay_s=60), explained) as model:
+        async with reviewing(tmp_path / "data", model) as (runtime, name):
+            asked = asyncio.ensure_future(review(runtime, package, tmp_path / "out", name, command_id="one"))
+            await model.asked.wait()
+            crash(runtime)
+            asked.cancel()
+        async with reviewing(tmp_path / "data", model) as (runtime, name):
+            summary = await review(runtime, package, tmp_path / "out", name, command_id="one")
+        assert [entry.done for entry in model.ledger] == [False, True]
+        assert len({entry.key for entry in model.ledger}) == 1
+    assert summary["explanation"]["summary"] == SUMMARY
+    assert summary["results_reused"] == 0
+    assert SUMMARY in read_json((tmp_path / "out" / "report.json").read_bytes()).run.explanation.summary  # type: ignore[union-attr]
 
 
 async def test_a_model_that_the_workers_do_not_know_costs_one_line(package: Path, tmp_path: Path) -> None:
