@@ -12,6 +12,7 @@ from ops.cache_health import findings as cache_findings
 from ops.event_loop import loop_name
 from ops.exits import CommandError
 from ops.finding import Finding
+from ops.in_process import findings as memo_findings
 from ops.nats_server import SERVER_VERSION_MIN, find_program
 from ops.settings import LoadedSettings, Settings
 from ops.up_state import read_up
@@ -36,7 +37,7 @@ async def examine(loaded: LoadedSettings) -> AsyncIterator[Finding]:
             yield finding
     if read_up(Path(settings.data)) is not None or settings.nats_url is not None:
         yield await _server(settings)
-    for finding in await cache_findings(settings):
+    for finding in (*await cache_findings(settings), *await memo_findings(settings)):
         yield finding
     async for finding in _log(settings):
         yield finding

@@ -11,6 +11,7 @@ from ops.commands.version import sqlite_version, versions
 from ops.embedders import vectors_mode
 from ops.event_loop import loop_name
 from ops.exits import CommandError, Exit
+from ops.in_process import in_process
 from ops.nats_connection import connection_of
 from ops.settings import Settings
 from ops.up_state import UpState, read_up
@@ -36,8 +37,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of ``status --json`` (design.md 9). nats_url: with its credentials, a client with it can connect; None = nothing runs.
 
     ready: every shard has an owner that is not stalled, and the server answers. log_file: the folder of the shard files.
-    gateway_url: None until there is one. cache: where it is and what serves it, or that it is off and why. vectors: what searches them and
-    what they are made with.
+    gateway_url: None until there is one. cache: where it is and what serves it, or that it is off and why; and what the memos of the
+    processes spare. vectors: what searches them and what they are made with.
     """
 
     ready: bool
@@ -72,7 +73,7 @@ async def collect(settings: Settings) -> tuple[Status, Exit]:
         loop=loop_name(),
         codec=str(parts["codec"]),
         sqlite=sqlite_version(),
-        cache=await cache_mode(settings),
+        cache="; ".join(filter(None, (await cache_mode(settings), (await in_process(settings)).line))),
         vectors=vectors_mode(settings.embedder),
         versions=parts,
         processes=_processes(up, owners),

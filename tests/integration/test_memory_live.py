@@ -1,6 +1,7 @@
 """The memory of a running deployment, whatever its app: remembered by an actor, found by a view, looked at from the command line."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -104,6 +105,30 @@ async def test_consolidation_takes_what_is_dull_and_leaves_the_rest(bank: Deploy
         await until(left, "the dull ones are gone")
         stats = await cue.view("memory").stats(workspace="attic")
         assert (stats["memories"], stats["forgotten"], sum(stats["vectors"].values())) == (1, 20, 1)
+
+
+def test_what_the_processes_computed_once_is_shown(bank: Deployment) -> None:
+    """Workers and projector together; by `cache stats`, and in a line by `status` and `doctor`."""
+    asyncio.run(_ask_a_lot(bank))
+    done = run_cuebook("cache", "stats", "--data", str(bank.data), "--json")
+    shown = msgspec.json.decode(done.stdout)
+    assert shown["processes"] == 3
+    memos = {each["memo"]: each for each in shown["memos"]}
+    words = memos["features of words"]
+    assert words["processes"] == 3
+    assert words["hits"] > 0
+    assert words["rate"] == round(words["hits"] / (words["hits"] + words["misses"]), 4)
+    status = msgspec.json.decode(run_cuebook("status", "--data", str(bank.data), "--json").stdout)
+    assert re.search(r"memos \d+% of [\d,]+ calls", status["cache"])
+    lines = [msgspec.json.decode(line) for line in run_cuebook("doctor", "--data", str(bank.data), "--json").stdout.splitlines()]
+    (found,) = (each["found"] for each in lines if each["check"] == "memos")
+    assert found.endswith("in 3 processes")
+
+
+async def _ask_a_lot(bank: Deployment) -> None:
+    async with connect(bank.nats_url) as cue:
+        for _ in range(3):
+            await cue.ref("memory", "words").ask("remember", content="the same words again and again")
 
 
 def test_the_command_line_works_with_and_without_a_deployment(bank: Deployment) -> None:
