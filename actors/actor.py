@@ -262,7 +262,11 @@ class Actor(Generic[S]):
         An operation with a parameter ``workspace`` is asked about the workspace whose id this actor carries, and about no other.
 
         Args:
-            fresh: the answer waits until the view holds everything that this actor has recorded so far; else a view may lag a little.
+            fresh: the answer waits until the view holds everything that this actor has recorded so far, and what the actors that this turn
+                asked had recorded in their own streams when they answered; else a view may lag a little. What those have told others
+                meanwhile is not waited for. When the turn runs again after a crash, answers that it takes from its journal no longer say
+                where their actors stood: then it is waited for what this actor has recorded, and for those that are asked anew.
+                Unavailable: the view is not there within the deadline.
         """
         return self._turn.view(projection, fresh)
 

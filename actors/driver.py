@@ -43,7 +43,7 @@ class Driver(Protocol):
         ...
 
     async def query_view(self, turn: "Turn", projection: str, operation: str, body: bytes, fresh: bool) -> bytes:
-        """The reply of a projection; fresh: once it holds what the actor has recorded. Raises ActorError."""
+        """The reply of a projection; fresh: as `Actor.view` says. Raises ActorError."""
         ...
 
     async def run_step(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

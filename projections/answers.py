@@ -1,13 +1,14 @@
 """The operations of one view, called on readers beside the one that writes it."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from projections.errors import NotReadyError, OperationFailedError, ProjectionError
 from projections.operations import Operation, operations_of
-from projections.projection import Projection
+from projections.projection import Database, Projection
 from projections.readers_sqlite import ViewReaders
 from projections.view import Positions
 
@@ -48,10 +49,8 @@ class ProjectionAnswers:
             NotReadyError: not done within `timeout_s`. OperationFailedError: the operation raised; else as it raised.
         """
         operation = self.operations[name]
-        self._under_way += 1
-        self._at_rest.clear()
         try:
-            async with asyncio.timeout(timeout_s):
+            async with self._reading(timeout_s):
                 await self._open(timeout_s)
                 if not operation.is_async:
                     return await self._readers.run(operation.function, timeout_s=timeout_s, **arguments)
@@ -69,6 +68,23 @@ class ProjectionAnswers:
             raise NotReadyError(f"{self._projection.name}.{name} did not end within {timeout_s:g} s", retry_after_ms=1_000) from error
         except Exception as error:  # the author's code may raise anything
             raise OperationFailedError(f"{self._projection.name}.{name} failed: {type(error).__name__}: {error}") from error
+
+    async def positions(self, timeout_s: float) -> Positions:
+        """The checkpoint of the view as it is now. Raises: NotReadyError: not read within `timeout_s`, or the file is away."""
+        try:
+            async with self._reading(timeout_s):
+                return (await self._readers.run(_nothing, timeout_s=timeout_s))[1]
+        except TimeoutError as error:
+            raise NotReadyError(f"{self._projection.name} was not read within {timeout_s:g} s", retry_after_ms=1_000) from error
+
+    @asynccontextmanager
+    async def _reading(self, timeout_s: float) -> AsyncIterator[None]:
+        """The file stays open meanwhile. Raises: TimeoutError."""
+        self._under_way += 1
+        self._at_rest.clear()
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
         finally:
             self._under_way -= 1
             if not self._under_way:
@@ -88,6 +104,10 @@ class ProjectionAnswers:
             await self._at_rest.wait()
         finally:
             await self._readers.close()
+
+
+def _nothing(db: Database) -> None:
+    """Asked for the sake of the checkpoint that comes with every answer."""
 
 
 def _oldest(seen: list[Positions]) -> Positions:

@@ -19,12 +19,22 @@ class Answers(Protocol):
         """What the operation returns, and the checkpoint of what it saw. Raises as `Runner.query`."""
         ...
 
+    async def positions(self, timeout_s: float) -> Positions:
+        """The checkpoint of what is answered from now; empty where that is not to be had. Raises: NotReadyError."""
+        ...
+
     @property
     def busy(self) -> bool: ...
 
     async def close(self) -> None:
         """After the operations that run."""
         ...
+
+
+async def covers(answers: Answers, wanted: Positions, timeout_s: float) -> bool:
+    """Whether a view that answers without being followed, since it is of an older version (`Projection.answers_from`), had come so far."""
+    stood = await answers.positions(max(0.001, timeout_s))
+    return all(stood.get(shard, 0) >= position for shard, position in wanted.items())
 
 
 class Generations(Protocol[V]):

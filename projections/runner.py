@@ -28,7 +28,7 @@ from projections.errors import (
     ViewUnavailableError,
 )
 from projections.follower import Follower, Upcast
-from projections.generations import Answers, Generations
+from projections.generations import Answers, Generations, covers
 from projections.hints import Heard, Hints
 from projections.operations import Operation, Request, parse_request
 from projections.status import RunnerStatus, progress_of
@@ -372,6 +372,8 @@ class Runner(Generic[V]):
     async def _reach(self, wanted: Positions, give_up: float) -> None:
         if any(shard >= self._hints.shards or shard < 0 for shard in wanted):
             raise BadArgumentsError(f"the log has shards 0 to {self._hints.shards - 1}", field="_after")
+        if self._live is None and self._answers is not None and await covers(self._answers, wanted, give_up - self._clock.monotonic()):
+            return
         while self._live is None or not self._live.has(wanted):
             advanced = self._advanced
             for shard, position in wanted.items():

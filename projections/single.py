@@ -50,6 +50,10 @@ class OwnAnswers:
         except Exception as error:  # an operation may raise anything
             raise OperationFailedError(f"{self._name}.{name} failed: {type(error).__name__}: {error}") from error
 
+    async def positions(self, timeout_s: float) -> Positions:
+        """None: it answers as long as it is live only, and then its follower knows."""
+        return {}
+
     async def close(self) -> None:
         """Nothing to close: the view is closed by whoever opened it."""
 

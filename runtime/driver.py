@@ -81,13 +81,15 @@ def _no_effects(turn: Turn) -> InvariantError:
 class TurnDriver:
     """Adapter of `actors.turn.Driver`. One per turn."""
 
-    __slots__ = ("_asking", "_asking_since", "_busy", "_cell", "_item", "_opening", "asks", "committed_state")
+    __slots__ = ("_asking", "_asking_since", "_busy", "_cell", "_item", "_opening", "_seen", "asks", "committed_state")
 
     def __init__(self, cell: "Cell", item: Item) -> None:
         self._cell = cell
         self._item = item
         self._opening: asyncio.Future[None] | None = None
         self._asking = self._busy = 0
+        self._seen: dict[int, int] = {}
+        """By shard, where the actors that this turn asked stood when they answered."""
         self.asks: dict[str, Edge] = {}
         """The asks that the turn waits for, by command id (S23)."""
         self._asking_since = 0.0
@@ -238,6 +240,9 @@ class TurnDriver:
             self._asking -= 1
             del self.asks[call.command_id]
         self._item.received_time = max(self._item.received_time, reply.time)
+        if reply.position:
+            there = shard.exchange.shard_of(call.receiver)
+            self._seen[there] = max(reply.position, self._seen.get(there, 0))
         if reply.error is not None:
             raise reply.error
         return reply.body
@@ -247,7 +252,8 @@ class TurnDriver:
         # The body is an object that the turn has encoded. A fork asks about the workspace of its parent: its own has no memory yet (S33).
         own: dict[str, Any] = {VIEW_CALLER: f"{turn.kind.name}/{turn.key}"}
         if fresh:
-            own[VIEW_AFTER] = {str(shard.number): self._cell.position}
+            seen = {**self._seen, shard.number: max(self._cell.position, self._seen.get(shard.number, 0))}
+            own[VIEW_AFTER] = {str(number): position for number, position in sorted(seen.items())}
         body = encode(own)[:-1] + (b"," if len(body) > 2 else b"") + body[1:]
         return await shard.exchange.query_view(projection, operation, body, shard.call_deadline_ms(turn.command, None))
 

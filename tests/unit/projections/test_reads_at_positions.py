@@ -1,0 +1,164 @@
+"""S31, S37: reads of "at least these positions": of a view that lags, of one that is being built anew, and by an actor's ``fresh=True`` in
+one process, where `MemoryExchange.on_view` is all that stands between turn and view."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from actors import Actor, State, command
+from actors.errors import BadPayload, Unavailable, Unknown
+from events.clock import SystemClock
+from events.ids import StreamId, shard_of_stream
+from ops.examples.balances import app as balances
+from ops.settings import Settings
+from ops.view_service import in_process
+from ops.views import Views, open_views
+from projections.errors import BadArgumentsError, NotReadyError
+from runtime.local import LocalRuntime, local_runtime
+from runtime.tasks import end
+from tests.support.views import CountedReader, Notes, WrittenLog, noted, running, streams, until
+
+SHARDS = 4
+A = streams(1)[0]
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[WrittenLog]:
+    made = WrittenLog(tmp_path / "log")
+    await made.start()
+    yield made
+    await made.close()
+
+
+def after(**wanted: int) -> bytes:
+    return msgspec.json.encode({"_after": {shard.removeprefix("s"): position for shard, position in wanted.items()}})
+
+
+async def test_a_read_waits_until_the_view_covers_an_earlier_answer_without_any_hint(log: WrittenLog, tmp_path: Path) -> None:
+    async with running(Notes, tmp_path / "views", log) as (runner, _):
+        await until(lambda: runner.status().state == "live", "live")
+        for number in range(1, 6):
+            shard, position = await log.write(A, noted())
+            assert (await runner.query("count", b"{}"))[0] == number - 1, "nobody has told it"
+            found, seen = await runner.query("count", after(**{f"s{shard}": position}))
+            assert found == number
+            assert seen[shard] >= position
+            assert (await runner.query("both", msgspec.json.encode({"word": "hello", "_after": {shard: position}})))[0]["count"] == number
+
+
+async def test_a_read_beyond_the_log_ends_with_a_typed_error_that_says_where_the_view_stands(log: WrittenLog, tmp_path: Path) -> None:
+    async with running(Notes, tmp_path / "views", log) as (runner, _):
+        await until(lambda: runner.status().state == "live", "live")
+        shard, position = await log.write(A, noted())
+        began = time.monotonic()
+        with pytest.raises(NotReadyError) as late:
+            await runner.query("count", after(**{f"s{shard}": position + 1}), 0.3)
+        assert 0.25 < time.monotonic() - began < 5
+        assert late.value.fields["positions"][shard] == position
+        assert late.value.fields["retry_after_ms"] > 0
+        with pytest.raises(BadArgumentsError, match="shards 0 to 1"):
+            await runner.query("count", after(s7=1))
+        assert (await runner.query("count", after(**{f"s{shard}": position})))[0] == 1, "it goes on"
+
+
+async def test_an_older_view_that_answers_answers_what_it_covers_and_no_more(log: WrittenLog, tmp_path: Path) -> None:
+    """`answers_from`: who has read the old version gets an answer as new as his last one at once, not when the new version is built."""
+
+    class Second(Notes):
+        version = 2
+        answers_from = (1,)
+
+    shard, seen = await log.write(A, noted("old"))
+    async with running(Notes, tmp_path / "views", log) as (runner, hints):
+        await until(lambda: runner.status().state == "live", "live")
+        hints.tell(shard, seen)
+        assert (await runner.query("count", after(**{f"s{shard}": seen})))[0] == 1
+    gate = asyncio.Event()
+    reader = CountedReader(await log.reader())
+    reader.before_select = gate.wait
+    _, newer = await log.write(A, noted("new"))
+    async with running(Second, tmp_path / "views", log, reader) as (runner, _):
+        await until(lambda: runner.status().state == "building", "building")
+        found, stood = await runner.query("count", after(**{f"s{shard}": seen}), 5)
+        assert (found, stood[shard]) == (1, seen)
+        with pytest.raises(NotReadyError):
+            await runner.query("count", after(**{f"s{shard}": newer}), 0.2)
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(runner.query("count", after(**{f"s{shard}": newer})))
+            await asyncio.sleep(0)
+            gate.set()
+        assert waiting.result()[0] == 2
+
+
+class Desk(State):
+    pass
+
+
+class Clerk(Actor[Desk], name="clerk"):
+    @command
+    async def deposit_and_look(self, account: str, fresh: bool) -> int:
+        """Have another actor record something, then read what the view makes of it."""
+        await self.ref("account", account).deposit(cents=5)
+        found = await self.view("balances", fresh=fresh).richest(limit=100)
+        return int(dict(found).get(f"account/{account}", 0))
+
+    @command
+    async def look(self, projection: str, operation: str, arguments: dict[str, Any]) -> Any:
+        return await getattr(self.view(projection), operation)(**arguments)
+
+
+app = balances.adding(Clerk, projections=balances.projections)
+
+
+@asynccontextmanager
+async def unhinted(data: Path) -> AsyncIterator[tuple[LocalRuntime, Views]]:
+    """A runtime, and a projector that nobody tells anything: it is behind unless it is asked for a position."""
+    async with local_runtime(app, data / "log", shards=SHARDS) as runtime, open_views(Settings(data=data), app, only=["balances"]) as views:
+        (runner,) = views.runners.values()
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(runner.run())
+            try:
+                await until(lambda: runner.status().state == "live", "live")
+                runtime.exchange.on_view = in_process(views.runners)
+                yield runtime, views
+            finally:
+                await end(task)
+
+
+async def test_s37_a_fresh_view_holds_what_the_actors_that_were_asked_have_recorded(tmp_path: Path) -> None:
+    """In whatever shard they are; without it a view may lag, as this one does."""
+    async with unhinted(tmp_path / "data") as (runtime, _):
+        places = set()
+        for number in range(12):
+            account = f"a{number}"
+            assert await runtime.ask("clerk/c", "deposit_and_look", account=account, fresh=True) == 5
+            places.add(shard_of_stream(StreamId(f"account/{account}"), SHARDS) == shard_of_stream(StreamId("clerk/c"), SHARDS))
+            assert await runtime.ask("clerk/c", "deposit_and_look", account=account, fresh=False) in (0, 5)
+        assert places == {True, False}
+
+
+async def test_what_a_view_refuses_reaches_the_turn_as_its_error_does_on_the_wire(tmp_path: Path) -> None:
+    async with unhinted(tmp_path / "data") as (runtime, views):
+        ask = runtime.ask
+        with pytest.raises(Unknown, match="no projection 'nothing'"):
+            await ask("clerk/c", "look", projection="nothing", operation="all", arguments={})
+        with pytest.raises(Unknown, match="richest"):
+            await ask("clerk/c", "look", projection="balances", operation="poorest", arguments={})
+        with pytest.raises(BadPayload, match="limit"):
+            await ask("clerk/c", "look", projection="balances", operation="richest", arguments={"limit": "many"})
+        beyond, deadline_ms = after(s0=1_000, s3=1_000), SystemClock().wall_us() // 1_000 + 300
+        with pytest.raises(Unavailable, match="not yet at") as late:
+            await runtime.exchange.query_view("balances", "richest", beyond, deadline_ms)
+        assert late.value.retryable
+        runtime.exchange.on_view = None
+        with pytest.raises(Unavailable, match="is not running"):
+            await ask("clerk/c", "look", projection="balances", operation="richest", arguments={})
+        runtime.exchange.on_view = in_process(views.runners)
+        assert await ask("clerk/c", "look", projection="balances", operation="richest", arguments={}) == []
