@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from projections.database import Database
 from projections.errors import NotReadyError, OperationFailedError, ProjectionError
 from projections.operations import Operation, operations_of
-from projections.projection import Database, Projection
+from projections.projection import Projection
 from projections.readers_sqlite import ViewReaders
 from projections.view import Positions
 
