@@ -120,7 +120,8 @@ class Everything:
         for name, runner in self.runners.items():
             try:
                 async with asyncio.timeout(timeout_s):
-                    while not _is_level(runner):
+                    heads = await runner._heads()
+                    while not _is_level(runner, heads):
                         await asyncio.sleep(0.01)
             except TimeoutError:
                 raise AssertionError(f"{name} is not level: {runner.status()}") from None
@@ -168,9 +169,12 @@ class Everything:
         return await view.run(lambda db: function(view.projection, db))
 
 
-def _is_level(runner: Runner[Any]) -> bool:
-    status = runner.status()
-    return status.state == "live" and status.view is not None and status.view.lag_s == 0
+def _is_level(runner: Runner[Any], heads: dict[int, int]) -> bool:
+    """That it knows of no lag is not enough: a hint that was told just now is heard a little later."""
+    view = runner.status().view
+    if runner.status().state != "live" or view is None or view.lag_s > 0:
+        return False
+    return all(view.positions_seen.get(shard, 0) >= position for shard, position in heads.items())
 
 
 @asynccontextmanager
