@@ -10,8 +10,10 @@ from ops.cache_connection import CachePlace, cache_place
 from ops.exits import CommandError, Exit
 from ops.finding import Finding
 from ops.settings import Settings
+from ops.up_state import read_up
 from projections.cache.tally import Tally, tallies
 from projections.cache.values import Values
+from projections.locking import lock_holder
 
 if TYPE_CHECKING:
     from projections.cache.look_redis import ServerFacts
@@ -76,6 +78,7 @@ async def clear(settings: Settings) -> int:
 
 async def findings(settings: Settings) -> list[Finding]:
     """What `doctor` says of the cache. It is never needed, so only an outside server that does not answer is a failure: that was wanted."""
+    from ops.views import CACHE, FOLDER
 
     place = cache_place(settings)
     found = await _facts(settings, place)
@@ -86,7 +89,9 @@ async def findings(settings: Settings) -> list[Finding]:
         outside = not place.embedded
         remedy = "start it, or correct redis_url" if outside else "it runs while `cuebook up` does; costs time only"
         return [Finding(check="cache", ok=not outside, found=f"{place.shown}: {found}", remedy=remedy)]
-    answer = [Finding(check="cache", ok=True, found=f"{found.version}, {place.shown}, {found.entries:,} results")]
+    unkept = read_up(Path(settings.data)) is not None and lock_holder(Path(settings.data) / FOLDER / CACHE) is None
+    remedy = "no projector fills it, which costs time only: cuebook projector; see logs/projector.log" if unkept else None
+    answer = [Finding(check="cache", ok=True, found=f"{found.version}, {place.shown}, {found.entries:,} results", remedy=remedy)]
     if found.evicted and found.limit_bytes:
         answer.append(
             Finding(

@@ -13,12 +13,11 @@ from events.ids import StreamId
 from events.sqlite_library import SqliteError, open_reader
 from ops.settings import Settings
 from ops.up_state import read_up
-from ops.views import FOLDER
+from ops.views import CACHE, FOLDER
 from projections.generations_sqlite import read_active
 from projections.locking import lock_holder
 from projections.view_sqlite import VIEW_FILE, read_state
 
-CACHE: Final = "cache"
 WAIT_S: Final = 30.0
 """How long `erase` waits for the views of a running deployment."""
 _LOOK_S: Final = 0.1

@@ -27,6 +27,9 @@ from projections.single import SingleGeneration
 from runtime.app import App
 
 FOLDER: Final = "views"
+CACHE: Final = "cache"
+"""The name of the view that the cache's server is."""
+
 
 def upcast_of(registry: Registry) -> Upcast:
     """Events of the app's types with their payload in the newest schema version; others as they are.
@@ -123,7 +126,7 @@ async def open_views(
         upcast = upcast_of(app.registry)
         found = generations_of(app, folder, identity.incarnation, clock)
         if cache_place(settings).address is not None:
-            found.append(SingleGeneration(lambda: cache_view(settings, clock), "cache", 1, folder))
+            found.append(SingleGeneration(lambda: cache_view(settings, clock), CACHE, 1, folder))
         kept = [each for each in found if not only or each.name in only]
         runners = [Runner(each, reader, hints, upcast=upcast, clock=clock) for each in kept]
         makers = {make().name: make for make in app.projections}

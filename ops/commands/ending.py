@@ -66,7 +66,8 @@ def erase(
     """
     from events.erasure import erase as erase_stream
     from events.errors import UnknownStreamError
-    from ops.view_erasure import CACHE, drop_unattended, forget_cached
+    from ops.view_erasure import drop_unattended, forget_cached
+    from ops.views import CACHE
     from runtime.sealed import open_sealer
 
     settings = common.load().settings
