@@ -33,12 +33,12 @@ from actors.graph.errors import StaleWriteOwnerError
 from actors.graph.items import ItemsState
 from actors.graph.listing import Listing
 from actors.graph.opening import Opening
+from actors.graph.places import config_of, place_of, place_of_writes
 from actors.graph.store import EventLogStore
 from actors.graph.thread_state import ThreadState
 from actors.graph.threads import Said, Steps, Threads, run_async, run_sync
 from actors.graph.tuples import delta_history, tuple_of
 from actors.graph.upkeep import delete_for_runs, delete_thread, prune, thread_ids
-from events.errors import ConfigurationError
 from events.sqlite_library import Durability
 from events.threaded_sqlite import ThreadedStatistics
 
@@ -154,12 +154,10 @@ class EventLogSaver(BaseCheckpointSaver[int]):
                     found.values[channel].remember(text)
 
         yield from self._threads.change(thread_id, build, then, put=(ns, checkpoint["id"]))
-        return {"configurable": {"thread_id": config["configurable"]["thread_id"], "checkpoint_ns": ns, "checkpoint_id": checkpoint["id"]}}
+        return config_of(config, ns, checkpoint["id"])
 
     def _put_writes(self, config: RunnableConfig, pairs: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> Steps[None]:
-        thread_id, ns, checkpoint_id = place_of(config)
-        if checkpoint_id is None:
-            raise ConfigurationError("put_writes needs the checkpoint_id of the checkpoint that the writes belong to")
+        thread_id, ns, checkpoint_id = place_of_writes(config)
 
         def build(state: ThreadState) -> Said:
             self._require_claim(state)
@@ -329,16 +327,3 @@ list_of_str = list[str]
 def list_of(items: Sequence[str]) -> list[str]:
     """For a class that has a method called `list`."""
     return [str(item) for item in items]
-
-
-def place_of(config: RunnableConfig) -> tuple[str, str, str | None]:
-    """Thread, namespace and checkpoint id of a config.
-
-    Raises:
-        ConfigurationError: it names no thread.
-    """
-    configurable = config.get("configurable", {})
-    thread_id = configurable.get("thread_id")
-    if thread_id is None:
-        raise ConfigurationError('a checkpointer needs a thread: {"configurable": {"thread_id": ...}}')
-    return str(thread_id), configurable.get("checkpoint_ns", ""), configurable.get("checkpoint_id") or None

@@ -30,11 +30,11 @@ from actors.graph.kinds import Kinds
 from actors.graph.kinds_langgraph import fingerprint
 from actors.graph.listing import Wanted
 from actors.graph.packing import Packer
-from actors.graph.saver import place_of
+from actors.graph.places import config_of, place_of, place_of_writes
 from actors.graph.thread_state import ThreadState
 from actors.graph.threads import Said, thread_state
 from actors.graph.tuples import delta_history, tuple_of
-from events.errors import ConfigurationError, CorruptLogError
+from events.errors import CorruptLogError
 
 T = TypeVar("T")
 Fact = dict[str, Any]
@@ -112,13 +112,11 @@ class TurnSaver(BaseCheckpointSaver[int]):
         _, ns, parent_id = place_of(config)
         told = get_checkpoint_metadata(config, metadata)
         await self._record(lambda state: [saved(state, ns, parent_id, checkpoint, told, new_versions, {})], CHECKPOINT)
-        return {"configurable": {"thread_id": config["configurable"]["thread_id"], "checkpoint_ns": ns, "checkpoint_id": checkpoint["id"]}}
+        return config_of(config, ns, checkpoint["id"])
 
     async def aput_writes(self, config: RunnableConfig, pairs: Sequence[tuple[str, Any]], task_id: str, task_path: str = "") -> None:
         """A step ``node NAME`` of the turn; durable on return."""
-        _, ns, checkpoint_id = place_of(config)
-        if checkpoint_id is None:
-            raise ConfigurationError("put_writes needs the checkpoint_id of the checkpoint that the writes belong to")
+        _, ns, checkpoint_id = place_of_writes(config)
 
         def build(state: ThreadState) -> Said:
             found = writes(state, ns, checkpoint_id, task_id, task_path, pairs)

@@ -11,8 +11,6 @@ from events.store import (
     Committed,
     Duplicate,
     InboxStatus,
-    OutboxEntry,
-    Outcome,
 )
 from tests.support.logs import (
     START_US,
@@ -20,8 +18,10 @@ from tests.support.logs import (
     append_one,
     arrival,
     command,
+    committed,
     deposited,
     group,
+    send,
     stream_in,
 )
 
@@ -29,15 +29,6 @@ SHARDS = 2
 A = stream_in(0, SHARDS, "a")
 B = stream_in(0, SHARDS, "b")
 REMOTE = stream_in(1, SHARDS, "r")
-
-
-def committed(outcome: Outcome) -> Committed:
-    assert isinstance(outcome, Committed), outcome
-    return outcome
-
-
-def send(receiver: StreamId, command_id: str, args: bytes = b"{}") -> OutboxEntry:
-    return OutboxEntry(receiver=receiver, method="deposit", args=args, command_id=CommandId(command_id))
 
 
 # Inbox (S24)

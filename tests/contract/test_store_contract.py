@@ -5,13 +5,11 @@ import pytest
 
 from events.envelope import GENESIS_HASH, NewEvent, chain_hash, payload_hash
 from events.errors import InvariantError, SupersededError
-from events.ids import CommandId, EventId, Position, StreamId, Version
+from events.ids import CommandId, EventId, Position, Version
 from events.store import (
     Committed,
     Conflict,
     Duplicate,
-    OutboxEntry,
-    Outcome,
     Snapshot,
 )
 from tests.support.logs import (
@@ -20,8 +18,10 @@ from tests.support.logs import (
     append_one,
     arrival,
     command,
+    committed,
     deposited,
     group,
+    send,
     stream_in,
     timer,
     wait,
@@ -31,15 +31,6 @@ SHARDS = 2
 A = stream_in(0, SHARDS, "a")
 B = stream_in(0, SHARDS, "b")
 REMOTE = stream_in(1, SHARDS, "r")
-
-
-def committed(outcome: Outcome) -> Committed:
-    assert isinstance(outcome, Committed), outcome
-    return outcome
-
-
-def send(receiver: StreamId, command_id: str, args: bytes = b"{}") -> OutboxEntry:
-    return OutboxEntry(receiver=receiver, method="deposit", args=args, command_id=CommandId(command_id))
 
 
 # Versions and atomicity

@@ -61,10 +61,8 @@ def projector(folder: Path, verb: str, point: CrashPoint | None = None, n: int =
 
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[WrittenLog]:
-    made = WrittenLog(tmp_path / "log")
-    await made.start()
-    yield made
-    await made.close()
+    async with WrittenLog(tmp_path / "log") as made:
+        yield made
 
 
 async def fill(log: WrittenLog, seed: int) -> None:

@@ -28,11 +28,9 @@ from tests.support.views import SHARDS, Notes, WrittenLog, as_is, noted, streams
 
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[WrittenLog]:
-    made = WrittenLog(tmp_path / "log")
-    await made.start()
-    await made.write(A, noted())
-    yield made
-    await made.close()
+    async with WrittenLog(tmp_path / "log") as made:
+        await made.write(A, noted())
+        yield made
 
 
 class Threads:

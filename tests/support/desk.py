@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from actors import Actor, Event, State, StepFailed, WaitExpired, command, query
-from events.envelope import RecordedEvent
-from events.ids import stream_id
 from events.reader_sqlite import SqliteLogReader
 from events.store import WaitEntry
 from runtime.app import App
@@ -104,14 +102,6 @@ class DeskActor(Actor[Desk], name="desk"):
 
 
 APP = App(actors=[DeskActor], version="test")
-
-
-async def events_of(directory: Path, actor: str) -> list[RecordedEvent]:
-    reader = await SqliteLogReader.open(directory)
-    try:
-        return list(await reader.read_stream(stream_id(*actor.split("/"))))
-    finally:
-        await reader.close()
 
 
 async def waits_of(directory: Path) -> list[WaitEntry]:

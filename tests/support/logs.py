@@ -7,12 +7,25 @@ from pathlib import Path
 from typing import Protocol
 
 from events.codec import args_hash
-from events.envelope import NewEvent
-from events.ids import CommandId, StreamId, Version, parse_stream_id, shard_of
+from events.envelope import NewEvent, RecordedEvent
+from events.ids import CommandId, StreamId, Version, parse_stream_id, shard_of, stream_id
 from events.log_directory import create_log
 from events.reader_sqlite import SqliteLogReader
 from events.sqlite_library import library as sqlite
-from events.store import Append, Arrival, InboxEntry, InboxStatus, LogReader, Outcome, ScanReader, ShardStore, TimerEntry, WaitEntry
+from events.store import (
+    Append,
+    Arrival,
+    Committed,
+    InboxEntry,
+    InboxStatus,
+    LogReader,
+    OutboxEntry,
+    Outcome,
+    ScanReader,
+    ShardStore,
+    TimerEntry,
+    WaitEntry,
+)
 from events.store_memory import MemoryLog
 from events.store_sqlite import SqliteShard
 
@@ -216,3 +229,21 @@ def as_bytes(path: Path, column: str, position: int) -> None:
         )  # fmt: skip
         if new == ") ":
             without_guards(path, f"UPDATE events SET {column} = CAST({column} AS BLOB) WHERE position = {position}")
+
+
+def committed(outcome: Outcome) -> Committed:
+    assert isinstance(outcome, Committed), outcome
+    return outcome
+
+
+def send(receiver: StreamId, command_id: str, args: bytes = b"{}") -> OutboxEntry:
+    return OutboxEntry(receiver=receiver, method="deposit", args=args, command_id=CommandId(command_id))
+
+
+async def events_of(directory: Path, actor: str) -> list[RecordedEvent]:
+    """All that an actor has recorded, from the files."""
+    reader = await SqliteLogReader.open(directory)
+    try:
+        return list(await reader.read_stream(stream_id(*actor.split("/"))))
+    finally:
+        await reader.close()

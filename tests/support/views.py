@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -132,6 +132,13 @@ class WrittenLog:
         self.versions: dict[StreamId, int] = {}
         self._stores: list[SqliteShard] = []
         self._open: list[SqliteLogReader] = []
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def start(self) -> None:
         for shard in range(SHARDS):

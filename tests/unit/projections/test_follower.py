@@ -34,10 +34,8 @@ A, B, C = streams(3)
 
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[WrittenLog]:
-    made = WrittenLog(tmp_path / "log")
-    await made.start()
-    yield made
-    await made.close()
+    async with WrittenLog(tmp_path / "log") as made:
+        yield made
 
 
 @pytest.fixture

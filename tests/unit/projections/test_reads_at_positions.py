@@ -31,10 +31,8 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[WrittenLog]:
-    made = WrittenLog(tmp_path / "log")
-    await made.start()
-    yield made
-    await made.close()
+    async with WrittenLog(tmp_path / "log") as made:
+        yield made
 
 
 def after(**wanted: int) -> bytes:

@@ -26,10 +26,8 @@ A, B = streams(2)
 
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[WrittenLog]:
-    made = WrittenLog(tmp_path / "log")
-    await made.start()
-    yield made
-    await made.close()
+    async with WrittenLog(tmp_path / "log") as made:
+        yield made
 
 
 def is_level(runner: Runner[Any]) -> bool:

@@ -36,10 +36,8 @@ def server() -> Iterator[Valkey]:
 
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[WrittenLog]:
-    made = WrittenLog(tmp_path / "log")
-    await made.start()
-    yield made
-    await made.close()
+    async with WrittenLog(tmp_path / "log") as made:
+        yield made
 
 
 def result(number: int) -> NewEvent:

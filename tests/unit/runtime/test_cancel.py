@@ -14,7 +14,8 @@ from events.ids import StreamId
 from events.store import Append
 from runtime import commits
 from runtime.local import LocalRuntime, local_runtime
-from tests.unit.runtime.test_turns import APP, EFFECTS, crash, events_of
+from tests.support.logs import events_of
+from tests.unit.runtime.test_turns import APP, EFFECTS, crash
 
 
 async def cancel(runtime: LocalRuntime, actor: str, command_id: str) -> Any:

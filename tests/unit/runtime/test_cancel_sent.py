@@ -7,7 +7,8 @@ from typing import Any
 from actors import Actor, Event, State, command, query
 from runtime.app import App
 from runtime.local import LocalRuntime, local_runtime
-from tests.unit.runtime.test_turns import crash, events_of
+from tests.support.logs import events_of
+from tests.unit.runtime.test_turns import crash
 
 EVENTS: dict[str, asyncio.Event] = {}
 RUNS: list[str] = []

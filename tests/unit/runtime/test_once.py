@@ -9,7 +9,8 @@ import pytest
 from actors.errors import BadPayload, Cancelled, Rejected, Unavailable
 from runtime.leaving import leave
 from runtime.local import LocalRuntime, local_runtime
-from tests.support.desk import APP, EFFECTS, events_of, waits_of
+from tests.support.desk import APP, EFFECTS, waits_of
+from tests.support.logs import events_of
 from tests.unit.runtime.test_cancel import Held
 from tests.unit.runtime.test_turns import crash
 

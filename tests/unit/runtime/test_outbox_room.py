@@ -15,7 +15,8 @@ from runtime.cell import Cell
 from runtime.items import Item
 from runtime.local import LocalRuntime, local_runtime
 from runtime.outbox_room import refuse_full
-from tests.support.desk import APP, events_of
+from tests.support.desk import APP
+from tests.support.logs import events_of
 
 PAIR = 5
 SHARD = 8

@@ -14,7 +14,8 @@ from actors.testing import ActorTest
 from events.clock import SystemClock
 from runtime.app import App
 from runtime.local import LocalRuntime, local_runtime
-from tests.unit.runtime.test_turns import crash, events_of
+from tests.support.logs import events_of
+from tests.unit.runtime.test_turns import crash
 
 
 class Bell(State):

@@ -10,12 +10,12 @@ import pytest
 
 from actors import Actor, Event, Rejected, State, StepFailed, command, query
 from actors.errors import BadPayload, CallCycle, HandlerFailed, IdReused, Overloaded
-from events.envelope import RecordedEvent
 from events.ids import stream_id
 from events.limits import MAILBOX_MAX
 from events.reader_sqlite import SqliteLogReader
 from runtime.app import App
 from runtime.local import LocalRuntime, local_runtime
+from tests.support.logs import events_of
 
 
 class Notes(State):
@@ -111,14 +111,6 @@ class NotesActor(Actor[Notes], name="notes"):
 
 
 APP = App(actors=[NotesActor], version="test")
-
-
-async def events_of(directory: Path, actor: str) -> list[RecordedEvent]:
-    reader = await SqliteLogReader.open(directory)
-    try:
-        return list(await reader.read_stream(stream_id(*actor.split("/"))))
-    finally:
-        await reader.close()
 
 
 def crash(runtime: LocalRuntime) -> None:

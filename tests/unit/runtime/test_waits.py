@@ -10,7 +10,8 @@ import pytest
 from actors.errors import BadPayload, Cancelled, IdReused, Overloaded, Rejected, Unknown, Waiting
 from events.limits import SNAPSHOT_EVENTS, WAITS_PER_ACTOR_MAX
 from runtime.local import LocalRuntime, local_runtime
-from tests.support.desk import APP, EFFECTS, events_of, waits_of
+from tests.support.desk import APP, EFFECTS, waits_of
+from tests.support.logs import events_of
 from tests.unit.runtime.test_timers import ShiftedClock
 from tests.unit.runtime.test_turns import crash
 
