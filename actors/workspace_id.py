@@ -1,8 +1,12 @@
-"""The id that all agents of one workspace carry."""
+"""The id that all agents of one workspace carry, and the folder that is ours in it."""
 
 import hashlib
 import re
 from pathlib import Path
+from typing import Final
+
+OWN_FOLDER: Final = ".cuebook"
+"""What Cuebook keeps in a workspace, at its top."""
 
 
 def workspace_id(root: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from actors.files.limits import COMMAND_TIMEOUT_S, FILE_BYTES_MAX, PATH_BYTES_MAX
+from actors.workspace_id import OWN_FOLDER
 from events.memo import memo
 
 Operation = Literal["read", "write", "delete", "run"]
@@ -19,7 +20,7 @@ Rule = Literal[
     "argument",
 ]  # fmt: skip
 
-WORKSPACE_FOLDER: Final = ".cuebook"
+WORKSPACE_FOLDER: Final = OWN_FOLDER
 """Backups and checkpoints, at the top of the workspace. No agent may touch it, no checkpoint holds it."""
 
 PROTECTED: Final = (

@@ -33,7 +33,7 @@ class Agent(Actor[S]):
         except Exception as error:  # noqa: BLE001  whatever an agent raises is a fact about this attempt, and the run decides what follows
             cause = _first(error)
             again = cause.retryable if isinstance(cause, ActorError) else isinstance(cause, StepFailed)
-            text = f"{type(cause).__name__}: {cause}"[:2_000]
+            text = (str(cause) if isinstance(cause, Rejected) else f"{type(cause).__name__}: {cause}")[:2_000]
             self._run().step_failed(step=job.step, attempt=job.attempt, error=text, retryable=again)
             return
         self._run().step_done(step=job.step, attempt=job.attempt, result=result)

@@ -18,6 +18,7 @@ from actors.tools.errors import FileChangedError, WorkspaceError
 from actors.tools.git import is_governed_by_git, run_git
 from actors.tools.languages import OTHER, language_of
 from actors.tools.limits import BINARY_PROBE_BYTES, FILE_BYTES_MAX, FILES_MAX, READ_CHUNK_BYTES
+from actors.workspace_id import OWN_FOLDER
 
 
 class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,7 +138,7 @@ def read_file(root: Path, path: str, *, sha256: str | None = None, bytes_max: in
 
 
 def inventory(root: str | os.PathLike[str]) -> Inventory:
-    """List every file below `root` except `.git`, virtual environments and what git ignores.
+    """List every file below `root` except `.git`, virtual environments, what git ignores, and what Cuebook keeps there itself.
 
     Symbolic links are counted, never followed and never listed: their target is listed once where it really is.
 
@@ -230,7 +231,7 @@ def _walked_paths(root: Path, prefix: str, walk: _Walk) -> Iterator[str]:
         start = "" if relative == "." else relative + "/"
         kept = []
         for name in sorted(names):
-            if name == ".git":
+            if name == ".git" or (not start and name == OWN_FOLDER):
                 continue
             if (here / name).is_symlink():
                 walk.symbolic_links += 1

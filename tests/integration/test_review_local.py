@@ -302,5 +302,9 @@ async def test_a_run_can_ask_for_a_review_in_words(package: Path, tmp_path: Path
         while (status := await runtime.ask("task/r", "status"))["phase"] != "ended":
             await asyncio.sleep(0.05)
     assert (status["outcome"], status["steps"][0]["agent"]) == ("done", "reviewer"), status
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
+    assert any(path.startswith(".cuebook/") for path in files)
+    listed = {each.path for each in read_json(next((tmp_path / "state").rglob("report.json")).read_bytes()).files}
+    assert listed == {path for path in files if not path.startswith(".cuebook/")}, "what Cuebook keeps there is no part of it"
     report = next((tmp_path / "state").rglob("report.html"))
     assert str(report) in status["steps"][0]["text"]
