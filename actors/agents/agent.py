@@ -92,24 +92,24 @@ class DeclaredAgent(Agent[AgentState]):
         """
         if root is not None:
             await self.ref(FILES, self.id).open(root=root)
-        return (await self._talk(task, self.id))[0]
+        return (await self._talk(task, self.id, for_run=False))[0]
 
     async def handle(self, job: Job) -> Result:
         """A step of a run, or its plan. What counts as written is what the `files` actor has confirmed; being stopped is an issue."""
         if job.step == "_plan":
             plan = await self.model(self.declared.model).ask_for(Plan, self._planning(job))
             return Result(text=plan.summary, data=msgspec.to_builtins(plan))
-        outcome, written = await self._talk(_told(job), job.workspace)
+        outcome, written = await self._talk(_told(job), job.workspace, for_run=True)
         issues = [] if outcome.ended == "done" else [f"{job.step}: stopped after {outcome.rounds} rounds ({outcome.ended})"]
         return Result(text=outcome.text, files=written, issues=issues)
 
-    async def _talk(self, task: str, workspace: str) -> tuple[Outcome, list[str]]:
+    async def _talk(self, task: str, workspace: str, *, for_run: bool) -> tuple[Outcome, list[str]]:
         """What became of `task`, and the files written for it."""
         declared = self.declared
         model = self.model(declared.model)
         specs = [TOOLS[name].spec(name) for name in declared.tools]
         said = [Message(role="system", content=declared.instructions), Message(role="user", content=task)]
-        by, written = Hands(self, workspace, declared.capabilities), list[str]()
+        by, written = Hands(self, workspace, declared.capabilities, for_run), list[str]()
         used = number = 0
         ended: Literal["done", "rounds", "size"]
         while True:
@@ -156,7 +156,7 @@ class DeclaredAgent(Agent[AgentState]):
         return text if more <= 0 else f"{text[:_RESULT_CHARS_MAX]}\n[{more:,} more characters]"
 
     def _planning(self, job: Job) -> list[Message]:
-        said = [f"Goal: {job.goal}", *(f"Also: {more}" for more in job.instructions)]
+        said = [f"Goal: {job.goal}", *(f"Also: {more}" for more in job.instructions), *_answered(job)]
         if job.plan is not None:
             said += [f"The plan so far: {msgspec.json.encode(job.plan).decode()}", f"What should change: {job.feedback}"]
         agents = ", ".join(name for name in self.types_with("work") if name not in OURS)
@@ -172,12 +172,16 @@ letters, digits and dashes, the agent who does it, its task in full sentences, a
 Steps that need nothing of each other run at the same time. Agents: """
 
 
+def _answered(job: Job) -> list[str]:
+    return [f"Asked {said.question!r}, the person said: {said.answer}" for said in job.answers]
+
+
 def _told(job: Job) -> str:
     """What an agent is told of its step."""
     said = [job.task or job.goal]
     if job.task and job.goal:
         said.append(f"It is part of this: {job.goal}")
-    said += [f"Also: {more}" for more in job.instructions]
+    said += [*(f"Also: {more}" for more in job.instructions), *_answered(job)]
     for step, result in job.results.items():
         files = f" (files: {', '.join(result.files)})" if result.files else ""
         said.append(f"{step} is done{files}: {result.text[:_RESULT_CHARS_MAX]}")

@@ -13,6 +13,7 @@ from actors.actor import Actor
 from actors.files.rules import Grant, Operation, Refusal, Rules, decide
 from actors.models.records import ToolSpec
 from actors.ref import ActorRef
+from actors.tasks.agent import NeedsAnswer
 
 FILES: Final = "files"
 _MEMORY: Final = "memory"
@@ -47,6 +48,10 @@ class Recall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     query: str
 
 
+class AskPerson(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    question: str
+
+
 class Used(msgspec.Struct, frozen=True, kw_only=True):
     """What a tool has to say to the model, and whether it did what it was asked. written: the file that the `files` actor has confirmed."""
 
@@ -56,11 +61,12 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hands(NamedTuple):
-    """Who uses a tool, where, and what its file lets it do. workspace: "" = there is none."""
+    """Who uses a tool, where, and what its file lets it do. workspace: "" = there is none. for_run: a person can be asked."""
 
     agent: Actor[Any]
     workspace: str
     grant: Grant
+    for_run: bool
 
     @property
     def files(self) -> ActorRef:
@@ -101,10 +107,16 @@ async def _recall(by: Hands, given: Recall) -> Used:
     return _said(await by.agent.view(_MEMORY).recall(query=given.query))
 
 
+async def _ask(by: Hands, given: AskPerson) -> Used:
+    if not by.for_run:
+        return Used(text="refused (not_granted): there is nobody to ask; say in the answer what is missing", refused=True)
+    raise NeedsAnswer(given.question)
+
+
 async def use(name: str, by: Hands, given: Any) -> Used:
     """Let `by` use the tool `name` with arguments of its type. Raises: what the tool raises; StepFailed, Rejected and the like are for the
-    model to mend."""
-    if not by.workspace:
+    model to mend. NeedsAnswer: a person is asked, and this attempt is over."""
+    if not by.workspace and name != "ask_person":
         return Used(text="refused (not_granted): there is no workspace", refused=True)
     if name in _OF_MEMORY and by.agent.id != by.workspace:
         # A memory is its workspace's own: only an actor with that id reaches it (design: one token separates workspaces).
@@ -142,6 +154,11 @@ TOOLS: Final[dict[str, Tool]] = {
     "write_file": Tool(description="Make or replace a text file of the workspace.", arguments=WriteFile, function=_write),
     "delete_file": Tool(description="Remove a file of the workspace.", arguments=DeleteFile, function=_delete),
     "run_command": Tool(description="Run a declared program in the workspace.", arguments=RunCommand, function=_run),
+    "ask_person": Tool(
+        description="Ask the person who wants this done, where nothing else tells. The work begins anew with the answer.",
+        arguments=AskPerson,
+        function=_ask,
+    ),
     "remember": Tool(description="Keep a fact for later.", arguments=Remember, function=_remember),
     "recall": Tool(description="Look up facts that were kept.", arguments=Recall, function=_recall),
 }

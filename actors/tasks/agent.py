@@ -9,6 +9,14 @@ from actors.files import Files, Refusal
 from actors.tasks.records import Job, Result
 
 
+class NeedsAnswer(Exception):
+    """Raised by `Agent.handle`: a person is asked, and the step begins anew with the answer among `Job.answers`."""
+
+    def __init__(self, question: str) -> None:
+        super().__init__(question)
+        self.question = question
+
+
 class Agent(Actor[S]):
     """An actor that a `Task` can give work to: override `handle`.
 
@@ -19,7 +27,8 @@ class Agent(Actor[S]):
     async def handle(self, job: Job) -> Result:
         """Do the work, in recorded steps and asks. After a crash it runs again, and finished ones return what is recorded (S15).
 
-        Raises: anything; the run is told. What is worth another try are errors that say so (`retryable`) and failed steps.
+        Raises: NeedsAnswer to ask a person; anything else, and the run is told. What is worth another try are errors that say so
+        (`retryable`) and failed steps.
         """
         raise Rejected(f"{self.actor_type} has no work that it can do", agent=self.actor_type)
 
@@ -32,6 +41,9 @@ class Agent(Actor[S]):
             raise
         except Exception as error:  # noqa: BLE001  whatever an agent raises is a fact about this attempt, and the run decides what follows
             cause = _first(error)
+            if isinstance(cause, NeedsAnswer):
+                self._run().step_asks(step=job.step, attempt=job.attempt, question=cause.question)
+                return
             again = cause.retryable if isinstance(cause, ActorError) else isinstance(cause, StepFailed)
             text = (str(cause) if isinstance(cause, Rejected) else f"{type(cause).__name__}: {cause}")[:2_000]
             self._run().step_failed(step=job.step, attempt=job.attempt, error=text, retryable=again)

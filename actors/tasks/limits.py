@@ -4,6 +4,9 @@ STEPS_MAX = 50
 VERSIONS_MAX = 10
 """Versions of one proposal. After that it is decided as it stands, so that asking for changes cannot go on for ever."""
 
+QUESTIONS_MAX = 20
+"""Questions of the agents of one run. An agent that asks for ever gets nobody anywhere."""
+
 TOGETHER_MAX = 8
 """Steps of one run that are under way at the same time."""
 

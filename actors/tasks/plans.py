@@ -10,14 +10,15 @@ from events.errors import InvariantError
 
 LEGAL: Final[Mapping[StepStatus, frozenset[StepStatus]]] = {
     "pending": frozenset({"in_progress", "blocked", "cancelled"}),
-    "in_progress": frozenset({"completed", "failed", "timeout", "cancelled"}),
+    "in_progress": frozenset({"asking", "completed", "failed", "timeout", "cancelled"}),
+    "asking": frozenset({"pending", "failed", "cancelled"}),
     "failed": frozenset({"pending"}),
     "timeout": frozenset({"pending", "failed"}),
     "blocked": frozenset({"pending", "cancelled"}),
     "completed": frozenset(),
     "cancelled": frozenset(),
 }
-"""The predecessor's table, and one row more: what is in progress can be cancelled."""
+"""The predecessor's table; besides, what is in progress can be cancelled, and can ask a person."""
 
 
 def fault_of(plan: Plan, workers: Collection[str]) -> str | None:

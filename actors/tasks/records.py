@@ -4,14 +4,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from actors.people.decision import Verdict
 from actors.tasks.limits import RETRIES, RETRY_FIRST_S, STEP_S, TEXT_MAX
 
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
 StepId = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
 Token = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
 
-StepStatus = Literal["pending", "in_progress", "completed", "failed", "timeout", "blocked", "cancelled"]
+StepStatus = Literal["pending", "in_progress", "asking", "completed", "failed", "timeout", "blocked", "cancelled"]
 Phase = Literal["new", "preparing", "planning", "awaiting_approval", "executing", "stopping", "rolling_back", "ended"]
 Outcome = Literal["done", "failed", "cancelled", "accepted_with_issues"]
 Standing = Literal["pending", "approved", "rejected", "modified", "expired", "withdrawn"]
@@ -53,12 +52,21 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     data: Any = None
 
 
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person said to a question of an agent."""
+
+    step: str
+    question: str
+    answer: str
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent is given.
 
     step: its step's id, or "_plan", "_checkpoint", "_restore". attempt: from 1. instructions: what people have added since the start, in
-    order. results: of the steps before it. feedback and plan: for a planner, what is to be changed about which plan. workspace: id of the
-    `files` actor, "" = the run has none. root: its folder. commit: the checkpoint to restore.
+    order. answers: to questions of this run's agents, in order. results: of the steps before it. feedback and plan: for a planner, what is
+    to be changed about which plan. workspace: id of the `files` actor, "" = the run has none. root: its folder. commit: the checkpoint to
+    restore.
     """
 
     run: str
@@ -67,6 +75,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     goal: str
     task: str = ""
     instructions: list[str] = []
+    answers: list[Answer] = []
     results: dict[str, Result] = {}
     feedback: str = ""
     plan: Plan | None = None
@@ -76,7 +85,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, kw_only=True):
-    """A step at work: its plan, where it stands, and what became of it. again = another attempt follows after a pause."""
+    """A step at work: its plan, where it stands, and what became of it. again = another attempt follows after a pause. asked: attempts that
+    ended with a question, which are no failures."""
 
     plan: StepPlan
     status: StepStatus = "pending"
@@ -84,6 +94,7 @@ class Step(msgspec.Struct, kw_only=True):
     error: str = ""
     result: Result | None = None
     again: bool = False
+    asked: int = 0
 
 
 class Errand(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,10 +122,22 @@ class Proposal(msgspec.Struct, kw_only=True):
     feedback: str = ""
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """The reply to whoever decides: what was understood, and where the run stands. `question` asks back where the text was not clear."""
+class Question(msgspec.Struct, kw_only=True):
+    """What an agent asked a person, and what became of it. step: whose agent; "_plan" = the planner's."""
 
-    verdict: Verdict
+    number: int
+    step: str
+    question: str
+    expires_at_us: int
+    standing: Literal["open", "answered", "expired", "withdrawn"] = "open"
+    answer: str = ""
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """The reply to whoever decides: what was understood, and where the run stands. `question` asks back where the text was not clear.
+    answered: an agent's question was open, and no proposal; the text is the answer to it."""
+
+    verdict: Literal["approved", "rejected", "modified", "unclear", "answered"]
     phase: Phase
     version: int
     question: str = ""
@@ -132,8 +155,8 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run stands. `files`: what agents have written, as the `files` actor confirmed it. `restored`: the workspace is byte for byte
-    what it was at the start."""
+    """Where a run stands. `question` asks back about a decision; `questions` are those of agents that are open. `files`: what agents have
+    written, as the `files` actor confirmed it. `restored`: the workspace is byte for byte what it was at the start."""
 
     phase: Phase
     paused: bool
@@ -143,6 +166,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     expires_at_us: int | None
     question: str
+    questions: list[Question]
     instructions: list[str]
     files: list[str]
     issues: list[str]

@@ -10,7 +10,7 @@ from actors.classifier import Classification, blocked, classify, forget, words_w
 from actors.classifier.words import AGENT, GROUPS
 from actors.errors import BadPayload, Rejected
 from actors.event import Event, State
-from actors.tasks.agent import Agent
+from actors.tasks.agent import Agent, NeedsAnswer
 from actors.tasks.records import Job, Plan, Result, StepPlan, Text, Token
 
 OURS = frozenset({"keeper", "router"})
@@ -159,16 +159,21 @@ class Router(Agent[RouterState], name="router"):
         return Statistics(routed=self.state.routed, stopped=self.state.stopped)
 
     async def handle(self, job: Job) -> Result:
-        """As a planner: one step for the agent that the goal asks for. Raises: Rejected: it asks for no agent; the message is what to ask
-        or to say back."""
+        """As a planner: one step for the agent that the goal asks for.
+
+        Raises:
+            NeedsAnswer: the words ask for no agent.
+            Rejected: they ask for one that is not here.
+        """
         if job.step != "_plan":
             raise Rejected("the router plans runs, and does no step of one", step=job.step)
-        if job.workspace and job.workspace != self.id:
-            found: Classification = await self.ref(Router, job.workspace).classify(text=job.goal)
-        else:
-            found = self._found(job.goal, 0)
+        said = [job.goal, *(answer.answer for answer in job.answers if answer.step == "_plan")]
+        # The newest words first: whoever was asked back may have said all anew, or only what was missing.
+        found = await self._meant(job, said[-1])
+        if found.agent is None and len(said) > 1:
+            found = await self._meant(job, "\n".join(said))
         if found.agent is None:
-            raise Rejected(found.question or found.response or _NO_AGENT, action=found.action, goal=job.goal[:200])
+            raise NeedsAnswer(found.question or found.response or _NO_AGENT)
         workers = self.types_with("work")
         if found.agent not in workers:
             here = ", ".join(name for name in workers if name not in OURS) or "nobody"
@@ -176,9 +181,16 @@ class Router(Agent[RouterState], name="router"):
         wishes = [job.feedback] if job.feedback else []
         if job.plan is not None:
             wishes = [*job.plan.details.get("wishes", []), *wishes]
-        step = StepPlan(id=found.work or "work", agent=found.agent, task="\n".join([job.goal, *wishes]))
-        plan = Plan(summary=f"{found.agent}: {job.goal}", steps=[step], details={"action": found.action, "wishes": wishes})
+        step = StepPlan(id=found.work or "work", agent=found.agent, task="\n".join([*said, *wishes]))
+        plan = Plan(summary=f"{found.agent}: {said[-1]}", steps=[step], details={"action": found.action, "wishes": wishes})
         return Result(text=found.action, data=msgspec.to_builtins(plan))
+
+    async def _meant(self, job: Job, text: str) -> Classification:
+        """What `text` asks for, by the words of the run's workspace."""
+        if not job.workspace or job.workspace == self.id:
+            return self._found(text, 0)
+        found: Classification = await self.ref(Router, job.workspace).classify(text=text)
+        return found
 
     def _found(self, text: str, depth: int) -> Classification:
         state = self.state

@@ -2,7 +2,7 @@
 
 from actors.event import Event, State
 from actors.people.decision import Verdict
-from actors.tasks.records import Errand, Outcome, Phase, Plan, Proposal, Result, Step, StepStatus
+from actors.tasks.records import Errand, Outcome, Phase, Plan, Proposal, Question, Result, Step, StepStatus
 
 
 class TaskState(State):
@@ -20,6 +20,7 @@ class TaskState(State):
     plan: Plan | None = None
     proposals: list[Proposal] = []
     question: str = ""
+    questions: list[Question] = []
     steps: dict[str, Step] = {}
     errands: dict[str, int] = {}
     planned: int = 0
@@ -172,6 +173,54 @@ class StepMoved(Event[TaskState], tag="task.step_moved"):
         step.status, step.error = self.status, self.reason or step.error
 
 
+class QuestionAsked(Event[TaskState], tag="task.question_asked"):
+    """An agent asks a person. Its step stands still until somebody answers."""
+
+    number: int
+    step: str
+    question: str
+    expires_at_us: int
+
+    def apply(self, state: TaskState) -> None:
+        state.running.pop(self.step, None)
+        state.questions.append(Question(number=self.number, step=self.step, question=self.question, expires_at_us=self.expires_at_us))
+        if (step := state.steps.get(self.step)) is not None:
+            step.status, step.asked = "asking", step.asked + 1
+        elif self.step == "_plan":
+            # Attempts that ended with a question are no failed ones.
+            state.planned += 1
+
+
+class QuestionAnswered(Event[TaskState], tag="task.question_answered"):
+    """A person has answered; a question is answered once."""
+
+    number: int
+    answer: str
+
+    def apply(self, state: TaskState) -> None:
+        question = state.questions[self.number - 1]
+        question.standing, question.answer = "answered", self.answer
+
+
+class QuestionExpired(Event[TaskState], tag="task.question_expired"):
+    """Nobody answered in time."""
+
+    number: int
+
+    def apply(self, state: TaskState) -> None:
+        state.questions[self.number - 1].standing = "expired"
+
+
+def _withdraw(state: TaskState) -> None:
+    """Nobody waits for answers or decisions any more."""
+    for question in state.questions:
+        if question.standing == "open":
+            question.standing = "withdrawn"
+    for proposal in state.proposals:
+        if proposal.standing == "pending":
+            proposal.standing = "withdrawn"
+
+
 class TaskPaused(Event[TaskState], tag="task.paused"):
     """Nothing new begins; what is under way goes on to its end."""
 
@@ -201,6 +250,7 @@ class RollbackBegun(Event[TaskState], tag="task.rollback_begun"):
     def apply(self, state: TaskState) -> None:
         state.phase, state.paused, state.reason = "stopping", False, self.reason
         state.settling = list(self.settling)
+        _withdraw(state)
 
 
 class AgentSettled(Event[TaskState], tag="task.agent_settled"):
@@ -232,6 +282,4 @@ class TaskEnded(Event[TaskState], tag="task.ended"):
     def apply(self, state: TaskState) -> None:
         state.phase, state.paused, state.outcome = "ended", False, self.outcome
         state.reason, state.restored = self.reason, self.restored
-        for proposal in state.proposals:
-            if proposal.standing == "pending":
-                proposal.standing = "withdrawn"
+        _withdraw(state)

@@ -17,7 +17,8 @@ def view_of(state: TaskState) -> View:
             for step_id, step in state.steps.items()
         ],
         expires_at_us=latest.expires_at_us if latest is not None and latest.standing == "pending" else None,
-        question=state.question, instructions=list(state.instructions),
+        question=state.question, questions=[asked for asked in state.questions if asked.standing == "open"],
+        instructions=list(state.instructions),
         files=[] if state.restored else sorted({path for result in results for path in result.files}),
         issues=[issue for result in results for issue in result.issues], checkpoint=state.checkpoint, restored=state.restored,
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """The agents of ops/examples/agents.toml at work: a scripted model over HTTP, the real file actor, the real log."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -112,6 +113,29 @@ async def test_guide_is_stopped_after_its_rounds(root: Path, tmp_path: Path, mon
         assert len(model.ledger) == 4
     assert outcome == {"text": "Still looking.", "rounds": 4, "tools_used": 4, "ended": "rounds"}
     assert "4" in json.dumps(state)
+
+
+async def test_guide_asks_the_person_of_a_run_and_nobody_else(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a run the question waits for an answer and the work begins anew with it; outside of one there is nobody to ask."""
+    monkeypatch.setenv("AGENT_KEY", "k")
+    question = Say(tools=(("ask_person", {"question": "Which seven?"}),))
+
+    def thinking(body: dict[str, Any]) -> Say:
+        said = json.dumps(body["messages"])
+        return Say(text="The dwarfs.") if "the person said: dwarfs" in said or "nobody to ask" in said else question
+
+    mine = {"session": "mine"}
+    async with ScriptedModel(thinking) as model, working(tmp_path, root, model) as runtime:
+        assert (await work(runtime, "guide", root, "What does it mean?"))["text"] == "The dwarfs."
+        plan = {"summary": "p", "steps": [{"id": "a", "agent": "guide", "task": "What does it mean?"}]}
+        await runtime.ask("task/r", "start", goal="g", root=str(root), plan=plan, needs_approval=False, **mine)
+        while not (asked := (await runtime.ask("task/r", "status"))["questions"]):
+            await asyncio.sleep(0.01)
+        assert asked[0]["question"] == "Which seven?"
+        await runtime.ask("task/r", "answer", text="dwarfs", **mine)
+        while (status := await runtime.ask("task/r", "status"))["phase"] != "ended":
+            await asyncio.sleep(0.01)
+    assert (status["outcome"], status["steps"][0]["text"]) == ("done", "The dwarfs.")
 
 
 async def test_a_model_that_fails_is_a_typed_end(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,5 @@
-"""What people decide about a run - approval, change, clarification, pause, resume with instructions, stop - outlives the death of every
-worker on both sides of the decision, is decided once, and by nobody but the session that the run belongs to."""
+"""What people decide about a run - approval, change, answers to questions, pause, resume with instructions, stop - outlives the death of
+every worker on both sides of the decision, is decided once, and by nobody but the session that the run belongs to."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from tests.support.runs import APP, MINE, Run, kill_all, plan, standing, step
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(240), pytest.mark.usefixtures("_nats_program")]
 VERBS: dict[str, dict[str, Any]] = {
-    "decide": {"version": 1, "verdict": "approved"}, "say": {"text": "ja"}, "pause": {}, "resume": {}, "stop": {},
+    "decide": {"version": 1, "verdict": "approved"}, "say": {"text": "ja"}, "answer": {"text": "rot"}, "pause": {},
+    "resume": {}, "stop": {},
 }  # fmt: skip
 
 
@@ -25,20 +26,25 @@ async def refused(run: Run, why: str, method: str, **arguments: Any) -> None:
 
 async def test_every_decision_outlives_the_workers_and_is_taken_once(tmp_path: Path) -> None:
     root, gate, never, ledger = tmp_path / "work", tmp_path / "gate", tmp_path / "never", tmp_path / "ledger"
+    other = tmp_path / "other"
     root.mkdir()
+    other.mkdir()
     with Deployment(tmp_path / "data", app=APP) as deployment:
         deployment.wait_balanced()
         async with connect(deployment.nats_url) as cue:
             approved, changed, unclear = Run(cue, "approved"), Run(cue, "changed"), Run(cue, "unclear")
-            paused, stopped = Run(cue, "paused"), Run(cue, "stopped")
+            paused, stopped, asking = Run(cue, "paused"), Run(cue, "stopped"), Run(cue, "asking")
             await approved.asked(plan=plan(step("a", ledger=str(ledger))))
             await changed.asked(planner="planner")
             await unclear.asked(plan=plan(step("a", ledger=str(ledger))))
             await paused.start(root=str(root), needs_approval=False, plan=plan(step("a", gate=str(gate)), step("b", "a", write="b.md")))
             await stopped.start(needs_approval=False, plan=plan(step("a", gate=str(never)), step("b", "a", ledger=str(ledger))))
+            steps = [step("a", ask="Which colour?", write="a.md"), step("b", "a")]
+            await asking.start(root=str(other), needs_approval=False, plan=plan(*steps))
+            await asking.until(lambda status: status["questions"])
             await wait_until_async(lambda: waits_at(gate).exists() and waits_at(never).exists(), "both are under way")
             for method, arguments in VERBS.items():
-                for run in (approved, paused):
+                for run in (approved, paused, asking):
                     with pytest.raises(Rejected, match="belongs to another session"):
                         await run.ask(method, session="window-2", **arguments)
             question = (await unclear.ask("say", text="I know", **MINE))["question"]
@@ -47,6 +53,8 @@ async def test_every_decision_outlives_the_workers_and_is_taken_once(tmp_path: P
 
             # Nothing was decided by the deaths, and what was decided before them holds.
             assert (await unclear.until(lambda status: True))["question"] == question
+            assert [asked["question"] for asked in (await asking.ask("status"))["questions"]] == ["Which colour?"]
+            assert (await asking.ask("say", text="rot", **MINE))["verdict"] == "answered"
             await refused(paused, "paused already", "pause")
             assert (await approved.ask("decide", **MINE, **VERBS["decide"]))["verdict"] == "approved"
             assert (await changed.ask("say", text="Bitte nimm Postgres statt SQLite", **MINE))["verdict"] == "modified"
@@ -60,6 +68,7 @@ async def test_every_decision_outlives_the_workers_and_is_taken_once(tmp_path: P
             await refused(approved, "was decided before: approved", "decide", version=1, verdict="rejected")
             await refused(changed, "was decided before: modified", "decide", version=1, verdict="approved")
             await refused(unclear, "was decided before: rejected", "say", text="ja")
+            await refused(asking, "question 1 was answered before|has ended: done", "answer", text="blau", number=1)
             await refused(stopped, "has ended: cancelled", "stop")
             await refused(stopped, "has ended: cancelled", "resume")
             await refused(approved, "the run (has ended|is not paused)", "resume")
@@ -71,6 +80,8 @@ async def test_every_decision_outlives_the_workers_and_is_taken_once(tmp_path: P
             assert [(each["standing"], each["feedback"]) for each in versions] == [
                 ("modified", "Bitte nimm Postgres statt SQLite"), ("pending", ""),
             ]  # fmt: skip
+            assert (await asking.ended())["outcome"] == "done"
+            assert (other / "a.md").read_text() == "an app\nrot"
             status = await paused.ended()
             assert (status["outcome"], status["instructions"], status["files"]) == ("done", ["auf Deutsch"], ["b.md"])
             assert (root / "b.md").read_text() == "an app\nauf Deutsch"

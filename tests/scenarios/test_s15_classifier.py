@@ -79,8 +79,12 @@ async def test_s15_a_run_without_a_plan_goes_to_whom_its_words_mean(cue: Client)
 
     unclear = Run(cue, "s15-unclear")
     await unclear.ask("start", goal="Fehler", **MINE)
-    status = await unclear.ended()
-    assert (status["outcome"], "Welcher Fehler tritt wo auf?" in status["reason"]) == ("failed", True)
+    status = await unclear.until(lambda status: status["questions"])
+    assert status["questions"][0]["question"].startswith("Welcher Fehler tritt wo auf?")
+    await unclear.ask("say", text="erstelle eine Todo App mit Login", **MINE)
+    await unclear.until(lambda status: status["phase"] == "awaiting_approval")
+    (proposal,) = await unclear.ask("proposals")
+    assert proposal["plan"]["steps"][0]["agent"] == "codesmith"
 
     strange = Run(cue, "s15-strange")
     await strange.ask("start", goal="hey fix the login bug in auth.py", **MINE)

@@ -11,7 +11,7 @@ from actors.actor import query
 from actors.event import Event, State
 from actors.files.commands import run_command
 from actors.models.records import Message
-from actors.tasks import TASKS, Agent, Job, Plan, Result, StepPlan
+from actors.tasks import TASKS, Agent, Job, NeedsAnswer, Plan, Result, StepPlan
 from ops.memory import with_memory
 from ops.models import with_providers
 from runtime import App
@@ -21,7 +21,8 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The task of a step.
 
     ledger: a file that gets a line for each attempt that begins. gate: a file that is waited for. model: who is asked. program: run a
-    Python program that adds its pid to this file and lives for an hour. issues: what is left open.
+    Python program that adds its pid to this file and lives for an hour. issues: what is left open. ask: what a person has to say first;
+    the answer stands in what is written.
     """
 
     write: str = ""
@@ -32,6 +33,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     program: str = ""
     issues: tuple[str, ...] = ()
     fail: str = ""
+    ask: str = ""
 
 
 def orders(**given: Any) -> str:
@@ -54,6 +56,9 @@ class Crew(Agent[CrewState]):
         given = msgspec.json.decode(job.task or "{}", type=Orders)
         files = []
         self.emit(JobSeen(job=job))
+        answers = [said.answer for said in job.answers if said.step == job.step]
+        if given.ask and not answers:
+            raise NeedsAnswer(given.ask)
         if given.ledger:
             await self.step("ledger", append, given.ledger, f"{job.step} {job.attempt}")
         if given.gate:
@@ -65,7 +70,7 @@ class Crew(Agent[CrewState]):
         if given.program:
             await self.step("program", program, given.program)
         if given.write:
-            files.append(await self.write(job, given.write, given.content or "\n".join([job.goal, *job.instructions])))
+            files.append(await self.write(job, given.write, given.content or "\n".join([job.goal, *job.instructions, *answers])))
         return Result(text=f"{job.step} is done", files=files, issues=list(given.issues))
 
     @query
