@@ -124,7 +124,7 @@ async def test_guide_asks_the_person_of_a_run_and_nobody_else(root: Path, tmp_pa
         said = json.dumps(body["messages"])
         return Say(text="The dwarfs.") if "the person said: dwarfs" in said or "nobody to ask" in said else question
 
-    mine = {"session": "mine"}
+    mine: dict[str, Any] = {"session": "mine"}
     async with ScriptedModel(thinking) as model, working(tmp_path, root, model) as runtime:
         assert (await work(runtime, "guide", root, "What does it mean?"))["text"] == "The dwarfs."
         plan = {"summary": "p", "steps": [{"id": "a", "agent": "guide", "task": "What does it mean?"}]}
