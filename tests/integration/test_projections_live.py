@@ -56,6 +56,26 @@ async def test_a_view_answers_over_plain_nats_with_what_was_just_acknowledged(ba
         await client.close()
 
 
+async def test_a_read_beyond_the_log_ends_at_its_deadline_with_a_typed_error(balances: Deployment) -> None:
+    """S31: 503, to be repeated; never an older answer."""
+    async with connect(balances.nats_url) as cue:
+        head = await cue.log("head")
+    beyond = {shard: at + 1_000_000 for shard, at in head["positions"].items()}
+    client = await nats.connect(balances.nats_url)
+    try:
+        deadline = {"Cue-Deadline": str(int(time.time() * 1_000) + 700)}
+        began = time.monotonic()
+        answer = await client.request("cue.view.balances.richest", msgspec.json.encode({"_after": beyond}), timeout=20, headers=deadline)
+        assert time.monotonic() - began < 10
+        assert answer.headers is not None
+        assert answer.headers["Nats-Service-Error-Code"] == "503"
+        body = msgspec.json.decode(answer.data)
+        assert (body["error"], body["retryable"], body["outcome"]) == ("unavailable", True, "not_done")
+        assert set(body["positions"]) == set(head["positions"])
+    finally:
+        await client.close()
+
+
 async def test_the_client_reads_its_own_writes_and_is_told_what_is_wrong(balances: Deployment) -> None:
     async with connect(balances.nats_url) as cue:
         for number in range(20):

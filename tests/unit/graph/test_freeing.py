@@ -15,6 +15,7 @@ from events.crash_points import CrashPoint
 from events.sqlite_library import library, open_reader
 from events.verify import verify
 from tests.support.crashing import environment
+from tests.support.deployment import run_cuebook
 
 KB = 1_024
 
@@ -154,6 +155,40 @@ async def test_a_copy_beside_a_deletion_has_all_or_nothing(tmp_path: Path) -> No
             assert await said(saver, f"s{number}") is None
     assert 0 < whole < 40, "both orders were met"
     assert verify(tmp_path / "log") == []
+
+
+async def test_s29_a_folder_with_freed_threads_is_exported_imported_backed_up_and_erased_like_any_other(tmp_path: Path) -> None:
+    folder, copy = tmp_path / "threads", tmp_path / "copy"
+    async with EventLogSaver.open(folder, durability="process") as saver:
+        await put(saver, "t", words("gone", 4 * KB))
+        await put(saver, "kept", words("kept", 4 * KB))
+        await saver.adelete_thread("t")
+        await put(saver, "t", words("anew", 4 * KB))
+
+    def cuebook(*words: str) -> str:
+        done = run_cuebook(*words)
+        assert done.returncode == 0, (words, done.stderr)
+        return done.stdout
+
+    said_once = await asyncio.to_thread(cuebook, "log", "--data", str(folder), "-n", "0", "--json")
+    assert "gone1." not in said_once
+    assert "anew1." in said_once
+    await asyncio.to_thread(cuebook, "export", str(tmp_path / "log.jsonl"), "--data", str(folder))
+    await asyncio.to_thread(cuebook, "import", str(tmp_path / "log.jsonl"), "--data", str(copy), "--shards", "1")
+    await asyncio.to_thread(cuebook, "backup", str(tmp_path / "backup"), "--data", str(folder))
+    for each in (folder, copy):
+        assert verify(each / "log") == []
+        async with EventLogSaver.open(each, durability="process") as saver:
+            assert await said(saver, "kept") == words("kept", 4 * KB)
+            assert await said(saver, "t") == words("anew", 4 * KB)
+            await saver.adelete_thread("t")
+            assert not any("anew1." in payload for payload in payloads(each))
+    await asyncio.to_thread(cuebook, "erase", "thread/t", "--yes", "--data", str(folder))
+    assert not holds(folder, "gone1.")
+    assert not holds(folder, "anew1.")
+    assert verify(folder / "log") == []
+    async with EventLogSaver.open(folder, durability="process") as saver:
+        assert await saver.athreads() == ["kept"]
 
 
 @pytest.mark.parametrize("was_used", [False, True])
