@@ -16,6 +16,7 @@ import msgspec
 from events.anchor import Anchor, AnchorFile, read_anchor
 from events.crash_points import CrashPoint, reached
 from events.errors import ConfigurationError, CorruptLogError, InvariantError, TransientError
+from events.folder_sync import sync_folder, sync_tree
 from events.heads import ShardMemory, load_memory
 from events.log_directory import LOG_FILE, LogIdentity, anchor_path, check_identity, read_identity, shard_path
 from events.schema import file_version
@@ -87,27 +88,6 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(leftover)
         else:
             leftover.unlink()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_tree(folder: Path) -> None:
-    """Make every file and name below `folder` durable."""
-    for place, _, files in os.walk(folder, topdown=False):
-        for name in files:
-            descriptor = os.open(Path(place) / name, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        sync_folder(Path(place))
 
 
 # One instant of all shards

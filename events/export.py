@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from events.backup_folder import ShardCut, cut, sync_folder
+from events.backup_folder import ShardCut, cut
 from events.crash_points import CrashPoint, reached
 from events.envelope import GENESIS_HASH, RecordedEvent, payload_hash, row_check
 from events.errors import ConfigurationError, CorruptLogError, CuebookError, TransientError, UnknownStreamError
@@ -39,6 +39,7 @@ from events.export_lines import (
     timer_line,
     wait_line,
 )
+from events.folder_sync import sync_folder
 from events.redact import Redactor
 from events.rows import (
     PAIR_COLUMNS,

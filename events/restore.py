@@ -18,10 +18,11 @@ import msgspec
 
 from events.anchor import read_anchor
 from events.backup import log_of, require_sound
-from events.backup_folder import Cut, copy_shard, cut, finish_shard, loaded, same_end, sync_folder, sync_tree, write_identity
+from events.backup_folder import Cut, copy_shard, cut, finish_shard, loaded, same_end, write_identity
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
 from events.crash_points import CrashPoint, reached
 from events.errors import ConfigurationError, CorruptLogError, CuebookError
+from events.folder_sync import sync_folder, sync_tree
 from events.log_directory import LOG_FILE, LogIdentity, anchor_path, read_identity, shard_path
 from events.quarantine import Quarantine
 from events.sqlite_library import SqliteConnection, SqliteError, open_reader

@@ -18,6 +18,7 @@ import msgspec
 from events.clock import Clock
 from events.crash_points import CrashPoint, reached
 from events.errors import ConfigurationError
+from events.folder_sync import sync_folder
 from events.ids import is_token
 from projections.answers import ProjectionAnswers
 from projections.errors import RebuildNeededError, ViewUnavailableError
@@ -139,10 +140,10 @@ class SqliteGenerations:
                 file.write(body + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
-            _sync(view.folder)
+            sync_folder(view.folder)
             reached(CrashPoint.REBUILD_POINTED)
             temporary.rename(self._path / ACTIVE_FILE)
-            _sync(self._path)
+            sync_folder(self._path)
         except OSError as error:
             raise ViewUnavailableError(f"{self._path} cannot be written: {error.strerror}", path=str(self._path)) from error
         reached(CrashPoint.REBUILD_SWAPPED)
@@ -201,11 +202,3 @@ def _is_alive(pid: str) -> bool:
 
 def _number(folder: Path) -> int:
     return int(folder.name.rpartition("-")[2])
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,6 +4,8 @@ Two steps, because forks that are made together know each other: none may run be
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -72,11 +74,11 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True):
     version: int
 
 
-async def begin_fork(shard: "Shard", kind: ActorType[Any], command: Command, reply: ReplyTo) -> None:
-    """Make the stream that `command` addresses. A repeat with the same content gets the same answer."""
+@contextmanager
+def _failures_told(shard: "Shard", command: Command, reply: ReplyTo) -> Iterator[None]:
+    """What goes wrong in the block is told to the caller; if another owner has the shard, it decides."""
     try:
-        arguments = _decoded(command.args, ForkArguments)
-        reply(Reply(encode(await _begin(shard, kind, command, arguments))))
+        yield
     except ActorError as error:
         reply(Reply(error=error))
     except CuebookError as error:
@@ -86,6 +88,13 @@ async def begin_fork(shard: "Shard", kind: ActorType[Any], command: Command, rep
     except LostError:
         shard.superseded()
         shard.exchange.forward(command, reply)
+
+
+async def begin_fork(shard: "Shard", kind: ActorType[Any], command: Command, reply: ReplyTo) -> None:
+    """Make the stream that `command` addresses. A repeat with the same content gets the same answer."""
+    with _failures_told(shard, command, reply):
+        arguments = _decoded(command.args, ForkArguments)
+        reply(Reply(encode(await _begin(shard, kind, command, arguments))))
 
 
 async def _begin(shard: "Shard", kind: ActorType[Any], command: Command, arguments: ForkArguments) -> Begun:
@@ -143,20 +152,11 @@ def _check(kind: ActorType[Any], fork: Forked) -> None:
 
 async def begin_rerun(shard: "Shard", kind: ActorType[Any], command: Command, reply: ReplyTo) -> None:
     """Put a command into the inbox of the addressed actor, as if it had been sent, or as the turn that is open there."""
-    try:
+    with _failures_told(shard, command, reply):
         arguments = _decoded(command.args, RerunArguments)
         kind.method(arguments.method).decode(bytes(arguments.arguments))
         await _rerun(shard, command, arguments)
         reply(Reply(encode({"command_id": arguments.command_id})))
-    except ActorError as error:
-        reply(Reply(error=error))
-    except CuebookError as error:
-        reply(Reply(error=OutcomeUnknown(f"{error.message}; ask again", retry_after_ms=500)))
-    except StaleError:
-        reply(Reply(error=OutcomeUnknown("the outcome is unknown; ask again", retry_after_ms=500)))
-    except LostError:
-        shard.superseded()
-        shard.exchange.forward(command, reply)
 
 
 async def _rerun(shard: "Shard", command: Command, arguments: RerunArguments) -> None:

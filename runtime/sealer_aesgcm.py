@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from events.clock import Entropy, SystemEntropy
 from events.crash_points import CrashPoint, reached
 from events.errors import ConfigurationError, CorruptLogError, TransientError, UnreadablePayloadError
+from events.folder_sync import sync_folder
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
@@ -72,9 +73,9 @@ class AesGcmSealer:
                 os.close(descriptor)
             made.append(key_id)
         for folder in folders:
-            _sync(folder)
-        _sync(self.folder)
-        _sync(self.folder.parent)
+            sync_folder(folder)
+        sync_folder(self.folder)
+        sync_folder(self.folder.parent)
         return made
 
     def _private(self, folder: Path) -> None:
@@ -135,17 +136,9 @@ class AesGcmSealer:
         finally:
             os.close(descriptor)
         path.unlink(missing_ok=True)
-        _sync(path.parent)
+        sync_folder(path.parent)
 
     def close(self) -> None:
         """Destroy the keys of the batch that were never used."""
         while self._pool:
             self.destroy(self._pool.pop())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from actors.tools.errors import AnalysisError
+from events.folder_sync import sync_folder
 
 T = TypeVar("T")
 PARTS: Final = ".parts"
@@ -62,11 +63,7 @@ def write_whole(place: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(place)
-    folder = os.open(place.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(place.parent)
 
 
 def remove_parts(folder: str) -> None:

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from events.errors import CuebookError
+from events.folder_sync import sync_folder
 from projections.vectors.index import Space
 
 FORMAT: Final = 1
@@ -102,7 +103,7 @@ def write(folder: Path, content: GraphFile) -> Path:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(folder)
+    sync_folder(folder)
     return done
 
 
@@ -160,14 +161,6 @@ def _from_little(content: bytes) -> list[int]:
     if _BIG_ENDIAN:
         found.byteswap()
     return found.tolist()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 _BIG_ENDIAN: Final = array("H", [1]).tobytes() == b"\0\1"
