@@ -51,13 +51,13 @@ async def test_s18_a_hung_step_ends_with_its_processes_and_the_others_go_on(tmp_
     assert ledger.read_text().split("\n") == [f"hung {attempt}" for attempt in (1, 2, 3, 4)] + [""]
 
 
-def test_s18_the_pauses_are_5_10_and_20_seconds() -> None:
+def test_s18_the_pauses_are_5_10_and_20_seconds(tmp_path: Path) -> None:
     """On virtual time, with what a step has if its plan says nothing."""
 
     async def main(virtual: Virtual) -> list[tuple[float, str, str]]:
-        began = virtual.clock.wall_us()
+        began, hung = virtual.clock.wall_us(), step("hung", gate=str(tmp_path / "never"))
         async with virtual.runtime(app) as runtime:
-            await runtime.ask("task/r", "start", goal="g", needs_approval=False, plan=plan(step("hung", gate="/nowhere/never")), **MINE)
+            await runtime.ask("task/r", "start", goal="g", needs_approval=False, plan=plan(hung), **MINE)
             await ended(runtime)
         rows = [row for row in virtual.log.content(0).events if row.stream == "task/r" and row.type.startswith("task.errand_")]
         moves = [(row, msgspec.json.decode(row.payload)) for row in rows]
