@@ -96,8 +96,9 @@ def _reader(name: str, reference: str) -> Callable[[], str]:
         try:
             key = os.environ[place] if kind == "env" else Path(place).expanduser().read_text(encoding="utf-8").strip()
         except (KeyError, OSError) as error:
+            why = f"the variable {place} is not set" if kind == "env" else str(error)
             step = f"set it, or name another place: api_key in [models.{name}]"
-            raise StartError(f"the key of the model provider {name} is not there", why=f"{reference}: {error}", next_step=step) from error
+            raise StartError(f"the key of the model provider {name} is not there", why=why, next_step=step) from error
         if not key:
             raise StartError(f"the key of the model provider {name} is empty", why=reference, next_step="set it")
         return key

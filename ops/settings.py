@@ -6,6 +6,7 @@ happens to stand in, because it belongs to the log. Secrets are not settings: th
 """
 
 import os
+import re
 import sys
 import tomllib
 import typing
@@ -234,4 +235,14 @@ def _convert(name: str, layer: _Layer) -> Any:
             return (layer.base / Path(value).expanduser()).absolute()
         return msgspec.convert(value, kind, strict=False)
     except ValueError as error:  # msgspec.ValidationError is one
-        raise StartError(f"the setting {name} does not fit", why=f"{error} (from {layer.origin})") from error
+        raise StartError(f"the setting {name} does not fit", why=f"{error}{_allowed(kind, str(error))} (from {layer.origin})") from error
+
+
+def _allowed(kind: Any, said: str) -> str:
+    """What a wrong word could have been: msgspec says where it stands, not what is known."""
+    found = re.search(r"Invalid enum value .*?(?: - at `\$.*?(\w+)`)?$", said)
+    if found is None:
+        return ""
+    inner = kind if found[1] is None else typing.get_type_hints(ModelSettings, include_extras=True).get(found[1])
+    words = [word for part in (inner, *typing.get_args(inner)) if typing.get_origin(part) is Literal for word in typing.get_args(part)]
+    return f"; known: {', '.join(words)}" if words else ""

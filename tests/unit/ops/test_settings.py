@@ -115,3 +115,13 @@ def test_the_app_is_written_into_the_deployments_file_and_nothing_else_changes(h
     inode = path.stat().st_ino
     name_app(home / "data", "bank:app")
     assert path.stat().st_ino == inode
+
+
+@pytest.mark.parametrize(
+    ("line", "known"), [('[models.m]\nkind = "antropic"\nmodel = "x"', "anthropic"), ('durability = "never"', "process, disk")]
+)  # fmt: skip
+def test_a_wrong_word_is_told_what_is_known(tmp_path: Path, line: str, known: str) -> None:
+    (tmp_path / "cuebook.toml").write_text(line + "\n")
+    with pytest.raises(StartError) as refused:
+        load_settings({}, environment={"HOME": str(tmp_path)}, folder=tmp_path)
+    assert known in refused.value.why.partition("known: ")[2]
