@@ -1,9 +1,11 @@
 """What the README shows is run: its example app and its commands."""
 
+import json
 import shlex
 from pathlib import Path
+from typing import Any
 
-from tests.support.deployment import Deployment, run_cuebook
+from tests.support.deployment import Deployment, run_cuebook, wait_until
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -29,3 +31,35 @@ def test_the_readme_example_runs_as_shown(tmp_path: Path, tmp_data: Path) -> Non
             assert done.returncode == 0, (line, done.stderr)
             if words[1] == "ask":
                 assert done.stdout.strip() == comment.partition(",")[0]
+
+
+def test_the_work_that_people_decide_about_goes_as_shown(tmp_path: Path, tmp_data: Path) -> None:
+    root = tmp_path / "code"
+    root.mkdir()
+    (root / "main.py").write_text("def f(x):\n    return x\n")
+    shell = next(block for block in blocks("") if "task/t1" in block)
+    start, proposals, say, stop = (shlex.split(line, comments=True)[1:] for line in shell.splitlines())
+
+    with Deployment(tmp_data, app="ops.team_app:app", environment={"XDG_STATE_HOME": str(tmp_path / "state")}):
+
+        def run(words: list[str], name: str = "t1") -> Any:
+            given = [word.replace("/path", str(root)).replace("task/t1", f"task/{name}") for word in words]
+            done = run_cuebook(*given, "--data", str(tmp_data))
+            assert done.returncode == 0, (words, done.stderr)
+            return json.loads(done.stdout)
+
+        def phase(wanted: str) -> Any:
+            def reached() -> Any:
+                status = run(["ask", "task/t1", "status"])
+                return status if status["phase"] == wanted else None
+
+            return wait_until(reached, wanted)
+
+        run(start)
+        phase("awaiting_approval")
+        assert run(proposals)[0]["plan"]["steps"][0]["agent"] == "reviewer"
+        assert run(say)["verdict"] == "approved"
+        assert phase("ended")["outcome"] == "done"
+        assert next((tmp_path / "state").rglob("report.html")).is_file()
+        run(start, "t2")
+        assert run(stop, "t2")["phase"] in {"stopping", "ended"}
