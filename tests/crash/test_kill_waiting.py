@@ -80,7 +80,7 @@ async def test_a_kill_while_turns_wait_and_while_they_are_answered_loses_and_dou
 
 def test_waits_are_listed_and_answered_from_the_command_line(deployment: Deployment) -> None:
     data = ("--data", str(deployment.data))
-    asked = run_cuebook("ask", "expense/a", "submit", '{"cents": 5, "what": "a pen"}', *data)
+    asked = run_cuebook("ask", "expense/a", "submit", '{"cents": 5, "what": "a pen"}', "--timeout", "3s", *data)
     assert asked.returncode == 6, "202: it waits"
     listed = run_cuebook("waits", "ls", "--json", *data)
     (row,) = [json.loads(line) for line in listed.stdout.splitlines()]

@@ -22,14 +22,15 @@ async def test_s21_pause_restart_resume_and_roll_back(tmp_path: Path) -> None:
     steps = [
         step("a", gate=str(gate), write="main.py"), step("b", "a", write="deep/new.py"), step("c", "b", gate=str(tmp_path / "never")),
     ]  # fmt: skip
-    with Deployment(tmp_path / "data", app=APP) as deployment:
+    # A short drain: the step that is under way at the restart waits for `gate`.
+    with Deployment(tmp_path / "data", app=APP, environment={"CUEBOOK_DRAIN_S": "2"}) as deployment:
         deployment.wait_balanced()
         async with connect(deployment.nats_url) as cue:
             run = Run(cue, "r")
             await run.start(root=str(root), needs_approval=False, plan=plan(*steps))
             await run.until(lambda status: standing(status)[:1] == ["in_progress"])
             assert (await run.ask("pause", **MINE))["paused"]
-        deployment.stop()
+        assert deployment.stop() == 0
         deployment.start()
         deployment.wait_owned()
         gate.touch()
