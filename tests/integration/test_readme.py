@@ -48,9 +48,9 @@ def test_the_work_that_people_decide_about_goes_as_shown(tmp_path: Path, tmp_dat
             assert done.returncode == 0, (words, done.stderr)
             return json.loads(done.stdout)
 
-        def phase(wanted: str) -> Any:
+        def phase(wanted: str, name: str = "t1") -> Any:
             def reached() -> Any:
-                status = run(["ask", "task/t1", "status"])
+                status = run(["ask", "task/t1", "status"], name)
                 return status if status["phase"] == wanted else None
 
             return wait_until(reached, wanted)
@@ -62,4 +62,5 @@ def test_the_work_that_people_decide_about_goes_as_shown(tmp_path: Path, tmp_dat
         assert phase("ended")["outcome"] == "done"
         assert next((tmp_path / "state").rglob("report.html")).is_file()
         run(start, "t2")
-        assert run(stop, "t2")["phase"] in {"stopping", "ended"}
+        run(stop, "t2")
+        assert phase("ended", "t2")["restored"]
