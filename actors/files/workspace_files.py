@@ -62,10 +62,12 @@ class WorkspaceOpened(Event[FilesState], tag="files.workspace_opened"):
     root: str
     rules: Rules
     rules_sha256: str
-    chosen: bool = False
+    chosen: bool | None = None
+    """None = of a log from before apps had rules: whatever was not the default had been chosen."""
 
     def apply(self, state: FilesState) -> None:
-        state.root, state.rules, state.chosen = self.root, self.rules, self.chosen
+        state.root, state.rules = self.root, self.rules
+        state.chosen = self.rules != DEFAULT_RULES if self.chosen is None else self.chosen
 
 
 class FileWritten(Event[FilesState], tag="files.written"):

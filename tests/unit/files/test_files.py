@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from actors.files import Files
+from actors.files import DEFAULT_RULES, Files, Rules, files_with
 from actors.files.disk import DiskRefusalError, Found, digest, read_below, write_below
 from actors.files.steps import FileChangedError, keep, put
+from actors.files.workspace_files import FilesState, WorkspaceOpened
 from actors.testing import ActorTest
 from actors.workspace_id import workspace_id
 from tests.unit.files.conftest import RULES
@@ -133,6 +134,27 @@ async def test_only_the_folder_of_this_id_can_be_opened(workspace: Path, tmp_pat
     assert (await actor.when("write", path="README.md", content="x", agent="fixer")).refused
     assert (await actor.when("open", root=str(workspace), rules=RULES)).reply == str(workspace)
     assert (await actor.when("open", root=str(workspace))).events == []
+
+
+async def test_the_rules_of_the_app_hold_until_people_set_others(workspace: Path) -> None:
+    """An app with other rules brings them to workspaces for which nobody chose any, and to no other."""
+    root, key = str(workspace), workspace_id(workspace)
+    actor = ActorTest(files_with(RULES), key)
+    await actor.when("open", root=root)
+    assert (await actor.when("write", path="src/a.py", content="a", agent="fixer")).reply["type"] == "changed"
+    later = ActorTest(files_with(Rules()), key)
+    for opened in ({"root": root}, {"root": root, "rules": RULES}, {"root": root}):
+        await later.when("open", **opened)
+    assert later.state().rules == RULES, "chosen by people"
+    assert (await later.when("open", root=root)).events == []
+
+
+def test_rules_of_an_older_log_count_as_chosen() -> None:
+    state = FilesState()
+    WorkspaceOpened(root="/x", rules=RULES, rules_sha256="").apply(state)
+    assert state.chosen
+    WorkspaceOpened(root="/x", rules=DEFAULT_RULES, rules_sha256="").apply(state)
+    assert not state.chosen
 
 
 def test_put_can_be_repeated_after_a_crash_and_never_overwrites_another(workspace: Path) -> None:
