@@ -91,7 +91,7 @@ class Node:
         self._failed: BaseException | None = None
         self._last_pulse = self._clock.monotonic()
         self._pulsing: asyncio.TimerHandle | None = None
-        self._moving: set[int] = set()
+        self._moving: dict[int, asyncio.Event] = {}
         self._draining = False
         self._ready: dict[int, asyncio.Event] = {}
         self._started_us = self._clock.wall_us()
@@ -327,13 +327,15 @@ class Node:
 
     async def _hand_over(self, number: int, facts: Facts) -> None:
         """S5: the new owner subscribes and buffers, then we unsubscribe, finish, release."""
-        if number in self._moving:
-            return
-        self._moving.add(number)
+        # One that began before the drain is waited for like the drain's own: else its turns would be cut off as if they had no time.
+        while (under_way := self._moving.get(number)) is not None:
+            await under_way.wait()
+        ended = self._moving[number] = asyncio.Event()
         try:
             await self._move(number, facts)
         finally:
-            self._moving.discard(number)
+            del self._moving[number]
+            ended.set()
 
     async def _move(self, number: int, facts: Facts) -> None:
         load = dict.fromkeys(facts.live - facts.standby - {self._config.worker}, 0)
