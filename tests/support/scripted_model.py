@@ -4,6 +4,7 @@ copied it, Perplexity among them) and Anthropic, whole or streamed, right or bro
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Self
@@ -33,12 +34,13 @@ class Say(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of the ledger. `done` = the whole answer was handed to the socket."""
+    """A line of the ledger. `done` = the whole answer was handed to the socket. at_us: when the request had come in, by the wall clock."""
 
     path: str
     key: str
     body: dict[str, Any]
     done: bool
+    at_us: int
 
 
 class ScriptedModel:
@@ -81,6 +83,7 @@ class ScriptedModel:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if ":" in line)}
         body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
         path = first.split(" ")[1]
+        at_us = time.time_ns() // 1_000
         said = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         say = said if isinstance(said, Say) else said(body)
         self.asked.set()
@@ -90,10 +93,10 @@ class ScriptedModel:
         if not answer.done():
             answer.cancel()
             self.hung_up.set()
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, ConnectionError):
             await answer
         done = answer.done() and not answer.cancelled() and answer.exception() is None and say.cut_after is None and say.status == 200
-        self.ledger.append(Entry(path=path, key=headers.get("idempotency-key", ""), body=body, done=done))
+        self.ledger.append(Entry(path=path, key=headers.get("idempotency-key", ""), body=body, done=done, at_us=at_us))
         # The byte that was read ahead would be missing from the next request: one connection, one request.
         gone.cancel()
         return False
@@ -122,6 +125,8 @@ class ScriptedModel:
     async def _stream(self, writer: asyncio.StreamWriter, events: list[bytes], say: Say) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n")
         for number, event in enumerate(events):
+            if writer.is_closing():
+                raise ConnectionResetError("the client is gone")  # uvloop would raise RuntimeError
             if say.cut_after is not None and number >= say.cut_after:
                 await writer.drain()
                 return
