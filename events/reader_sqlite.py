@@ -153,6 +153,7 @@ class SqliteLogReader:
                 rows = await readers.run(scan.fetch)
                 continue
             # While SQLite puts the next page together, which needs no interpreter, another thread verifies this one.
+            scan.expect_fetch()
             verifying = asyncio.get_running_loop().run_in_executor(None, scan.verify, rows)
             failure: CuebookError | None = None
             try:

@@ -6,6 +6,7 @@ JSON is that of FORMAT.md for nearly every row; where it is not, or where a row 
 own in the ordinary way, which says what is wrong with it or accepts it: a stream that began elsewhere (S33), an erased payload (S29).
 """
 
+import threading
 from collections.abc import Container
 from hashlib import sha256
 from struct import iter_unpack
@@ -28,6 +29,7 @@ SCAN_ROWS: Final = 4_000
 FIRST_ROWS: Final = 500
 _PAGE_BYTES: Final = 4 * 1024 * 1024
 """About so much of payloads is held at once, and as much again while it is put together."""
+_FETCH_BEGINS_S: Final = 0.01
 _ROWS_APART: Final = 250
 _FORKED: Final = b'"%b"' % FORKED.encode()
 """The third item of the array that the hash of such an event covers."""
@@ -75,15 +77,26 @@ class ShardScan:
         self._plain = plain
         self.position = 0
         self._limit = FIRST_ROWS
+        self._fetching = threading.Event()
+        self._fetching.set()
         self._streams: dict[int, _Stream] = {}
+
+    def expect_fetch(self) -> None:
+        """`fetch` and `verify` are called next, at the same time."""
+        self._fetching.clear()
 
     def fetch(self, connection: SqliteConnection) -> Packed | Literal["by rows"] | None:
         """The next rows. None at the end; "by rows" where they cannot be packed: then `by_rows` gives the next facts, once those before are
         verified."""
-        found: Packed | Literal["by rows"] | None = in_snapshot(connection, lambda: self._fetch(connection))
+        try:
+            found: Packed | Literal["by rows"] | None = in_snapshot(connection, lambda: self._fetch(connection))
+        finally:
+            self._fetching.set()
         return found
 
     def _fetch(self, connection: SqliteConnection) -> Packed | Literal["by rows"] | None:
+        # From here on SQLite works without the interpreter.
+        self._fetching.set()
         try:
             rows = read_packed(connection, _PACKED, (self.position, self._limit))
         except (SqliteError, msgspec.DecodeError):
@@ -101,6 +114,8 @@ class ShardScan:
 
     def verify(self, rows: Packed) -> Page:
         """The state events and forks among `rows`, behind a page that was verified; `check` has to see the doubtful ones before a fold."""
+        # Else that of the next page would wait for the interpreter a whole switch interval before it begins: as long as this takes.
+        self._fetching.wait(_FETCH_BEGINS_S)
         facts: list[Fact] = []
         doubtful: list[tuple[int | None, int, str]] = []
         streams, plain, bodies = self._streams, self._plain, rows.bodies
