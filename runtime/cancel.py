@@ -14,6 +14,7 @@ from events.errors import CuebookError, SupersededError
 from events.ids import CommandId, StreamId, Version
 from events.store import Append, Committed, Duplicate, InboxStatus
 from runtime.asks import NO_ROOM
+from runtime.below import CancelledAsk, refuse_beforehand
 from runtime.control import commit_control
 from runtime.exchange import Reply, ReplyTo
 from runtime.items import Item
@@ -29,9 +30,11 @@ _LOOK_AGAIN_S: Final = 1.0
 
 
 class CancelArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which command of the addressed actor."""
+    """Which command of the addressed actor. method, args_hash: of an ask that may not have come yet, so that it is refused if it does."""
 
     command_id: str
+    method: str | None = None
+    args_hash: str | None = None
 
 
 def arguments_of(body: bytes) -> CancelArguments:
@@ -63,11 +66,15 @@ def cancel_live(cell: "Cell", command_id: str, reply: ReplyTo) -> bool:
     return True
 
 
-async def cancel_stored(shard: "Shard", command: "Command", command_id: str) -> None:
+async def cancel_stored(shard: "Shard", command: "Command", given: CancelArguments) -> None:
     """A ``_cancel`` that another actor has sent. Its row is finished once the cancelled command has ended, so a crash before that repeats
     it; what the command became stands there as the reply."""
     try:
-        told = await _answered(shard, command.stream, command_id)
+        told = await _answered(shard, command.stream, given.command_id)
+        if given.method is not None and given.args_hash is not None:
+            ask = CancelledAsk(given.command_id, given.method, given.args_hash)
+            while told is not None and isinstance(told.error, Unknown) and await refuse_beforehand(shard, command.stream, ask):
+                told = await _answered(shard, command.stream, given.command_id)
         row = await shard.store.inbox(command.stream, command.command_id) if told is not None and shard.decides else None
         if told is None or row is None:
             return  # the next owner finds it in the inbox
@@ -81,7 +88,7 @@ async def cancel_stored(shard: "Shard", command: "Command", command_id: str) -> 
         if isinstance(outcome, SupersededError):
             shard.superseded()
         elif not isinstance(outcome, Committed | Duplicate):
-            log.warning("cancel_not_noted", stream=command.stream, command=command_id)
+            log.warning("cancel_not_noted", stream=command.stream, command=given.command_id)
             shard.reconcile()
     finally:
         shard.stored_done(command.stream)

@@ -1,6 +1,6 @@
 """How a turn ends that did not succeed: refused, failed, parked, cancelled. What its journal left open is closed in the log."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -9,13 +9,15 @@ from actors.journal import TURN_CANCELLED, TURN_FAILED, TURN_PARKED, TURN_REFUSE
 from actors.turn import Turn
 from events.codec import canonical
 from events.envelope import NewEvent
+from events.errors import CuebookError
 from events.store import Committed, Duplicate, InboxStatus
+from runtime.below import cancels_below, with_sends
 from runtime.closing import closing_group
 from runtime.doubt import fail_unless_done
 from runtime.exchange import Reply
 from runtime.items import Item, KnownError
-from runtime.records import conflict_error
-from runtime.reopening import stored_status
+from runtime.records import append_of, conflict_error
+from runtime.reopening import journal_of, stored_status
 from runtime.retries import attempt_failed
 from runtime.saying import said
 from runtime.spoken import send_end
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from runtime.cell import Cell
 
 log = structlog.get_logger("cuebook.cell")
+_READ_AGAIN_S: Final = 0.2
 
 
 async def refuse(cell: "Cell", item: Item, turn: Turn, refusal: ActorError, began: float) -> None:
@@ -114,15 +117,30 @@ async def end_journaled(
     cell.mailbox.appendleft(item)
 
 
-async def end_stored(cell: "Cell", item: Item, event: NewEvent, status: InboxStatus, error: ActorError) -> None:
-    """Record how a turn without a journal failed; where somebody may repeat its id, or its inbox row is open, in that row too (S24)."""
+async def end_stored(
+    cell: "Cell", item: Item, event: NewEvent, status: InboxStatus, error: ActorError, *, below: bool = False
+) -> None:  # fmt: skip
+    """Record how a turn without a journal failed; where somebody may repeat its id, or its inbox row is open, in that row too (S24).
+
+    below: cancel what its journal, if it has one after all, shows to be under way at others.
+    """
     await cell.settle()
     if cell.state is None and not await cell.recover():
         cell.mailbox.appendleft(item)
         return
+    try:
+        opened = await journal_of(cell, item.command.command_id) if below else None
+    except CuebookError as unreadable:
+        log.warning("turn_not_read", stream=cell.stream, command_id=item.command.command_id, error=unreadable.message)
+        cell.paused = _READ_AGAIN_S
+        cell.mailbox.appendleft(item)
+        return
     remembered = item.command.explicit or item.stored is not None
     inbox = cell.entry(item, status, canonical(error_body(error)), error.number) if remembered else None
-    outcome = await cell.commit_held(cell.group(item, [*fired_events(item.command.source), event], inbox))
+    events = [*fired_events(item.command.source), event]
+    group = append_of(cell.shard.code_version, cell.stream, cell.version, item, events, inbox)
+    sends = cancels_below(opened, item.command, cell.fork)
+    outcome = await cell.commit_held(cell.of_fork(with_sends(group, sends, cell.fork) if sends else group))
     if isinstance(outcome, Committed):
         cell.recorded(outcome)
         send_end(cell.shard, item.command)
@@ -153,8 +171,8 @@ async def end_expired(cell: "Cell", item: Item) -> None:
 
 
 async def end_cancelled(cell: "Cell", item: Item, *, journaled: bool = False) -> None:
-    """S22: nothing it emitted is kept. What its journal or its inbox row left open is closed in the log; else there is no trace, but for
-    the row that remembers it where its id may be repeated."""
+    """S22: nothing it emitted is kept. What its journal or its inbox row left open is closed in the log, what it has asked of others is
+    cancelled there too; else there is no trace, but for the row that remembers it where its id may be repeated."""
     error = Cancelled(f"{item.command.command_id} was cancelled", command_id=item.command.command_id)
     if not journaled and cell.driver is not None and cell.driver.opening:
         # A concurrent step of it was cut short while the beginning was on its way into the log.
@@ -173,7 +191,7 @@ async def end_cancelled(cell: "Cell", item: Item, *, journaled: bool = False) ->
     await cell.settle()
     cell.state = None
     event = end_event(TURN_CANCELLED, {"command_id": item.command.command_id})
-    await end_stored(cell, item, event, InboxStatus.FAILED, error)
+    await end_stored(cell, item, event, InboxStatus.FAILED, error, below=True)
 
 
 async def park(cell: "Cell", item: Item, turn: Turn, error: NondeterminismError, began: float) -> None:

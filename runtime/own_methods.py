@@ -29,8 +29,7 @@ def take_own(shard: "Shard", kind: ActorType[Any], command: Command, reply: Repl
     if reply is None:
         if method != CANCEL:
             return False
-        arguments = arguments_of(command.args)
-        shard.spawn(cancel_stored(shard, command, arguments.command_id), name=f"cancel {command.stream}")
+        shard.spawn(cancel_stored(shard, command, arguments_of(command.args)), name=f"cancel {command.stream}")
     elif method == CANCEL:
         shard.cancel(command.stream, arguments_of(command.args).command_id, reply)
     elif method == ANSWER:

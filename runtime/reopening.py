@@ -60,6 +60,17 @@ async def _read(cell: "Cell", command_id: str) -> tuple[Opened | None, list[Any]
     return opened, segment_bases(kind, events, opened.segments, state)
 
 
+async def journal_of(cell: "Cell", command_id: str) -> Opened | None:
+    """The journal of a turn that has not ended; None if there is none. Raises: CuebookError: the log cannot be read."""
+    store = cell.shard.store
+    _, events = await store.load(cell.stream, cell.kind.shape)
+    opened = open_turn(events, command_id)
+    if opened is None:  # it may stand before the snapshot
+        _, events = await store.load(cell.stream, "")
+        opened = open_turn(events, command_id)
+    return opened
+
+
 async def stored_status(cell: "Cell", item: Item) -> InboxStatus | None:
     """What the log knows of a command whose barrier has an unknown outcome: if it was written, its turn has begun there."""
     try:

@@ -24,11 +24,12 @@ from events.envelope import NewEvent
 from events.errors import CuebookError, SupersededError
 from events.ids import CommandId, Position, StreamId, Version
 from events.store import Append, Committed, Duplicate, InboxEntry, InboxStatus, Outcome, TimerEntry, WaitEntry
+from runtime.below import cancels_below, with_sends
 from runtime.control import Look, add_control, commit_control, control_error
 from runtime.exchange import Reply, ReplyTo
 from runtime.items import Item
 from runtime.opening import EXPIRE, timer_id_of
-from runtime.reopening import number_of, outcome_events, parked_step
+from runtime.reopening import journal_of, number_of, outcome_events, parked_step
 from runtime.spoken import send_end
 
 if TYPE_CHECKING:
@@ -430,7 +431,14 @@ class Waits:
         gone = [other.wait.wait_id for other in mine]
         events = [end_event(TURN_CANCELLED, {"command_id": wait.command_id}, error=error.message)]
         cell = shard.cell_of(wait.stream)
-        outcome = await commit_control(cell, lambda version: self._group(wait, entry, command, version, events, ended, gone))
+        journal = await journal_of(cell, wait.command_id)
+
+        def build(version: int) -> Append:
+            group = self._group(wait, entry, command, version, events, ended, gone)
+            sends = cancels_below(journal, msgspec.structs.replace(command, correlation_id=entry.correlation_id), cell.fork)
+            return cell.of_fork(with_sends(group, sends, cell.fork)) if sends else group
+
+        outcome = await commit_control(cell, build)
         if isinstance(outcome, SupersededError):
             shard.superseded()
         if isinstance(outcome, Committed):
