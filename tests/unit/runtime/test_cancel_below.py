@@ -18,8 +18,9 @@ from runtime.below import cancels_below
 from runtime.local import LocalRuntime, local_runtime
 from runtime.records import arrival_of
 from tests.support.chain import NOTES, app
+from tests.support.logs import events_of
 from tests.unit.runtime.test_cancel_sent import idle
-from tests.unit.runtime.test_turns import crash, events_of
+from tests.unit.runtime.test_turns import crash
 
 
 @pytest.fixture
