@@ -43,7 +43,8 @@ class Values(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """What ranks a memory. meaning: cosine to the question; below 0 counts as 0. words: its bm25, 0 if it shares no word."""
+    """What ranks a memory. meaning: cosine to the question; below 0 counts as 0. words: its bm25, 0 if it shares no word
+    that counts (`reading`)."""
 
     number: int
     created_us: int

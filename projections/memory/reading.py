@@ -6,6 +6,7 @@ looked up with it again.
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -23,13 +24,19 @@ from projections.memory.answers import (
 )
 from projections.memory.ranking import Candidate, parts_of, ranked
 from projections.memory.tables import pattern_key, words_table
-from projections.memory.words import match_expression
+from projections.memory.words import all_of, any_of, rarest, terms_of
 
 CANDIDATES_MIN: Final = 50
 CANDIDATES_PER_ANSWER: Final = 4
+SCORED_MAX: Final = 500
+"""Texts with the question's words up to which all are scored. Of more, so many that are found in one way."""
+COUNTED_MAX: Final = 20_000
+"""Matches of all words together that count in a score, where there are more texts than `SCORED_MAX`."""
 ANSWER_BYTES_MAX: Final = 900 * 1_024
 """Of all answers of one recall; fewer than asked for are given rather than none."""
 
+_INTEGERS: Final = msgspec.json.Decoder(list[int]).decode
+_REALS: Final = msgspec.json.Decoder(list[float]).decode
 _COLUMNS: Final = (
     "m.memory, m.type, m.content, m.importance, m.metadata, m.session, m.agent, m.subject, m.created_us, m.accesses, m.accessed_us"
 )
@@ -87,14 +94,14 @@ def recall(db: Database, workspace: int, query: str, k: int, wanted: Filter, vec
     words = _by_words(db, workspace, query, count, wanted, near)
     if found_by_words := words.keys() - near.keys():
         near |= vectors.cosines(found_by_words)
-    rows = _rows(db, workspace, {*near, *words}, wanted, "m.created_us, m.importance")
-    if not rows:
-        return []
-    (newest,) = db.execute("SELECT max(created_us) FROM memories WHERE workspace = ?", (workspace,)).fetchone()
     # Ranked by numbers alone: of a hundred candidates only the `k` best are read.
     candidates = [
-        Candidate(number, created_us, near.get(number, 0.0), words.get(number, 0.0), importance) for number, created_us, importance in rows
+        Candidate(number, created_us, near.get(number, 0.0), words.get(number, 0.0), importance)
+        for number, created_us, importance in _ranked_by(db, workspace, {*near, *words}, wanted)
     ]
+    if not candidates:
+        return []
+    (newest,) = db.execute("SELECT max(created_us) FROM memories WHERE workspace = ?", (workspace,)).fetchone()
     top = ranked(candidates, k, newest)
     memories = {row[0]: _remembered(row[1:]) for row in _rows(db, workspace, {each.number for each in top}, Filter(), _COLUMNS)}
     return within_reply([
@@ -122,43 +129,101 @@ def _near(db: Database, workspace: int, count: int, wanted: Filter, vectors: Vec
 
 def _by_words(db: Database, workspace: int, query: str, count: int, wanted: Filter, near: Iterable[int]) -> dict[int, float]:
     """bm25, the more the better, of the best `count` and of those in `near`."""
-    expression = match_expression(query)
-    if expression is None:
-        return {}
     table = words_table(workspace)
+    wording = _wording(db, table, terms_of(query))
+    if wording is None:
+        return {}
     text, values = wanted.where()
-    if text:
-        found = db.execute(
-            f"SELECT {table}.rowid, bm25({table}) FROM {table} JOIN memories m ON m.id = {table}.rowid "
-            f"WHERE {table} MATCH ? AND m.workspace = ?{text} ORDER BY 2 LIMIT ?",
-            (expression, workspace, *values, count),
-        )
-    else:
-        found = db.execute(
-            f"SELECT rowid, bm25({table}) FROM {table} WHERE {table} MATCH ? ORDER BY rank LIMIT ?",
-            (expression, count),
-        )
-    scores = {number: -score for number, score in found}
-    if len(scores) == count:
-        # In one statement, because bm25 counts all matches of every word each time; and by a look at each match, not one search per number.
-        others = msgspec.json.encode([number for number in near if number not in scores]).decode()
-        found = db.execute(
-            f"SELECT rowid, bm25({table}) FROM {table} WHERE {table} MATCH ? AND +rowid IN (SELECT value FROM json_each(?))",
-            (expression, others),
-        )
-        scores |= {number: -score for number, score in found}
+    joined = f" JOIN memories m ON m.id = {table}.rowid" if text else ""
+    newest = f"SELECT * FROM (SELECT {table}.rowid FROM {table}{joined} WHERE {table} MATCH ?{text} ORDER BY {table}.rowid DESC LIMIT ?)"
+    found, scores = db.execute(
+        # `scored` in one statement, because bm25 counts all matches of every word each time; and, by the +, with a look at each match, not
+        # one search per number. One row, as in `_ranked_by`.
+        "WITH near (id) AS MATERIALIZED (SELECT value FROM json_each(?)), "
+        f"met (id) AS MATERIALIZED ({' UNION '.join([newest] * len(wording.found_by))}), "
+        "scored (id, score) AS MATERIALIZED "
+        f"(SELECT rowid, bm25({table}) FROM {table} WHERE {table} MATCH ? AND +rowid IN (SELECT id FROM near UNION SELECT id FROM met)), "
+        "best (id, score) AS (SELECT id, score FROM scored WHERE id IN (SELECT id FROM met) ORDER BY score, id LIMIT ?) "
+        "SELECT json_group_array(id), json_group_array(score) FROM "
+        "(SELECT id, score FROM best UNION SELECT id, score FROM scored WHERE id IN (SELECT id FROM near))",
+        (_json(near), *chain.from_iterable((each, *values, most) for each, most in wording.found_by), wording.scored_by, count),
+    ).fetchone()
     # A word that stands in more than half of all texts has a negative weight; it says next to nothing.
-    return {number: max(score, 1e-9) for number, score in scores.items()}
+    return {number: max(-score, 1e-9) for number, score in zip(_INTEGERS(found), _REALS(scores), strict=True)}
+
+
+class _Wording(NamedTuple):
+    """How texts are found by words.
+
+    Fields:
+        found_by: expressions of FTS5, and how many texts each finds at most, the newest.
+        scored_by: the expression whose bm25 is the score of all; it matches whatever one of `found_by` does.
+    """
+
+    found_by: list[tuple[str, int]]
+    scored_by: str
+
+
+def _wording(db: Database, table: str, terms: Sequence[str]) -> _Wording | None:
+    """By every word, as long as no more than `SCORED_MAX` texts have one of them; None if no text has.
+
+    To find a text by a word takes FTS5 0.06 us, to score it twenty times as long. So of more texts those are found that have a word which
+    few have; then the newest with the next word, or, where no word is rare, with two of them, and with all that count. These words count in
+    a score, and less rare ones as long as all together have `COUNTED_MAX` matches: a word in half of all texts would be looked at in all of
+    these.
+    """
+    if not terms:
+        return None
+    everything = any_of(terms)
+    (texts,) = _texts_with(db, table, [everything], SCORED_MAX)
+    if texts <= SCORED_MAX:
+        return _Wording([(everything, SCORED_MAX)], everything) if texts else None
+    counts = {term: count for term, count in zip(terms, _texts_with(db, table, terms, COUNTED_MAX), strict=True) if count}
+    rare = rarest(counts, SCORED_MAX)
+    counted = rarest(counts, COUNTED_MAX, least=len(rare) + 1)
+    found_by = [(any_of(rare), SCORED_MAX)]
+    room = SCORED_MAX - sum(counts[term] for term in rare)
+    if len(counted) > len(rare):
+        if room > 0:
+            found_by.append((counted[len(rare)], room))
+        else:
+            found_by += [(each, SCORED_MAX) for each in dict.fromkeys((all_of(counted[:2]), all_of(counted)))]
+    return _Wording(found_by, any_of(counted))
+
+
+def _texts_with(db: Database, table: str, expressions: Sequence[str], most: int) -> list[int]:
+    """How many texts each expression finds; none is counted further than to `most` + 1."""
+    (counts,) = db.execute(
+        f"SELECT json_group_array((SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {table} MATCH j.value LIMIT ?))) "
+        "FROM (SELECT value FROM json_each(?) ORDER BY id) j",
+        (most + 1, _json(expressions)),
+    ).fetchone()
+    return _INTEGERS(counts)
+
+
+def _ranked_by(db: Database, workspace: int, numbers: AbstractSet[int], wanted: Filter) -> Iterable[tuple[int, int, float]]:
+    """Number, age and importance of those of `numbers` that pass the filter."""
+    text, values = wanted.where()
+    # One row: for each of a hundred Python would give up the interpreter's lock, and wait for it (`events.packed_sqlite`).
+    found, created_us, importance = db.execute(
+        "SELECT json_group_array(m.id), json_group_array(m.created_us), json_group_array(m.importance) "
+        f"FROM json_each(?) j CROSS JOIN memories m ON m.id = j.value WHERE +m.workspace = ?{text}",
+        (_json(sorted(numbers)), workspace, *values),
+    ).fetchone()
+    return zip(_INTEGERS(found), _INTEGERS(created_us), _REALS(importance), strict=True)
+
+
+def _json(values: Iterable[int] | Iterable[str]) -> str:
+    return msgspec.json.encode(list(values)).decode()
 
 
 def _rows(db: Database, workspace: int, numbers: AbstractSet[int], wanted: Filter, columns: str) -> list[tuple[Any, ...]]:
     """The number and `columns` of those of `numbers` that pass the filter."""
     text, values = wanted.where()
-    given = msgspec.json.encode(sorted(numbers)).decode()
     return db.execute(
         # CROSS and + keep SQLite from walking through the whole workspace instead of looking up these few.
         f"SELECT m.id, {columns} FROM json_each(?) j CROSS JOIN memories m ON m.id = j.value WHERE +m.workspace = ?{text}",
-        (given, workspace, *values),
+        (_json(sorted(numbers)), workspace, *values),
     ).fetchall()
 
 
@@ -261,10 +326,9 @@ def stale(
 
 def texts(db: Database, workspace: int, numbers: Sequence[int]) -> dict[str, str]:
     """Name and text of the memories with these numbers."""
-    given = msgspec.json.encode(list(numbers)).decode()
     found = db.execute(
         "SELECT m.memory, m.content FROM json_each(?) j CROSS JOIN memories m ON m.id = j.value WHERE +m.workspace = ? ORDER BY m.id",
-        (given, workspace),
+        (_json(numbers), workspace),
     )
     return dict(within_reply(found.fetchall()))
 

@@ -2,6 +2,7 @@
 else."""
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 TOKENIZER: Final = "porter unicode61 remove_diacritics 2"
@@ -27,17 +28,44 @@ def indexed_text(content: str) -> str:
     return content if not parts else f"{content}\n{' '.join(parts)}"
 
 
-def match_expression(query: str) -> str | None:
-    """An FTS5 expression that finds texts with any of the query's words; None if it has none.
+def terms_of(query: str) -> list[str]:
+    """The query's words as FTS5 looks for them, each once; all of them where none is telling.
 
-    Every word is a quoted string of letters and digits, so nothing of FTS5's own language can stand in a query.
+    Every one is a quoted string of letters and digits, so nothing of FTS5's own language can stand in a query.
     """
     terms: dict[str, None] = {}
     for term in _TERM.findall(query):
         for each in (term, *_humps(term)):
             terms.setdefault(each.lower())
     telling = [term for term in terms if term not in _FUNCTION_WORDS] or list(terms)
-    return " OR ".join(f'"{term}"' for term in telling[:TERMS_MAX]) or None
+    return [f'"{term}"' for term in telling[:TERMS_MAX]]
+
+
+def any_of(terms: Iterable[str]) -> str:
+    """An FTS5 expression that finds texts with any of these words."""
+    return " OR ".join(terms)
+
+
+def all_of(terms: Iterable[str]) -> str:
+    """An FTS5 expression that finds texts with every one of these words."""
+    return " AND ".join(terms)
+
+
+def rarest(counts: Mapping[str, int], matches_max: int, *, least: int = 1) -> list[str]:
+    """The words that stand in the fewest texts, the rarest first, of equals the one that is asked for first: as many as have at most
+    `matches_max` matches together, and `least` of them in any case, if there are so many.
+
+    Args:
+        counts: of the texts with each word.
+    """
+    found: list[str] = []
+    left = matches_max
+    for term in sorted(counts, key=counts.__getitem__):
+        left -= counts[term]
+        if left < 0 and len(found) >= least:
+            break
+        found.append(term)
+    return found
 
 
 def _humps(term: str) -> list[str]:

@@ -210,10 +210,10 @@ def matrix_of(vectors: Sequence[bytes], dimensions: int) -> Floats:
     return np.ascontiguousarray(found, np.float32)
 
 
-def products(vector: bytes, others: Sequence[bytes]) -> list[float]:
-    """See `index.products`."""
-    dimensions = len(vector) // _FLOAT_BYTES
-    found: list[float] = _scores(matrix_of(others, dimensions), matrix_of([vector], dimensions)[0]).tolist()
+def products(vector: bytes, others: bytes) -> list[float]:
+    """See `opening.products`."""
+    query = matrix_of([vector], len(vector) // _FLOAT_BYTES)[0]
+    found: list[float] = _scores(np.frombuffer(others, np.dtype("<f4")).reshape(-1, len(query)), query).tolist()
     return found
 
 

@@ -63,8 +63,9 @@ class PlainIndex:
         return found
 
 
-def products(vector: bytes, others: Sequence[bytes]) -> list[float]:
+def products(vector: bytes, others: bytes) -> list[float]:
     """See `opening.products`."""
     index = PlainIndex(len(vector) // _BYTES_PER_NUMBER)
-    index.put(range(len(others)), others)
-    return [score for _, score in sorted(index.search(vector, len(others)))]
+    apart = [others[at : at + len(vector)] for at in range(0, len(others), len(vector))]
+    index.put(range(len(apart)), apart)
+    return [score for _, score in sorted(index.search(vector, len(apart)))]

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from events.embedding import check_vector
+from events.errors import EmbeddingError
 from projections.vectors.index import VECTORS_PER_GRAPH, Backend, Background, Space, VectorIndex
 
 
@@ -19,12 +21,15 @@ def backend() -> Backend:
     return "hnswlib"
 
 
-def products(vector: bytes, others: Sequence[bytes]) -> list[float]:
-    """The product of `vector` with each of `others`: the cosine, as a search scores it.
+def products(vector: bytes, others: bytes, count: int) -> list[float]:
+    """The product of `vector` with each of the `count` others, which stand one behind the other: the cosine, as a search scores it.
 
     Raises:
-        EmbeddingError: one has other dimensions.
+        EmbeddingError: they are no vectors of its dimensions.
     """
+    check_vector(vector)
+    if len(others) != count * len(vector):
+        raise EmbeddingError(f"{len(others)} bytes are not {count} vectors of {len(vector)} bytes each")
     if not others:
         return []
     if backend() == "plain":

@@ -198,13 +198,15 @@ class SqliteVectors:
     def cosines(self, db: Database, space: str, embedding: Embedding, ids: Set[int]) -> dict[int, float]:
         """Of those of `ids` that have a vector of this model, exactly, from their rows: for some hundreds, where a search that allows only
         these would look through all that there are."""
-        given = msgspec.json.encode(sorted(ids)).decode()
-        rows = db.execute(
-            f"SELECT v.id, v.vector FROM json_each(?) j CROSS JOIN {self._table} v ON v.id = j.value "
-            "WHERE +v.space = ? AND v.model = ? AND v.vector IS NOT NULL",
-            (given, space, embedding.model),
-        ).fetchall()
-        return dict(zip([row[0] for row in rows], products(embedding.vector, [row[1] for row in rows]), strict=True))
+        # One row, as each would cost Python the interpreter's lock (`events.packed_sqlite`).
+        found, vectors = db.execute(
+            "SELECT json_group_array(id), CAST(group_concat(vector, '') AS BLOB) FROM "
+            f"(SELECT v.id, v.vector FROM json_each(?) j CROSS JOIN {self._table} v ON v.id = j.value "
+            "WHERE +v.space = ? AND v.model = ? AND v.vector IS NOT NULL)",
+            (msgspec.json.encode(sorted(ids)).decode(), space, embedding.model),
+        ).fetchone()
+        numbers = msgspec.json.decode(found, type=list[int])
+        return dict(zip(numbers, products(embedding.vector, vectors or b"", len(numbers)), strict=True))
 
     def _followed(self, space: str) -> "_FollowedSpace":
         def opened(model: str, ids: list[int], vectors: list[bytes], position: int) -> VectorIndex:

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from events.embedding import embedding
 from projections.embedding.hashing import hashed
 from projections.errors import BadArgumentsError
 from projections.memory import reading
 from projections.memory.ranking import WEIGHTS
-from projections.memory.words import match_expression
+from projections.memory.tables import words_table
+from projections.memory.words import any_of, rarest, terms_of
 from tests.support.memory_view import Facts, MemoryView, meaning, memory_view
 
 
@@ -282,11 +284,101 @@ async def test_arguments_are_checked_by_field(tmp_path: Path, arguments: dict[st
 
 def test_a_query_becomes_quoted_words_and_nothing_else() -> None:
     """Function words only count where there is nothing else."""
-    assert match_expression("How do I retry the payment?") == '"retry" OR "payment"'
-    assert match_expression("to be or not to be") is not None
-    assert match_expression('words:* NEAR("a" b) ^c -d + "x"" OR') == '"words" OR "near" OR "b" OR "c" OR "d" OR "x"'
-    assert match_expression("parseURL") == '"parseurl" OR "parse" OR "url"'
-    assert match_expression("!?") is None
+    assert terms_of("How do I retry the payment?") == ['"retry"', '"payment"']
+    assert terms_of("to be or not to be") == ['"to"', '"be"', '"or"', '"not"']
+    assert any_of(terms_of('words:* NEAR("a" b) ^c -d + "x"" OR')) == '"words" OR "near" OR "b" OR "c" OR "d" OR "x"'
+    assert terms_of("parseURL") == ['"parseurl"', '"parse"', '"url"']
+    assert terms_of("!?") == []
+
+
+def test_the_rarest_words_are_those_whose_matches_fit_together_and_one_in_any_case() -> None:
+    counts = {"often": 60, "rare": 3, "none": 0, "seldom": 37}
+    assert rarest(counts, 40) == ["none", "rare", "seldom"]
+    assert rarest(counts, 39) == ["none", "rare"]
+    assert rarest(counts, 100) == ["none", "rare", "seldom", "often"]
+    assert rarest({"often": 60, "always": 90}, 40) == ["often"]
+    assert rarest({"often": 60, "always": 90}, 40, least=2) == ["often", "always"]
+
+
+FAR = meaning("", embedding("other-1", [1.0]))
+"""Of another model than the question's, so that nothing is near by meaning."""
+
+
+@pytest.fixture
+def _few_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "SCORED_MAX", 12)
+    monkeypatch.setattr(reading, "COUNTED_MAX", 60)
+    monkeypatch.setattr(reading, "CANDIDATES_MIN", 5)
+    monkeypatch.setattr(reading, "CANDIDATES_PER_ANSWER", 1)
+
+
+async def by_words(view: MemoryView, query: str, **wanted: object) -> dict[str, float]:
+    """What a recall finds, and the part that words have in it."""
+    found = await view.ask("recall", workspace="shop", query=query, k=20, **wanted)
+    for each in found:
+        assert each["score"] == pytest.approx(sum(part["value"] * part["weight"] for part in each["parts"].values()), abs=1e-6)
+        assert each["parts"]["words"]["value"] > 0, "what is not near was found by its words"
+    return {each["memory"]: each["parts"]["words"]["value"] for each in found}
+
+
+@pytest.mark.usefixtures("_few_are_scored")
+async def test_common_words_find_the_newest_and_rare_ones_all(tmp_path: Path) -> None:
+    """What a recall scores has a bound, which a word that half of all texts have may not use up alone."""
+    facts = Facts()
+    with memory_view(tmp_path) as view:
+        view.apply(facts.stored("shop", "the oldest payment is a refund", name="refund", vector=FAR))
+        view.apply(*[facts.stored("shop", f"payment {n}", name=f"m{n}", vector=FAR) for n in range(80)])
+        view.apply(*[facts.stored("shop", f"nothing {n}", vector=FAR) for n in range(100)])
+        assert set(await by_words(view, "payment")) == {f"m{n}" for n in range(68, 80)}
+        both = await by_words(view, "payment refund")
+        assert max(both, key=both.__getitem__) == "refund"
+        assert set(both) == {"refund"} | {f"m{n}" for n in range(69, 80)}
+        assert set(await by_words(view, "refund unheard")) == {"refund"}
+        assert await by_words(view, "unheard unseen") == {}
+
+
+@pytest.mark.usefixtures("_few_are_scored")
+async def test_a_question_of_common_words_alone_finds_texts_with_all_of_them_first(tmp_path: Path) -> None:
+    """Also where they have more matches than count, next to a word that no text has, and with a filter that the newest do not pass."""
+    facts = Facts()
+    with memory_view(tmp_path) as view:
+        view.apply(facts.stored("shop", "deploy failed", name="both", vector=FAR))
+        view.apply(*[facts.stored("shop", f"deploy {n}", name=f"d{n}", type="semantic", vector=FAR) for n in range(70)])
+        view.apply(*[facts.stored("shop", f"failed {n}", name=f"f{n}", type="semantic", vector=FAR) for n in range(71)])
+        view.apply(*[facts.stored("shop", f"nothing {n}", vector=FAR) for n in range(100)])
+        found = await by_words(view, "deploy failed")
+        assert max(found, key=found.__getitem__) == "both"
+        assert set(found) == {"both"} | {f"d{n}" for n in range(58, 70)}
+        assert set(await by_words(view, "deploy unheard")) == {f"d{n}" for n in range(58, 70)}
+        assert set(await by_words(view, "failed unheard", types=["episodic"])) == {"both"}
+
+
+@pytest.mark.usefixtures("_few_are_scored")
+@pytest.mark.parametrize("query", ["payment", "payment refund", "late refund of a payment", "payment refund late order unheard"])
+async def test_of_few_texts_each_is_scored_by_every_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: str) -> None:
+    """However many matches they have together: bounds change no answer where there are no more texts than these."""
+    facts = Facts()
+    with memory_view(tmp_path) as view:
+        texts = [
+            " ".join(word for place, word in enumerate(("payment", "refund", "late", "order")) if n >> place & 1) for n in range(1, 13)
+        ]
+        view.apply(*[facts.stored("shop", f"{text} {n}", name=f"m{n}", vector=FAR) for n, text in enumerate(texts)])
+        view.apply(*[facts.stored("shop", f"nothing {n}", vector=FAR) for n in range(30)])
+        found = await view.ask("recall", workspace="shop", query=query, k=20)
+        monkeypatch.setattr(reading, "SCORED_MAX", 10**6)
+        assert await view.ask("recall", workspace="shop", query=query, k=20) == found
+        number = reading.workspace_number(view.db, "shop")
+        assert number is not None
+        table = words_table(number)
+        scores = {
+            name: max(-score, 1e-9)
+            for name, score in view.db.execute(
+                f"SELECT m.memory, bm25({table}) FROM {table} JOIN memories m ON m.id = {table}.rowid WHERE {table} MATCH ?",
+                (any_of(terms_of(query)),),
+            )
+        }
+        words = {each["memory"]: each["parts"]["words"]["value"] for each in found}
+        assert words == {name: round(score / max(scores.values()), 6) for name, score in scores.items()}
 
 
 async def test_answers_stay_below_the_size_of_a_reply(tmp_path: Path) -> None:
