@@ -16,6 +16,9 @@ _EVERY_S: Final = 0.002
 """uvloop keeps whole milliseconds: a finer timer would show its rounding."""
 
 
+_BEAT_S: Final = 0.01
+
+
 class Lag:
     """Lateness in seconds of each timer so far."""
 
@@ -41,6 +44,33 @@ def watched_lag() -> Iterator[Lag]:
         timers[0] = loop.call_later(due - now, fired, due)
 
     timers = [loop.call_later(_EVERY_S, fired, clock() + _EVERY_S)]
+    try:
+        yield found
+    finally:
+        timers[0].cancel()
+
+
+class Blocked:
+    """seconds: for how long in all the running loop did not come to a heartbeat that was due."""
+
+    seconds: float = 0.0
+
+
+@contextmanager
+def watched_blocking() -> Iterator[Blocked]:
+    """Measure the running loop until the block ends, by a heartbeat that counts its lateness once and is due again a while after it came.
+
+    Between two beats the loop is left alone: unlike `watched_lag` it may stand beside threads that need the interpreter.
+    """
+    loop, clock, found = asyncio.get_running_loop(), time.perf_counter, Blocked()
+
+    def beat(due: float) -> None:
+        now = clock()
+        # uvloop rounds to whole milliseconds: a beat may also come a little early.
+        found.seconds += max(0.0, now - due)
+        timers[0] = loop.call_later(_BEAT_S, beat, now + _BEAT_S)
+
+    timers = [loop.call_later(_BEAT_S, beat, clock() + _BEAT_S)]
     try:
         yield found
     finally:

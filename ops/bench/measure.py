@@ -19,13 +19,15 @@ import msgspec
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """One case in one round. p50_us, p99_us: time of one operation; None where a case has no single operations. lag_us: how late the event
-    loop was, at p99, while the case ran. size_bytes: of one thing, where that is what the case finds out. share: of all, likewise."""
+    loop was, at p99, while the case ran. blocked_us: for how long the loop was held up, for each operation. size_bytes: of one thing, where
+    that is what the case finds out. share: of all, likewise."""
 
     count: int
     per_s: float
     p50_us: float | None = None
     p99_us: float | None = None
     lag_us: float | None = None
+    blocked_us: float | None = None
     size_bytes: float | None = None
     share: float | None = None
 
@@ -42,10 +44,13 @@ class Unavailable(msgspec.Struct, frozen=True):
 
 Cases = Mapping[str, Case | Unavailable]
 
-Figure = Literal["rate", "tail", "lag", "bytes", "share"]
-"""rate: operations per second, as a multiple of the limit's. tail: p99 / p50. lag: the event loop's, in ms. bytes: of one thing.
-share: how much of what there is was found, 0 to 1."""
-UNITS: Final[dict[Figure, str]] = {"rate": "x", "tail": "p99/p50", "lag": "ms", "bytes": "bytes", "share": "of 1"}
+Figure = Literal["rate", "tail", "lag", "p50", "p99", "blocked", "bytes", "share"]
+"""rate: operations per second, as a multiple of the limit's. tail: p99 / p50. lag: the event loop's, in ms. p50, p99: time of one
+operation, in ms. blocked: how long one operation holds the loop up, as a multiple of the limit's. bytes: of one thing. share: how much of
+what there is was found, 0 to 1."""
+UNITS: Final[dict[Figure, str]] = {
+    "rate": "x", "tail": "p99/p50", "lag": "ms", "p50": "ms", "p99": "ms", "blocked": "x", "bytes": "bytes", "share": "of 1",
+}  # fmt: skip
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +71,8 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     figure: Figure = "rate"
     target: float | None = None
     good: float | None = None
+    only_asked_for: bool = False
+    """whether it is left out where no rows are asked for: its preparation takes minutes"""
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -98,12 +105,14 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     replay_events_per_s: int = 50_000
     vectors: int = 100_000
     """that are searched"""
+    memories: int = 100_000
+    """in the larger workspace; a tenth of it in the smaller ones"""
 
 
 FULL: Final = Scale(actors=100_000, idle=8_000, log_events=1_000_000, log_streams=20_000, cold_actors=50)
 QUICK: Final = Scale(
     actors=5_000, idle=1_000, log_events=50_000, log_streams=5_000, cold_actors=10,
-    replay_events_per_s=20_000, vectors=20_000,
+    replay_events_per_s=20_000, vectors=20_000, memories=5_000,
 )  # fmt: skip
 
 
@@ -254,6 +263,12 @@ def _figure(measure: Measure, own: Sample, limit: Sample | None) -> float:
         return own.p99_us / own.p50_us
     if measure.figure == "lag" and own.lag_us is not None:
         return own.lag_us / 1_000
+    if measure.figure == "p50" and own.p50_us is not None:
+        return own.p50_us / 1_000
+    if measure.figure == "p99" and own.p99_us is not None:
+        return own.p99_us / 1_000
+    if measure.figure == "blocked" and limit is not None and own.blocked_us is not None and limit.blocked_us:
+        return own.blocked_us / limit.blocked_us
     if measure.figure == "bytes" and own.size_bytes is not None:
         return own.size_bytes
     if measure.figure == "share" and own.share is not None:

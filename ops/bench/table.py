@@ -10,6 +10,7 @@ from ops.bench.measure import Cases, Measure, Setting
 _ONE, _HUNDRED = "bare SQLite, 1 event per commit", "bare SQLite, 100 events per commit"
 _ECHO_ONE, _ECHO_HUNDRED = "nats-py echo, 1 in flight", "nats-py echo, 100 in flight"
 _OLD_CACHE: Final = "the predecessor's way: a get of redis-py each, json"
+_IN_THE_LOOP: Final = "the same view on sqlite3 in the loop, a commit each"
 _OLD, _OLD_JOB = "predecessor-job", "the predecessor's way"
 
 MEASURES: Final = (
@@ -186,6 +187,32 @@ MEASURES: Final = (
         figure="share", target=0.82, good=0.9,
     ),
     Measure(
+        name="memory-recall-10k", theme="memory", title="recall among 10,000 memories, p50", case="memory-few", figure="p50",
+    ),
+    Measure(
+        name="memory-recall-10k-p99", theme="memory", title="recall among 10,000 memories, p99", case="memory-few", figure="p99",
+    ),
+    Measure(
+        name="memory-recall-100k", theme="memory", title="recall among 100,000 memories, p50", case="memory-many", figure="p50",
+        only_asked_for=True,
+    ),
+    Measure(
+        name="memory-recall-100k-p99", theme="memory", title="recall among 100,000 memories, p99", case="memory-many", figure="p99",
+        only_asked_for=True,
+    ),
+    Measure(
+        name="memory-agents", theme="memory", title="ten agents among 10,000 memories, 100 recalls and writes in flight",
+        limit="memory-sync", limit_title=_IN_THE_LOOP,
+    ),
+    Measure(
+        name="memory-blocking", theme="memory", title="how long each of these holds the event loop up", case="memory-agents",
+        figure="blocked", limit="memory-sync", limit_title=_IN_THE_LOOP, target=0.1, good=0.05,
+    ),
+    Measure(
+        name="memory-lag", theme="memory", title="event-loop lag p99 of these", case="memory-agents", figure="lag", limit="memory-sync",
+        limit_title=_IN_THE_LOOP, target=100, good=20,
+    ),
+    Measure(
         name="vectors-graphs", theme="vectors", title="search among 100,000 vectors of 384 numbers, hnswlib", limit="vectors-exact",
         limit_title="numpy, all compared", target=1.5, good=3,
     ),
@@ -201,7 +228,7 @@ MEASURES: Final = (
 
 
 def selected(names: Sequence[str]) -> list[Measure]:
-    """The measures called `names`; ``nats`` stands for every ``nats-...``; no names for all.
+    """The measures called `names`; ``nats`` stands for every ``nats-...``; no names for all but those that are `only_asked_for`.
 
     Raises:
         ValueError: a name that fits none.
@@ -209,7 +236,9 @@ def selected(names: Sequence[str]) -> list[Measure]:
     for name in names:
         if not any(_fits(measure, name) for measure in MEASURES):
             raise ValueError(name)
-    return [measure for measure in MEASURES if not names or any(_fits(measure, name) for name in names)]
+    if not names:
+        return [measure for measure in MEASURES if not measure.only_asked_for]
+    return [measure for measure in MEASURES if any(_fits(measure, name) for name in names)]
 
 
 def _fits(measure: Measure, name: str) -> bool:
@@ -294,6 +323,10 @@ def preparation(theme: str) -> Preparation:
             from ops.bench.meaning import meaning_cases
 
             return meaning_cases
+        case "memory":
+            from ops.bench.memory import memory_cases
+
+            return memory_cases
         case "vectors":
             from ops.bench.vectors import vector_cases
 

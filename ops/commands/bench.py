@@ -11,7 +11,7 @@ from ops.output import progress
 
 
 def bench(
-    *names: Annotated[str, Parameter(help="Rows, such as nats-100, or the beginning of several, such as nats (default: all).")],
+    *names: Annotated[str, Parameter(help="Rows: nats-100, or a beginning of several: nats (default: all but memory-recall-100k).")],
     rows: Annotated[str, Parameter(help="The same as one list: nats-100,replay.")] = "",
     quick: Annotated[bool, Parameter(negative="", help="Small preparations and short samples: whether it runs, not how fast.")] = False,
     check: Annotated[bool, Parameter(negative="", help="Exit 1 if a row does not reach half of its target, twice in a row.")] = False,

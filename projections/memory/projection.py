@@ -82,6 +82,10 @@ class MemoryProjection(Projection):
     def closing(self, db: Database) -> None:
         self._vectors.close()
 
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Whether the work on indexes that was begun so far has ended: for benches and tests."""
+        return self._vectors.wait_idle(timeout_s)
+
     # -- operations -----------------------------------------------------------------------------------------------------------------------
 
     @operation
