@@ -24,8 +24,6 @@ from events.limits import MESSAGES_AT_ONCE
 
 _TRIED: Final = ((2, 15), (2, 16))
 """Versions of nats-py, by their first two numbers."""
-_READ_BYTES: Final = 32_768
-"""What nats-py reads at once: less means that nothing more waits."""
 
 
 class Message(msgspec.Struct, gc=False):
@@ -105,7 +103,6 @@ class _DirectParser(Parser):
         super().reset()
 
     async def parse(self, data: bytes = b"") -> None:
-        last = len(data) < _READ_BYTES
         resets = self._resets
         if self.buf:
             data = await self._completed(data)
@@ -150,8 +147,6 @@ class _DirectParser(Parser):
         finally:
             client.stats["in_msgs"] += messages
             client.stats["in_bytes"] += size
-        if last:
-            self._taken = 0
 
     async def _completed(self, data: bytes) -> bytes:
         """Complete the message that was left half; returns what is behind it."""

@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("langchain_openai", reason="needs cuebook[models]")
 
-from actors.errors import ActorError
+from actors.errors import Unavailable
 from runtime.client import Client, connect
 from tests.support.checker import fnv1a
 from tests.support.deployment import Deployment, run_cuebook, wait_until_async
@@ -42,13 +42,14 @@ def settings(tmp_path: Path) -> Path:
 
 
 async def ask(cue: Client, run: str) -> Any:
-    """One run from start to end, repeated by id until it is done."""
-    ref = cue.ref("long", run)
-    async with asyncio.timeout(100 + 15 * KILLS):
+    """One run from start to end. Its deadline is that of all it asks (S10), so it lasts as long as all kills may take; the client repeats
+    by id until then, and whoever has no owner is asked again here."""
+    ref, bound_s = cue.ref("long", run), 100.0 + 15 * KILLS
+    async with asyncio.timeout(bound_s):
         while True:
             try:
-                return await ref.ask("run", command_id=f"{run}-only", timeout_s=10.0, input={"run": run})
-            except (ActorError, TimeoutError):
+                return await ref.ask("run", command_id=f"{run}-only", timeout_s=bound_s, input={"run": run})
+            except Unavailable:
                 await asyncio.sleep(0.05)
 
 
