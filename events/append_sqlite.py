@@ -261,7 +261,7 @@ class Draft:
             if arrival.n > expected:
                 return Accepted(result="gap", expected=expected, position=Position(self.position))
         if arrival.timer_id is not None and not self._timer_stands(entry.stream, arrival.timer_id):
-            return Accepted(result="known", position=Position(self.position))
+            return Accepted(result="gone", position=Position(self.position))
         known = self._find_inbox((entry.command_id, entry.stream), True)
         head = self._head(entry.stream)
         closed = head is not None and head.status != "live"

@@ -209,9 +209,8 @@ Outcome = Committed | Duplicate | Conflict
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one `Arrival`: "taken" now, "known" already (acknowledge again), "gap" (ask for n = expected),
-    "closed": the stream is archived or erased, which its inbox row says now, or "refused": it can never be stored (a
-    dead letter is due), the others of the batch were."""
+    """What became of one `Arrival`: "taken" now, "known" already (acknowledge again), "gap" (ask for n = expected), "gone": its timer was
+    taken back (S26), "closed": the stream is archived or erased, which its inbox row says now, or "refused": it can never be stored."""
 
     result: str
     expected: int = 0

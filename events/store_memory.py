@@ -288,7 +288,7 @@ class MemoryShard:
     def _take_arrival(self, arrival: Arrival) -> Accepted:
         content, entry = self._content, arrival.entry
         if arrival.timer_id is not None and (entry.stream, arrival.timer_id) not in content.timers:
-            return Accepted(result="known", position=Position(len(content.events)))
+            return Accepted(result="gone", position=Position(len(content.events)))
         position = Position(len(content.events))
         pair: PairKey | None = None
         if arrival.sender is not None:

@@ -263,7 +263,7 @@ class Shard:
 
     def _timers_due(self, timers: list[TimerEntry]) -> None:
         self.waits.expire(timer for timer in timers if timer.method == EXPIRE)
-        if calls := [timer for timer in timers if timer.method != EXPIRE]:
+        if calls := self.timers.firing(timer for timer in timers if timer.method != EXPIRE):
             self.spawn(self._fire(calls), name=f"timers {self.number}")
 
     async def _fire(self, timers: list[TimerEntry]) -> None:
@@ -278,7 +278,7 @@ class Shard:
                 self.timers.again(timers)
             return
         reached(CrashPoint.TIMER_ACCEPTED)
-        self.timers.set(due for (_, due), done in zip(fired, results, strict=True) if due is not None and done.result != "closed")
+        self.timers.fired(timers, [following for _, following in fired], [done.result for done in results])
 
     async def accept(self, arrivals: Sequence[Arrival]) -> Sequence[Accepted]:
         """Commit tells into the inbox, then hand the new ones to their actors (S11)."""

@@ -21,6 +21,7 @@ from events.store import Arrival, InboxEntry, InboxStatus, TimerEntry
 # A step of the wall clock is noticed this late; only dates need to look again.
 _WALL_LOOK_S: Final = 30.0
 _LATE_RETRY_S: Final = 1.0
+_NO_MORE: Final = ("closed", "gone")
 
 
 class Timers:
@@ -31,6 +32,7 @@ class Timers:
         self._fire = fire
         self._heap: list[tuple[float, int, TimerEntry]] = []
         self._live: dict[tuple[str, str], TimerEntry] = {}
+        self._firing: set[tuple[str, str]] = set()
         self._count = itertools.count()
         self._handle: asyncio.TimerHandle | None = None
 
@@ -41,6 +43,7 @@ class Timers:
         """Arm timers whose rows are committed; one with the id of another replaces it."""
         for timer in timers:
             self._live[timer.stream, timer.timer_id] = timer
+            self._firing.discard((timer.stream, timer.timer_id))
             in_s = max(0, timer.due_us - self._clock.wall_us()) / 1_000_000
             heapq.heappush(self._heap, (self._clock.monotonic() + in_s, next(self._count), timer))
         self._arm()
@@ -53,16 +56,40 @@ class Timers:
     def remove(self, stream: str, timer_ids: Iterable[str]) -> None:
         for timer_id in timer_ids:
             self._live.pop((stream, timer_id), None)
+            self._firing.discard((stream, timer_id))
 
     def forget(self, stream: str) -> None:
         """Disarm every timer of `stream`, whose rows are gone."""
         for key in [key for key in self._live if key[0] == stream]:
             del self._live[key]
+        self._firing = {key for key in self._firing if key[0] != stream}
+
+    def firing(self, timers: Iterable[TimerEntry]) -> list[TimerEntry]:
+        """Due timers on their way into the inbox, until `fired` or `again`: one that is taken back or set anew meanwhile does not go on."""
+        found = list(timers)
+        self._firing.update((timer.stream, timer.timer_id) for timer in found)
+        return found
+
+    def fired(self, timers: Iterable[TimerEntry], following: Iterable[TimerEntry | None], results: Iterable[str]) -> None:
+        """They are committed. following: the next date of each, None if there is none. results: what the store made of each."""
+        self.set(
+            [
+                after
+                for timer, after, result in zip(timers, following, results, strict=True)
+                if self._ends_firing(timer) and after is not None and result not in _NO_MORE
+            ]
+        )
+
+    def _ends_firing(self, timer: TimerEntry) -> bool:
+        key = (timer.stream, timer.timer_id)
+        was = key in self._firing
+        self._firing.discard(key)
+        return was
 
     def again(self, timers: Iterable[TimerEntry]) -> None:
         """What was due could not be committed: try once more in a moment."""
         for timer in timers:
-            if self._live.setdefault((timer.stream, timer.timer_id), timer) is timer:
+            if self._ends_firing(timer) and self._live.setdefault((timer.stream, timer.timer_id), timer) is timer:
                 heapq.heappush(self._heap, (self._clock.monotonic() + _LATE_RETRY_S, next(self._count), timer))
         self._arm()
 
@@ -72,6 +99,7 @@ class Timers:
             self._handle = None
         self._heap.clear()
         self._live.clear()
+        self._firing.clear()
 
     def _arm(self) -> None:
         if self._handle is not None:

@@ -136,6 +136,21 @@ async def test_a_recurring_timer_goes_on_until_it_is_taken_back(tmp_path: Path) 
         assert armed(runtime) == 0
 
 
+async def test_s26_a_timer_that_is_taken_back_while_it_fires_does_not_go_on(tmp_path: Path) -> None:
+    """In whatever order the two are committed and told; armed once more, it would wake its shard for ever, with nothing to say."""
+    async with local_runtime(APP, tmp_path) as runtime:
+        for number in range(40):
+            name = f"bell/{number}"
+            await runtime.ask(name, "ring_in", seconds=0, every=0.002, timer_id="t", what="tick")
+            await asyncio.sleep(0.002 + number * 0.0001)
+            await runtime.ask(name, "take_back", timer_id="t")
+            assert armed(runtime) == 0
+        rung_then = [await runtime.ask(f"bell/{number}", "rings") for number in range(40)]
+        await asyncio.sleep(0.05)
+        assert armed(runtime) == 0
+        assert [await runtime.ask(f"bell/{number}", "rings") for number in range(40)] == rung_then
+
+
 async def test_a_timer_of_the_same_name_replaces_the_other(tmp_path: Path) -> None:
     async with local_runtime(APP, tmp_path) as runtime:
         await runtime.ask("bell/a", "ring_in", seconds=3_600, timer_id="t", what="old")
