@@ -91,7 +91,7 @@ def _numpy_file(path: PurePosixPath) -> bool:
     return path.stem.endswith(("_numpy", "_hnswlib", "_graphed", "_onnx"))
 
 
-_LANGGRAPH = {"ops/bench/peer_langgraph.py", "ops/examples/graph.py"}
+_LANGGRAPH = {"ops/bench/peer_langgraph.py", "ops/examples/graph.py", "ops/examples/offline.py"}
 CLIENTS: dict[str, Callable[[PurePosixPath], bool]] = {
     "aiosqlite": _sqlite_file,
     "cryptography": lambda path: path.stem.endswith("_aesgcm"),

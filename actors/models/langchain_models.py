@@ -47,6 +47,8 @@ class LangChainClient:
         self._constrained = constrained
 
     async def call(self, request: Request, key: str, on_text: OnText) -> Answer | Failure:
+        from langchain_core.runnables.config import var_child_runnable_config
+
         options: dict[str, Any] = {"extra_headers": {"Idempotency-Key": key}} if self._keyed else {}
         options["max_tokens"] = request.max_tokens
         if request.temperature is not None:
@@ -61,6 +63,8 @@ class LangChainClient:
                 return Failure(kind="permanent", code="tools", message=f"the model of {self._provider} takes no tools")
         whole: AIMessageChunk | None = None
         finished = False
+        # Inside a graph's node LangChain would hand this stream to the graph's callbacks too: every token would go out twice.
+        around = var_child_runnable_config.set(None)
         try:
             async for piece in chat.astream(_messages(request), **options):
                 on_text(_text(piece))
@@ -68,6 +72,8 @@ class LangChainClient:
                 finished = finished or _stop_reason(piece) != ""
         except Exception as error:  # noqa: BLE001  whatever a client library raises becomes a typed failure
             return failure_of(error, _usage(whole))
+        finally:
+            var_child_runnable_config.reset(around)
         if whole is None or not finished:
             # The stream ended without its end: what came so far is not the answer, though it may look like one.
             return Failure(kind="transient", code="cut", message="the stream ended before the answer did", usage=_usage(whole))
