@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from events.commit_slot import CommitSlot
 from events.errors import AppendOutcomeUnknownError, CuebookError, TransientError
 from events.ids import StreamId
 from events.limits import COMMIT_BYTES_MAX, COMMIT_TURNS_MAX, OUTCOMES_AT_ONCE
@@ -46,6 +47,7 @@ class GroupCommit:
         spawn: makes the worker's task; the caller owns it, so it is the caller that sees it end.
         on_unknown: called before anybody hears that the outcome of a batch is unknown: what it wrote into inbox and outbox, if it did, no
             outcome will tell.
+        slot: shared with the other shards of this loop; one of its own if there is none.
     """
 
     def __init__(
@@ -53,8 +55,11 @@ class GroupCommit:
         store: ShardStore,
         spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
         on_unknown: Callable[[], None] = lambda: None,
+        *,
+        slot: CommitSlot | None = None,
     ) -> None:
         self._on_unknown = on_unknown
+        self._slot = slot or CommitSlot()
         self._store = store
         self._spawn = spawn
         self._groups: deque[_Group] = deque()
@@ -155,18 +160,17 @@ class GroupCommit:
 
     async def _work(self) -> None:
         while self._groups or self._arrivals or self._sends:
-            batch = self._next_batch()
+            batch = _Batch()
             try:
                 await self._commit(batch)
             except asyncio.CancelledError:
-                if not batch.ended:
+                if batch.begun and not batch.ended:
                     # The transaction goes on in its thread, so what is in it may be done.
                     self._fail(batch, AppendOutcomeUnknownError("the writer of this shard was cancelled; look up the command id"))
                 raise
 
-    def _next_batch(self) -> "_Batch":
+    def _fill(self, batch: "_Batch") -> None:
         """Arrivals first, then groups in order, up to the bounds of a commit; at least one of something."""
-        batch = _Batch()
         size = turns = 0
         while self._arrivals and turns < COMMIT_TURNS_MAX and (not turns or size + self._arrivals[0][2] <= COMMIT_BYTES_MAX):
             arrivals, future, bytes_ = self._arrivals.popleft()
@@ -183,7 +187,6 @@ class GroupCommit:
             turns += 1
         while self._sends:
             batch.sends.append(self._sends.popleft())
-        return batch
 
     def _take_groups(self) -> "deque[_Group]":
         """All that wait."""
@@ -191,11 +194,15 @@ class GroupCommit:
         return groups
 
     async def _commit(self, batch: "_Batch") -> None:
-        groups = [each[0] for each in batch.groups]
-        arrivals = [arrival for many, _ in batch.arrivals for arrival in many]
-        sends = [send for many, _ in batch.sends for send in many]
+        """Fill `batch` and write it."""
         try:
-            outcomes, accepted = await self._store.commit(groups, arrivals, sends)
+            async with self._slot.held():
+                self._fill(batch)  # not before: what comes while others commit comes along
+                batch.begun = True
+                groups = [each[0] for each in batch.groups]
+                arrivals = [arrival for many, _ in batch.arrivals for arrival in many]
+                sends = [send for many, _ in batch.sends for send in many]
+                outcomes, accepted = await self._store.commit(groups, arrivals, sends)
         except CuebookError as error:
             self._errors += 1
             self._fail(batch, error)
@@ -264,6 +271,8 @@ class _Batch:
         self.groups: deque[_Group] = deque()
         self.arrivals: list[tuple[Sequence[Arrival], asyncio.Future[Sequence[Accepted]]]] = []
         self.sends: list[tuple[Sequence[Send], asyncio.Future[None]]] = []
+        self.begun = False
+        """What is in it may be written."""
         self.ended = False
         """Its outcome is known."""
 

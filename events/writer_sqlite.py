@@ -4,8 +4,8 @@
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
@@ -45,8 +45,6 @@ from events.sqlite_library import (
 )
 from events.store import Accepted, Append, Arrival, Committed, Conflict, Outcome, Ownership
 
-_TURN: Final = threading.Lock()
-_TURN_S: Final = 0.02
 P = ParamSpec("P")
 T = TypeVar("T")
 Send = tuple[StreamId, StreamId, str, int]
@@ -184,18 +182,17 @@ class ShardWriter:
         for careful in (False, True):
             self._begin(connection)
             try:
-                with _in_turn():
-                    draft = Draft(connection, self._fenced(connection), self._place(), now_us, entropy, careful=careful)
-                    decide = _decide_one_by_one if careful else _decide_together
-                    outcomes, accepted = decide(connection, draft, groups, arrivals)
-                    draft.acknowledge(sends)
-                    if self._companion is not None:
-                        self._companion.write(connection, [e for done in outcomes if isinstance(done, Committed) for e in done.events])
-                    if keys:
-                        draft.note_keys(keys)
-                    if self._purge_is_due(now_us):
-                        self._purge(connection, now_us)
-                    draft.finish()
+                draft = Draft(connection, self._fenced(connection), self._place(), now_us, entropy, careful=careful)
+                decide = _decide_one_by_one if careful else _decide_together
+                outcomes, accepted = decide(connection, draft, groups, arrivals)
+                draft.acknowledge(sends)
+                if self._companion is not None:
+                    self._companion.write(connection, [e for done in outcomes if isinstance(done, Committed) for e in done.events])
+                if keys:
+                    draft.note_keys(keys)
+                if self._purge_is_due(now_us):
+                    self._purge(connection, now_us)
+                draft.finish()
                 reached(CrashPoint.APPEND_READY)
                 connection.execute("COMMIT")
                 break
@@ -401,22 +398,6 @@ class ShardWriter:
         """Make the anchor durable and close it."""
         if self._anchor is not None:
             self._anchor.close()
-
-
-@contextmanager
-def _in_turn() -> Iterator[None]:
-    """The shards of one process fill their transactions one after another; begin, commit and fsync stay side by side.
-
-    All of that needs the interpreter's lock, which SQLite's module gives up and takes again several times in a statement: four writers that
-    take it from each other and from the event loop cost 7 % more CPU for a command and 15 % of the commands per second (100 in flight).
-    Nobody waits long for somebody who is held up: by a disk, or by other tables that are written with the events.
-    """
-    held = _TURN.acquire(timeout=_TURN_S)
-    try:
-        yield
-    finally:
-        if held:
-            _TURN.release()
 
 
 def _file_identity(path: Path) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from actors.step_cache import StepCache
 from actors.turn import Command
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
 from events.codec import encode_checked
+from events.commit_slot import CommitSlot
 from events.ids import CommandId, StreamId
 from events.limits import ASK_DEADLINE_S
 from runtime.app import App
@@ -94,13 +95,14 @@ async def local_runtime(
         sealer = open_sealer(keys, directory, app.registry)
         if sealer is not None:
             stack.callback(sealer.close)
+        slot = CommitSlot()
         threads = stack.enter_context(ThreadPoolExecutor(4, thread_name_prefix="step"))
         for number in range(identity.shards):
             file = await SqliteShard.open(directory, number, clock=clock, entropy=entropy)
             stack.push_async_callback(file.close)
             store = sealed_store(file, identity.shards, sealer, app.registry)
             ownership = await store.take("local")
-            owned.append(Shard(store, ownership, app, exchange, tasks, clock, entropy, threads, lambda _: None, sealer=sealer))
+            owned.append(Shard(store, ownership, app, exchange, tasks, clock, entropy, threads, lambda _: None, slot=slot, sealer=sealer))
             exchange.serve(owned[-1])
         for shard in owned:
             await shard.load()

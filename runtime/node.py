@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from actors.models.port import Models
 from actors.step_cache import StepCache
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
+from events.commit_slot import CommitSlot
 from events.crash_points import CrashPoint, reached
 from events.errors import ConfigurationError, CorruptLogError, CuebookError, TransientError
 from events.limits import DRAIN_S, PAUSE_NOTICED_S, STOPPED_WRITE_LOCK_S, WRITE_LOCK_S
@@ -82,6 +83,7 @@ class Node:
         self._heartbeat = Heartbeat(clock=self._clock)
         self._placement = Placement(config.data, config.worker, self._identity.shards, self._heartbeat, clock=self._clock)
         self._tasks = Tasks(self._fatal)
+        self._slot = CommitSlot()
         self._nc = DirectClient()
         self._exchange = NatsExchange(self._nc, self._subjects, self._tasks, self._clock, config.worker)
         self._exchange.step_cache, self._exchange.models = step_cache, models
@@ -268,7 +270,7 @@ class Node:
         lease.note_floor(seat.store.raise_floor(floor))
         shard = Shard(
             seat.store, ownership, self._app, self._exchange, self._tasks, self._clock, self._entropy, self._threads, self._on_lost,
-            bounds=self._config.live, sealer=self._stores.sealer,
+            bounds=self._config.live, slot=self._slot, sealer=self._stores.sealer,
         )  # fmt: skip
         seat.taken(ownership.epoch)
         seat.shard = shard

@@ -8,6 +8,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,7 @@ from actors.registry import ActorType
 from actors.turn import Command
 from events.clock import Clock, Entropy
 from events.codec import args_hash, canonical_hash
+from events.commit_slot import CommitSlot
 from events.crash_points import CrashPoint, reached
 from events.errors import CorruptLogError, CuebookError
 from events.group_commit import GroupCommit
@@ -83,6 +85,7 @@ class Shard:
         on_lost: Callable[["Shard"], None],
         *,
         bounds: LiveBounds | None = None,
+        slot: CommitSlot | None = None,
         sealer: Sealer | None = None,
     ) -> None:
         self.number = ownership.shard
@@ -98,7 +101,7 @@ class Shard:
         self.sealer, self.erasing = sealer, asyncio.Lock()
         self.lost = False
         self.draining = False
-        self.commit = GroupCommit(store, self._spawn_commit, self.reconcile)
+        self.commit = GroupCommit(store, partial(tasks.spawn, name=f"commit {self.number}"), self.reconcile, slot=slot)
         self._entropy = entropy
         self._seeds: list[str] = []
         self._tasks = tasks
@@ -407,9 +410,6 @@ class Shard:
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
         return self._tasks.spawn(coroutine, name=name)
-
-    def _spawn_commit(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        return self._tasks.spawn(coroutine, name=f"commit {self.number}")
 
     async def run_in_thread(self, function: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)

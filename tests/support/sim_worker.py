@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from actors.turn import Command
 from events.clock import Entropy
 from events.codec import encode
+from events.commit_slot import CommitSlot
 from events.errors import CuebookError
 from events.ids import CommandId, StreamId
 from events.limits import PAUSE_NOTICED_S, WRITE_LOCK_S
@@ -193,6 +194,7 @@ class SimWorker:
         self.process.set(LUCK, world.lucky)
         self._world = world
         self.tasks = Tasks(self._died)
+        self.slot = CommitSlot()
         self.connection = SimConnection(world.broker, self.process)
         self.exchange = NatsExchange(cast(Any, self.connection), world.subjects, self.tasks, world.clock, name)
         self.seats: dict[int, Seat] = {}
@@ -275,7 +277,7 @@ class SimWorker:
         ownership = await seat.store.take(self.name)
         shard = SimShard(
             seat.store, ownership, APP, self.exchange, self.tasks, world.clock, world.entropy, world.threads, self._on_lost,
-            bounds=world.bounds,
+            bounds=world.bounds, slot=self.slot,
         )  # fmt: skip
         shard.world, shard.worker = world, self.name
         await shard.load()
