@@ -20,16 +20,19 @@ from runtime.tasks import Tasks
 from runtime.wire import ERROR, ERROR_CODE, Subjects
 
 _AT_ONCE: Final = 8
+_ANSWERED_S: Final = 2.0
+"""Each question is one short read; an end waits so long for those that are being answered."""
 
 
 @asynccontextmanager
 async def serve_log(client: Client, subjects: Subjects, directory: Path, registry: Registry | None, tasks: Tasks) -> AsyncIterator[None]:
-    """Answer questions about the log in `directory` until the block ends."""
+    """Answer questions about the log in `directory` until the block ends, and those that have come by then (S5)."""
     reader = await SqliteLogReader.open(directory)
     service = LogService(reader, registry, data=directory.parent)
     prefix = len(subjects.log(""))
 
     room = asyncio.Semaphore(_AT_ONCE)
+    under_way: set[asyncio.Task[None]] = set()
 
     async def answer(message: Msg) -> None:
         headers: dict[str, str] | None = None
@@ -45,12 +48,18 @@ async def serve_log(client: Client, subjects: Subjects, directory: Path, registr
     async def on_message(message: Msg) -> None:
         # Not in line: one long scan must not hold up the next request.
         if message.reply:
-            tasks.spawn(answer(message), name=f"log {message.subject}")
+            task = tasks.spawn(answer(message), name=f"log {message.subject}")
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
 
     subscription = await client.subscribe(subjects.log("*"), queue="cue", cb=on_message)
     try:
         yield
     finally:
-        if not client.is_closed:
-            await subscription.unsubscribe()
-        await reader.close()
+        try:
+            if not client.is_closed:
+                await subscription.unsubscribe()
+            if under_way:
+                await asyncio.wait(under_way, timeout=_ANSWERED_S)
+        finally:
+            await reader.close()
