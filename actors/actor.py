@@ -114,6 +114,7 @@ class Actor(Generic[S]):
         once: bool = False,
         recovery: Recovery | None = None,
         verify: Callable[..., Any] | None = None,
+        timeout_s: "float | timedelta | None" = None,
         cache_ttl: "float | timedelta | None" = None,
         namespace: "Namespace | None" = None,
         cache_key: Any = None,
@@ -130,6 +131,7 @@ class Actor(Generic[S]):
         once: bool = False,
         recovery: Recovery | None = None,
         verify: Callable[..., Any] | None = None,
+        timeout_s: "float | timedelta | None" = None,
         cache_ttl: "float | timedelta | None" = None,
         namespace: "Namespace | None" = None,
         cache_key: Any = None,
@@ -145,6 +147,7 @@ class Actor(Generic[S]):
         once: bool = False,
         recovery: Recovery | None = None,
         verify: Callable[..., Any] | None = None,
+        timeout_s: "float | timedelta | None" = None,
         cache_ttl: "float | timedelta | None" = None,
         namespace: "Namespace | None" = None,
         cache_key: Any = None,
@@ -165,6 +168,10 @@ class Actor(Generic[S]):
                 `actors.idempotency_key`.
             verify: of ``recovery="verify"``: called as `function` would be, with the same `idempotency_key`, in place of running it blindly
                 again. It returns what `function` would have returned if the effect happened, None if it did not.
+            timeout_s: the deadline of the effect, seconds or a timedelta from its intent, also across restarts. An attempt that runs then
+                is cancelled, and with it the request or child process that it waits for (a plain `def` runs on in its thread, unheard);
+                what becomes of it `recovery` says, see there. What a person or a retry of the command begins anew has as long again.
+                None = no deadline: a started turn does not end at that of its command (S10).
             cache_ttl: take a result that this step had with the same content at most so many seconds ago, if the cache has it, and offer
                 ours to later ones (S37). Only for what gives the same with the same content. Another actor, and so another workspace, never
                 gets it. What was taken is recorded as the result, and marked.
@@ -173,8 +180,8 @@ class Actor(Generic[S]):
                 where `function` is a method or a closure.
 
         Raises:
-            StepFailed: `function` or `verify` raised; recorded, and raised again on a re-run. `type` is ``unknown`` where an attempt of
-                ``recovery="never"`` was cut off.
+            StepFailed: `function` or `verify` raised; recorded, and raised again on a re-run. `type` is ``deadline`` where the step did not
+                end in time, ``unknown`` where an attempt of ``recovery="never"`` was cut off, with the `reason` ``deadline`` if by that.
             BadPayload: a step cannot be cached or recovered like this.
         """
         wish: CacheWish | None = None
@@ -185,7 +192,7 @@ class Actor(Generic[S]):
             raise BadPayload(f"step {name}: what happens at most once is not cached")
         if wish is None and cache_key is not None:
             raise BadPayload(f"step {name}: cache_key without cache_ttl")
-        return await self._turn.step(name, function, args, kwargs, key, chosen, wish, verify)
+        return await self._turn.step(name, function, args, kwargs, key, chosen, wish, verify, timeout_s)
 
     @overload
     async def wait_for(self, name: str, *, timeout_s: "float | timedelta | None" = None) -> Any: ...

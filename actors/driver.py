@@ -32,6 +32,10 @@ class Driver(Protocol):
         """Of the code that decides: a result of other code is not taken from the cache."""
         ...
 
+    def wall_us(self) -> int:
+        """Now, on the clock that stamps journal entries. What is decided by it must be recorded: a re-run asks at another time."""
+        ...
+
     async def record(self, turn: "Turn", events: list[NewEvent]) -> int:
         """Commit journal events singly and return their time in µs. The first call is the barrier of S15: it waits until every earlier
         turn of the actor is committed, and commits ``turn.started`` together with `events`. Sets `Turn.recorded` to the version of the

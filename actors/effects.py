@@ -84,7 +84,8 @@ def raised_again(failure: dict[str, Any], use: Use) -> Exception:
         return WaitExpired(failure["message"], name=use.name, wait_id=failure["wait_id"])
     if "reply" in failure:
         return error_from_body(encode(failure["reply"]))
-    return StepFailed(f"{use}: {failure['type']}: {failure['message']}", type=failure["type"])
+    why = {"reason": failure["reason"]} if "reason" in failure else {}
+    return StepFailed(f"{use}: {failure['type']}: {failure['message']}", type=failure["type"], **why)
 
 
 def diverged(unused: list[Use], asked: Use | None) -> NondeterminismError:

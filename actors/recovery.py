@@ -14,10 +14,15 @@ Recovery = Literal["repeat", "verify", "ask", "never"]
 - ``verify`` asks first whether it happened, and runs it only if it did not;
 - ``ask`` holds the actor until a person says what became of it (S21);
 - ``never`` records it as failed with type ``unknown`` and goes on.
+
+The same after the deadline of a step, for an attempt that was ended at it, or that a crash cut off and that comes up again behind it - but
+then nothing is run again: ``repeat``, and ``verify`` if it did not happen, record the step as failed with type ``deadline``.
 """
 RECOVERIES: Final = ("repeat", "verify", "ask", "never")
 UNKNOWN: Final = "unknown"
 """Type of the failure of an attempt that is not repeated and that nobody knows the outcome of."""
+DEADLINE: Final = "deadline"
+"""Type of the failure of a step whose deadline has passed; also the `reason` of an `UNKNOWN` one."""
 
 _KEY: ContextVar[str] = ContextVar("cuebook_idempotency_key")
 
@@ -48,21 +53,25 @@ def keyed(key: str) -> Iterator[None]:
 
 class Plan(NamedTuple):
     """How one step is repeated or not. key: its idempotency key. function: what it calls, whose type a person's answer must have. verify:
-    runs the step's check and returns the result as JSON, or None if the effect did not happen."""
+    runs the step's check and returns the result as JSON, or None if the effect did not happen. timeout_us: from an intent to its deadline;
+    None = no deadline."""
 
     recovery: Recovery
     key: str
     function: Callable[..., Any]
     verify: Callable[[], Any] | None = None
+    timeout_us: int | None = None
 
     @property
     def single(self) -> bool:
         """At most one attempt without somebody's word: it is not cut off by choice (S5), and a failure of it is final (S21)."""
         return self.recovery in ("ask", "never")
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self, deadline_us: int | None) -> dict[str, Any]:
         """What ``step.started`` says of it; the default is left out. ``once`` is what the format has always called ``ask``."""
         said: dict[str, Any] = {"idempotency_key": self.key}
+        if deadline_us is not None:
+            said["deadline_us"] = deadline_us
         if self.recovery == "ask":
             said["once"] = True
         elif self.recovery != "repeat":
@@ -90,3 +99,12 @@ def is_single(started: dict[str, Any]) -> bool:
 def unknown_outcome(attempts: int) -> dict[str, Any]:
     """The failure that is recorded for an attempt that is never repeated."""
     return {"type": UNKNOWN, "message": f"attempt {attempts} was cut off; nobody knows whether it happened, and it is not repeated"}
+
+
+def late_outcome(recovery: Recovery, attempts: int) -> dict[str, Any]:
+    """The failure that is recorded for a step whose deadline has passed. attempts: those begun; 0 = it has not happened."""
+    if attempts == 0:
+        return {"type": DEADLINE, "message": "its deadline passed before it began; it was not done"}
+    if recovery == "never":
+        return {**unknown_outcome(attempts), "reason": DEADLINE}
+    return {"type": DEADLINE, "message": f"attempt {attempts} had not ended at the deadline; it is not repeated"}

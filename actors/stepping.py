@@ -11,7 +11,7 @@ from actors.driver import Driver
 from actors.journal import Entry, Use, Wait, derived_id, effect_event
 from actors.message import Command
 from actors.past import Past
-from actors.recovery import Plan, unknown_outcome
+from actors.recovery import Plan, late_outcome, unknown_outcome
 from actors.registry import ActorType, Method
 from actors.scope import current_scope
 from actors.step_cache import CachedStep
@@ -28,12 +28,20 @@ class Suspended(BaseException):
     """The turn waits: it is unwound, and runs again from its journal. No `except Exception` of a handler may swallow it."""
 
 
+class _LateError(Exception):
+    """An effect did not end before its deadline. begun: whether it was started at all."""
+
+    def __init__(self, begun: bool) -> None:
+        super().__init__()
+        self.begun = begun
+
+
 class Journaled:
     """The part of `actors.turn.Turn` that every effect goes through."""
 
     __slots__ = (
-        "_busy", "_driver", "_now_us", "_past", "_task", "_uses", "command", "entries", "key", "kind", "method", "once_running",
-        "readonly", "recorded", "suspended",
+        "_busy", "_driver", "_now_us", "_once_gone", "_past", "_task", "_uses", "command", "entries", "key", "kind", "method",
+        "once_running", "readonly", "recorded", "suspended",
     )  # fmt: skip
     command: Command
     entries: dict[Use, Entry]
@@ -49,6 +57,8 @@ class Journaled:
     _busy: int
     _driver: Driver
     _now_us: int
+    _once_gone: asyncio.Future[None] | None
+    """Set once no step that is not repeated is under way, if somebody waits for that."""
     _past: Past
     _task: asyncio.Task[Any] | None
     _uses: dict[tuple[str, str, str | None], int]
@@ -87,41 +97,100 @@ class Journaled:
         if entry is not None and plan is not None and (found := await self._recover(use, entry, plan)) is not None:
             return found
         if cached is not None and (hit := await self._look_up(cached)) is not None:
-            events = [effect_event(use, "started", {**given, **(plan.fields() if plan else {})})] if entry is None else []
+            events = [effect_event(use, "started", {**given, **(plan.fields(None) if plan else {})})] if entry is None else []
             events.append(effect_event(use, "completed", cached.fields(hit), said="taken from the cache"))
             self._now_us = max(self._now_us, await self._record(events))
             self.flush_chunks()
             return hit.result
         mark = {} if cached is None else cached.mark()
         single = plan is not None and plan.single
-        if entry is None or single:
-            self._now_us = await self._record([effect_event(use, "started", {**given, **(plan.fields() if plan else {})})])
+        attempt = 1 if entry is None else entry.attempts + 1
+        deadline_us, anew = self._deadline(entry, plan)
+        if entry is None or single or anew:
+            self._now_us = await self._record([effect_event(use, "started", {**given, **(plan.fields(deadline_us) if plan else {})})])
             self.flush_chunks()
         began = self._now_us
         if plan is not None and single:
-            self.once_running[use] = self._question(use, 1 if entry is None else entry.attempts + 1, plan)
+            self.once_running[use] = self._question(use, attempt, plan)
             self._driver.once_changed(self._turn)
-        result = await self._finish(use, run, mark)
+        try:
+            result = await self._finish(use, run, mark, deadline_us)
+        except _LateError as late:
+            before = 0 if single or entry is None else entry.attempts
+            result = await self._late(use, plan, attempt if late.begun else before, mark)
         self._now_us = max(began, self._now_us)
         if cached is not None:
             cached.keep(result, self.recorded, self._now_us)
         return result
 
-    async def _finish(self, use: Use, run: Callable[[], Awaitable[bytes]], mark: dict[str, Any]) -> bytes:
-        """Run what was intended and record what came of it."""
+    def _deadline(self, entry: Entry | None, plan: Plan | None) -> tuple[int | None, bool]:
+        """When the attempt that is to begin must have ended (µs since 1970), and whether an intent has to say so anew.
+
+        A deadline is the effect's, so a re-run keeps to what is recorded. What somebody decided to do again - a person (S21), a retry of
+        the command - has one of its own; so has an intent of code that gave none.
+        """
+        if plan is None:
+            return None, False
+        if entry is not None and not plan.single and not entry.carried and (recorded := entry.started.get("deadline_us")) is not None:
+            return recorded, False
+        if plan.timeout_us is None:
+            return None, False
+        return max(self._now_us, self._driver.wall_us()) + plan.timeout_us, True
+
+    async def _finish(self, use: Use, run: Callable[[], Awaitable[bytes]], mark: dict[str, Any], deadline_us: int | None) -> bytes:
+        """Run what was intended and record what came of it. Raises: _LateError: it did not end in time; nothing is recorded of that."""
         self._busy += 1
         try:
-            result = effects.sized(await run(), use)
+            result = effects.sized(await self._in_time(run, deadline_us), use)
+        except _LateError:
+            raise
         except Exception as error:  # whatever the effect raises is recorded, then raised as what a re-run would raise
-            failure = {**effects.failure_of(error), **mark}
-            self._now_us = await self._record([effect_event(use, "failed", failure)])
-            self._once_ended(use)
-            raise effects.raised_again(failure, use) from error
+            raise await self._failed(use, {**effects.failure_of(error), **mark}) from error
         finally:
             self._busy -= 1
         self._now_us = await self._record([effect_event(use, "completed", {"result": msgspec.Raw(result), **mark})])
         self._once_ended(use)
         return result
+
+    async def _in_time(self, run: Callable[[], Awaitable[bytes]], deadline_us: int | None) -> bytes:
+        """`run`, cancelled at its deadline. What it returns all the same then is its result: that is more than we would know without."""
+        if deadline_us is None:
+            return await run()
+        left_s = (deadline_us - self._driver.wall_us()) / 1_000_000
+        if left_s <= 0:
+            raise _LateError(begun=False)
+        bound = asyncio.timeout(left_s)
+        try:
+            async with bound:
+                return await run()
+        except Exception as error:
+            # Whatever it makes of being cancelled says nothing about what it had done until then.
+            if bound.expired():
+                raise _LateError(begun=True) from error
+            raise
+
+    async def _late(self, use: Use, plan: Plan | None, attempts: int, mark: dict[str, Any]) -> bytes:
+        """What its policy makes of an effect at its deadline; returns its result if that is found out. attempts: after which nobody knows
+        whether it happened, 0 = it did not."""
+        if plan is None:
+            raise InvariantError(f"{use} has a deadline and no plan")
+        self._busy += 1
+        try:
+            if attempts and plan.recovery == "ask":
+                self._once_ended(use)
+                await self._no_other_once()  # it would be cut off with this turn
+                await self._suspend(effects.once_question(self.command.stream, self.command.command_id, use, attempts, plan.function))
+            if attempts and plan.verify is not None and (found := await self._verify(use, plan)) is not None:
+                return found
+            raise await self._failed(use, {**late_outcome(plan.recovery, attempts), **mark})
+        finally:
+            self._busy -= 1
+
+    async def _failed(self, use: Use, failure: dict[str, Any], *, said: str | None = None) -> Exception:
+        """Record `failure`; returns what a re-run would raise."""
+        self._now_us = max(self._now_us, await self._record([effect_event(use, "failed", failure, said=said)]))
+        self._once_ended(use)
+        return effects.raised_again(failure, use)
 
     async def _recover(self, use: Use, entry: Entry, plan: Plan) -> bytes | None:
         """An intent without a result: nobody knows whether the effect happened. Returns its result if that is found out, None if it is to
@@ -129,23 +198,26 @@ class Journaled:
         if plan.recovery == "ask" and not entry.cleared:
             await self._park(use, entry, plan)
         elif plan.recovery == "never":
-            failure = unknown_outcome(entry.attempts)
-            self._now_us = max(self._now_us, await self._record([effect_event(use, "failed", failure, said="unknown")]))
-            raise effects.raised_again(failure, use)
-        elif plan.verify is not None:
-            return await self._verify(use, plan.verify)
+            raise await self._failed(use, unknown_outcome(entry.attempts), said="unknown")
+        elif plan.verify is not None and (found := await self._verify(use, plan)) is not None:
+            return found
+        deadline_us, anew = self._deadline(entry, plan)
+        if not (plan.single or anew) and deadline_us is not None and self._driver.wall_us() >= deadline_us:
+            raise await self._failed(use, late_outcome(plan.recovery, entry.attempts))
         return None
 
-    async def _verify(self, use: Use, verify: Callable[[], Awaitable[bytes | None]]) -> bytes | None:
+    async def _verify(self, use: Use, plan: Plan) -> bytes | None:
+        """Ask whether the effect happened, for at most as long as the effect itself may take."""
+        if plan.verify is None:
+            return None
         self._busy += 1
         try:
-            found = await verify()
+            found = await _answer_within(plan.verify, plan.timeout_us)
             result = None if found is None else effects.sized(found, use)
         except Exception as error:  # recorded like a failure of the step itself, which stays as unknown as it was
             failure = effects.failure_of(error)
             failure["message"] = f"cannot be verified: {failure['message']}"
-            self._now_us = max(self._now_us, await self._record([effect_event(use, "failed", failure)]))
-            raise effects.raised_again(failure, use) from error
+            raise await self._failed(use, failure) from error
         finally:
             self._busy -= 1
         if result is not None:
@@ -167,8 +239,20 @@ class Journaled:
             self._busy -= 1
 
     def _once_ended(self, use: Use) -> None:
-        if self.once_running.pop(use, None) is not None:
-            self._driver.once_changed(self._turn)
+        if use not in self.once_running:
+            return
+        del self.once_running[use]
+        self._driver.once_changed(self._turn)
+        if not self.once_running and self._once_gone is not None:
+            self._once_gone.set_result(None)
+            self._once_gone = None
+
+    async def _no_other_once(self) -> None:
+        """Wait until no ``once`` step of this turn is under way."""
+        while self.once_running:
+            if self._once_gone is None:
+                self._once_gone = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._once_gone)
 
     async def _park(self, use: Use, entry: Entry, plan: Plan) -> None:
         """S21: nobody knows what became of the last attempt, so a person is asked."""
@@ -238,3 +322,16 @@ class Journaled:
         scope = current_scope()
         part = () if scope is None else (scope.name,)
         return CommandId(derived_id(f"{self.kind.name}/{self.key}", self.command.command_id, kind, name, n, *part))
+
+
+async def _answer_within(verify: Callable[[], Awaitable[bytes | None]], timeout_us: int | None) -> bytes | None:
+    if timeout_us is None:
+        return await verify()
+    bound = asyncio.timeout(timeout_us / 1_000_000)
+    try:
+        async with bound:
+            return await verify()
+    except TimeoutError as error:
+        if bound.expired():
+            raise TimeoutError(f"no answer within {timeout_us / 1_000_000:g} s") from error
+        raise

@@ -70,6 +70,9 @@ class MemoryDriver:
         self.journal: list[RecordedEvent] = []
         self.chunks: list[Any] = []
 
+    def wall_us(self) -> int:
+        return self.now_us
+
     async def record(self, turn: Turn, events: list[NewEvent]) -> int:
         if not turn.journaled:
             turn.journaled = True

@@ -98,6 +98,7 @@ class Turn(Journaled):
         self._offset = 0
         self._resumed = 0
         self._busy = 0
+        self._once_gone = None
         self._task = None
         self.suspended = False
         self.once_running = {}
@@ -190,7 +191,7 @@ class Turn(Journaled):
 
     async def step(
         self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None, recovery: Recovery,
-        wish: CacheWish | None = None, verify: Callable[..., Any] | None = None,
+        wish: CacheWish | None = None, verify: Callable[..., Any] | None = None, timeout_s: float | timedelta | None = None,
     ) -> Any:  # fmt: skip
         given = effects.json_value({"args": list(args), "kwargs": kwargs} if kwargs else {"args": list(args)})
         decode = partial(msgspec.json.decode, type=effects.returns_of(function))
@@ -208,7 +209,8 @@ class Turn(Journaled):
             found = None if verify is None else await call(verify)
             return None if found is None else encode_checked(found, f"what was found of step {name}")
 
-        plan = Plan(recovery, effect_key, function, None if verify is None else check)
+        timeout_us = None if timeout_s is None else effects.duration_us(timeout_s)
+        plan = Plan(recovery, effect_key, function, None if verify is None else check, timeout_us)
         cached = None if wish is None else cached_step(self, self._driver, wish, (name, function, args, kwargs), decode)
         try:
             return decode(await self._effect("step", name, key, given, run, plan=plan, cached=cached))

@@ -43,6 +43,9 @@ class NoEffects:
     models: Models | None = None
     code_version: str | None = None
 
+    def wall_us(self) -> int:
+        return 0  # nothing is recorded here that it could decide
+
     async def record(self, turn: Turn, events: list[NewEvent]) -> int:
         raise _no_effects(turn)
 
@@ -117,6 +120,9 @@ class TurnDriver:
     def only_asks_since(self) -> float | None:
         """Since when (monotonic) this turn has done nothing but wait for other actors; None if something of its own is under way."""
         return self._asking_since if self._asking and not self._busy else None
+
+    def wall_us(self) -> int:
+        return self._cell.shard.clock.wall_us()
 
     async def record(self, turn: Turn, events: list[NewEvent]) -> int:
         self._busy += 1

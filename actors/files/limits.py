@@ -15,6 +15,8 @@ CHECKPOINT_FILES_MAX = 50_000
 GIT_TIMEOUT_S = 120.0
 
 COMMAND_TIMEOUT_S = 120.0
+COMMAND_END_S = 30.0
+"""What a program's step has beyond the program's own timeout, to end it politely and take down what it said."""
 COMMAND_OUTPUT_BYTES_MAX = 64 * 1024
 COMMAND_MEMORY_BYTES_MAX = 2 * 1024**3
 COMMAND_FILE_BYTES_MAX = 256 * 1024 * 1024

@@ -16,7 +16,7 @@ from actors.files import checkpoints, disk
 from actors.files.commands import Outcome, run_command
 from actors.files.disk import Found
 from actors.files.edits import Edit, edited
-from actors.files.limits import CHANGES_KEPT, CHECKPOINTS_KEPT
+from actors.files.limits import CHANGES_KEPT, CHECKPOINTS_KEPT, COMMAND_END_S
 from actors.files.rules import DEFAULT_RULES, Operation, Refusal, Rules, command_line, decide, too_large
 from actors.files.steps import Content, keep, put, read_text, read_whole, workspace_folder
 from actors.workspace_id import workspace_id
@@ -323,7 +323,8 @@ class Files(Actor[FilesState], name="files"):
         if isinstance(words, Refusal):
             return self._denied(agent, "run", " ".join([command, *given])[:1_000], words)
         try:
-            ended = await self.step("run", run_command, self.state.root, words, rules.commands[command].timeout_s)
+            within_s = rules.commands[command].timeout_s
+            ended = await self.step("run", run_command, self.state.root, words, within_s, timeout_s=within_s + COMMAND_END_S)
         except StepFailed as error:
             raise Rejected(error.message, command=command) from error
         self.emit(

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from events.clock import SystemClock
 from events.crash_points import CrashPoint
 from events.reader_sqlite import SqliteLogReader
 from runtime.local import local_runtime
@@ -29,15 +30,22 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-async def killed(log: Path, policy: str, point: CrashPoint) -> None:
+async def killed(log: Path, policy: str, point: CrashPoint, within_s: float | None = None) -> None:
     """A process that was given the command has died at `point`."""
     mark = log.parent / "died"
-    argv = [sys.executable, "-m", "tests.support.payments", str(log), policy]
+    argv = [sys.executable, "-m", "tests.support.payments", str(log), policy, *([] if within_s is None else [str(within_s)])]
     variables = {**os.environ, **environment(point, mark)}
     ended = await asyncio.to_thread(
         subprocess.run, argv, cwd=ROOT, env=variables, timeout=60, check=False, capture_output=True, text=True
     )
     assert (ended.returncode, mark.exists()) == (-9, True), ended.stderr
+
+
+class Later(SystemClock):
+    """An hour ahead: any deadline of before has passed."""
+
+    def wall_us(self) -> int:
+        return super().wall_us() + 3_600_000_000
 
 
 async def journal(log: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -95,3 +103,34 @@ async def test_s21_ask_holds_the_actor_until_a_person_says_so(tmp_path: Path, le
     assert len(lines()) == payments + 1
     assert len(set(lines())) == 1, "what a person has repeated goes out under the same key"
     assert await waits_of(log) == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "point", "receipt", "payments"),
+    [
+        ("repeat", BEFORE, "failed: deadline", 0),
+        ("repeat", AFTER, "failed: deadline", 1),
+        ("verify", BEFORE, "failed: deadline", 0),
+        ("verify", AFTER, "found 5", 1),
+        ("never", AFTER, "failed: unknown", 1),
+        ("ask", AFTER, "receipt 5", 2),
+    ],
+)
+async def test_s19_a_kill_between_intent_and_result_and_a_restart_behind_the_deadline(
+    tmp_path: Path, ledger: Path, policy: str, point: CrashPoint, receipt: str, payments: int
+) -> None:
+    log = tmp_path / "log"
+    await killed(log, policy, point, within_s=600.0)
+    (intent,) = await journal(log)
+    assert SystemClock().wall_us() < intent[1]["deadline_us"] < Later().wall_us()
+    for attempt in range(2):  # what was decided after the crash stays decided
+        async with local_runtime(app, log, clock=Later()) as runtime:
+            if policy == "ask" and attempt == 0:
+                async with asyncio.timeout(20):
+                    while not (held := [wait_id for shard in runtime.shards for wait_id in shard.waits.held.values()]):
+                        await asyncio.sleep(0.001)
+                assert len(lines()) == 1, "nothing but a person's word begins it again"
+                await runtime.answer(STREAM, held[0], {"repeat": True})
+            assert await runtime.ask(STREAM, "pay", command_id=COMMAND, policy=policy, within_s=600.0) == receipt
+    assert len(lines()) == payments
+    assert set(lines()) <= {intent[1]["idempotency_key"]}, "one key, however often it is tried"

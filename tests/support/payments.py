@@ -1,7 +1,7 @@
 """An actor whose step pays at a service outside: a ledger file with one line per payment, the idempotency key that came with it.
 
-``python -m tests.support.payments LOG POLICY`` gives one command to it in a process of its own, which dies where
-`tests.support.crashing` is asked to.
+``python -m tests.support.payments LOG POLICY [SECONDS]`` gives one command to it in a process of its own, which dies where
+`tests.support.crashing` is asked to. SECONDS: the deadline of the step.
 """
 
 import asyncio
@@ -57,14 +57,14 @@ class Receipt(Event[Paid], tag="payer.receipt"):
 
 class Payer(Actor[Paid], name="payer"):
     @command
-    async def pay(self, policy: str) -> str:
+    async def pay(self, policy: str, within_s: float | None = None) -> str:
         more: dict[str, Any] = {"recovery": policy}
         if policy == "verify":
             more["verify"] = paid
         elif policy == "blind":
             more = {"recovery": "verify", "verify": cannot_tell}
         try:
-            receipt = await self.step("pay", pay, 5, **more)
+            receipt = await self.step("pay", pay, 5, timeout_s=within_s, **more)
         except StepFailed as error:
             receipt = f"failed: {error.fields['type']}"
         self.emit(Receipt(text=receipt))
@@ -78,11 +78,12 @@ class Payer(Actor[Paid], name="payer"):
 app = App(actors=[Payer])
 
 
-async def main(log: Path, policy: str) -> None:
+async def main(log: Path, policy: str, within_s: float | None) -> None:
     arm()
     async with local_runtime(app, log) as runtime:
-        await runtime.ask(STREAM, "pay", command_id=COMMAND, policy=policy)
+        bound = {} if within_s is None else {"within_s": within_s}
+        await runtime.ask(STREAM, "pay", command_id=COMMAND, policy=policy, **bound)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]) if len(sys.argv) > 3 else None))

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from actors import Actor, State, StepFailed, command
 from actors.files.commands import CommandMissingError, run_command
 from actors.files.limits import COMMAND_OUTPUT_BYTES_MAX
+from actors.testing import ActorTest
 from tests.support.pids import gone, until
 
 
@@ -61,6 +63,28 @@ async def test_cancelling_ends_it(workspace: Path) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert task.cancelled()
+    assert await gone(pid)
+
+
+class Nothing(State):
+    pass
+
+
+class Runner(Actor[Nothing], name="runner"):
+    @command
+    async def run(self, root: str, words: list[str]) -> str:
+        try:
+            await self.step("run", run_command, root, words, 600.0, timeout_s=3.0)
+        except StepFailed as error:
+            return str(error.fields["type"])
+        return "ended"
+
+
+async def test_s15_the_deadline_of_its_step_ends_it(workspace: Path) -> None:
+    words = script(workspace, "import os, time\nopen('pids', 'w').write(f'{os.getpid()}\\n')\ntime.sleep(600)")
+    asked = asyncio.ensure_future(ActorTest(Runner).when("run", root=str(workspace), words=words))
+    pid = int(await until(workspace / "pids"))
+    assert (await asked).reply == "deadline"
     assert await gone(pid)
 
 
