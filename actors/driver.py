@@ -8,7 +8,7 @@ from actors.message import Call
 from actors.models.port import Models
 from actors.step_cache import StepCache
 from events.envelope import NewEvent
-from events.ids import StreamId
+from events.ids import CommandId, StreamId
 
 if TYPE_CHECKING:
     from actors.turn import Turn
@@ -61,6 +61,10 @@ class Driver(Protocol):
 
     def still_waits(self, turn: "Turn", wait_id: str) -> None:
         """A turn that runs again has come to a wait that nobody has answered."""
+        ...
+
+    def under_way(self, command_id: CommandId) -> bool:
+        """Whether that command of the same actor is queued, runs or waits."""
         ...
 
     def once_changed(self, turn: "Turn") -> None:

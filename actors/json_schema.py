@@ -1,7 +1,9 @@
 """What may answer a wait, as JSON Schema: kept beside the wait, so that an answer is checked before anything of its turn is loaded.
 
-Only the part of JSON Schema (2020-12) that `msgspec.json.schema` writes is read; a test compares the verdicts with msgspec's own. They
-differ where the schema says less than the type: of a `datetime` without ``tz=True`` it says "string".
+Of JSON Schema (2020-12) what `msgspec.json.schema` and pydantic write is read; tests compare the verdicts with theirs. They differ where a
+schema says less than the type: of a `datetime` without ``tz=True`` msgspec's says "string", and of a validator nothing is said. Words that
+are not read (``if``, ``not``, ``contains``, ``dependentRequired``, other formats) allow everything, and ``oneOf`` is read as ``anyOf``: who
+asks with a schema that nothing fits could not be answered at all.
 """
 
 import operator
@@ -63,7 +65,11 @@ def check(schema: bytes | None, value: Any, what: str) -> None:
     if schema is None:
         return
     whole: Schema = msgspec.json.decode(schema)
-    fault = _fault(whole, value, "value", whole.get("$defs", {}))
+    definitions = {"#": whole, **whole.get("definitions", {}), **whole.get("$defs", {})}
+    try:
+        fault = _fault(whole, value, "value", definitions)
+    except RecursionError as error:
+        raise BadPayload(f"{what}: the value is nested too deeply for its schema", field="value") from error
     if fault is not None:
         path, reason = fault
         raise BadPayload(f"{what}: {path} {reason}", field=path)
@@ -76,17 +82,28 @@ _BOUNDS: Final[Mapping[str, Callable[[float, float], bool]]] = {
 }  # fmt: skip
 
 
-def _fault(schema: Schema, value: Any, path: str, definitions: Mapping[str, Schema]) -> Fault | None:
+def _fault(schema: Schema | bool, value: Any, path: str, definitions: Mapping[str, Schema]) -> Fault | None:
     """The place and the reason of the first thing that does not fit."""
+    if isinstance(schema, bool):
+        return None if schema else (path, "may not stand there")
     if (reference := schema.get("$ref")) is not None:
-        return _fault(definitions[reference.rpartition("/")[2]], value, path, definitions)
-    if "anyOf" in schema:
-        return _any_fault(schema["anyOf"], value, path, definitions)
+        fault = _fault(definitions.get(reference.rpartition("/")[2], {}), value, path, definitions)
+        if fault is not None:
+            return fault
+    for choices in ("anyOf", "oneOf"):
+        if choices in schema and (fault := _any_fault(schema[choices], value, path, definitions)) is not None:
+            return fault
+    for part in schema.get("allOf", ()):
+        if (fault := _fault(part, value, path, definitions)) is not None:
+            return fault
+    if "const" in schema and not _same(value, schema["const"]):
+        return path, f"is not {schema['const']!r}"
     if "enum" in schema and not any(_same(value, allowed) for allowed in schema["enum"]):
         return path, f"is none of {', '.join(map(repr, schema['enum'][:10]))}"
-    kind = schema.get("type")
-    if kind is not None and not _is(kind, value):
-        return path, f"is no {kind}"
+    kinds = schema.get("type", ())
+    kinds = (kinds,) if isinstance(kinds, str) else kinds
+    if kinds and not any(_is(kind, value) for kind in kinds):
+        return path, f"is no {' or '.join(kinds)}"
     if isinstance(value, str):
         return _text_fault(schema, value, path)
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -133,7 +150,7 @@ def _same(value: Any, allowed: Any) -> bool:
 def _text_fault(schema: Schema, value: str, path: str) -> Fault | None:
     if len(value) < schema.get("minLength", 0) or len(value) > schema.get("maxLength", len(value)):
         return path, f"has {len(value)} characters"
-    if (pattern := schema.get("pattern")) is not None and re.search(pattern, value) is None:
+    if (pattern := schema.get("pattern")) is not None and not _matches(pattern, value):
         return path, f"does not match {pattern!r}"
     wanted = bytes if schema.get("contentEncoding") == "base64" else _FORMATS.get(schema.get("format", ""))
     if wanted is not None:
@@ -142,6 +159,13 @@ def _text_fault(schema: Schema, value: str, path: str) -> Fault | None:
         except msgspec.ValidationError as error:
             return path, f"is not what it should be: {error}"
     return None
+
+
+def _matches(pattern: str, text: str) -> bool:
+    try:
+        return re.search(pattern, text) is not None
+    except re.error:
+        return True  # written for another engine
 
 
 def _number_fault(schema: Schema, value: float, path: str) -> Fault | None:
@@ -154,6 +178,8 @@ def _number_fault(schema: Schema, value: float, path: str) -> Fault | None:
 def _array_fault(schema: Schema, value: list[Any], path: str, definitions: Mapping[str, Schema]) -> Fault | None:
     if len(value) < schema.get("minItems", 0) or len(value) > schema.get("maxItems", len(value)):
         return path, f"has {len(value)} items"
+    if schema.get("uniqueItems") and any(_same(item, other) for index, item in enumerate(value) for other in value[:index]):
+        return path, "holds something twice"
     first: list[Schema] = schema.get("prefixItems", [])
     rest = schema.get("items", {})
     for index, item in enumerate(value):
@@ -173,10 +199,15 @@ def _object_fault(schema: Schema, value: dict[str, Any], path: str, definitions:
         return path, f"has {len(value)} fields"
     known: Mapping[str, Any] = schema.get("properties", {})
     others = schema.get("additionalProperties", {})
+    patterns: Mapping[str, Any] = schema.get("patternProperties", {})
     for name, item in value.items():
         if "propertyNames" in schema and (fault := _fault(schema["propertyNames"], name, f"{path}.{name}", definitions)) is not None:
             return fault
-        wanted: Any = known.get(name, others)
+        by_pattern = [wanted for pattern, wanted in patterns.items() if _matches(pattern, name)]
+        for wanted in by_pattern:
+            if (fault := _fault(wanted, item, f"{path}.{name}", definitions)) is not None:
+                return fault
+        wanted = known.get(name, {} if by_pattern else others)
         if wanted is False:
             return f"{path}.{name}", "is not expected"
         if isinstance(wanted, dict) and (fault := _fault(wanted, item, f"{path}.{name}", definitions)) is not None:

@@ -6,7 +6,7 @@ nothing was changed beside `emit`), that `apply` is pure, and that running the t
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Self
 
 import msgspec
@@ -58,10 +58,11 @@ class MemoryDriver:
 
     def __init__(
         self, stream: StreamId, answers: Mapping[str, Answer], now_us: int, start_version: int, step_cache: StepCache | None = None,
-        models: Models | None = None,
+        models: Models | None = None, waiting: Iterable[CommandId] = (),
     ) -> None:
         self.step_cache = step_cache
         self.models = models
+        self.waiting = frozenset(waiting)
         self.stream = stream
         self.answers = answers
         self.now_us = now_us
@@ -92,6 +93,9 @@ class MemoryDriver:
 
     def still_waits(self, turn: Turn, wait_id: str) -> None:
         raise InvariantError(f"{turn.method.name} waits twice for {wait_id}")
+
+    def under_way(self, command_id: CommandId) -> bool:
+        return command_id in self.waiting
 
     def once_changed(self, turn: Turn) -> None:
         pass
@@ -297,7 +301,8 @@ class ActorTest:
     def _turn(self, command: Command, state: Any, *, upto: int | None = None) -> tuple[Turn, MemoryDriver]:
         """A turn of `command` after the first `upto` events, with its journal among them."""
         events = self._events[:upto]
-        driver = MemoryDriver(self.stream, self.answers, self._now_us, len(events), self._step_cache, self._models)
+        others = [each.command.command_id for each in self._waiting.values() if each.command is not command]
+        driver = MemoryDriver(self.stream, self.answers, self._now_us, len(events), self._step_cache, self._models, others)
         opened = open_turn(events, command.command_id)
         bases = [] if opened is None else segment_bases(self.kind, events, opened.segments, self.kind.initial())
         spec = self.kind.method(command.method)

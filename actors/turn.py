@@ -351,8 +351,22 @@ class Turn(Journaled):
 
     # -- waits --------------------------------------------------------------------------------------------------------------------
 
-    async def wait_for(self, name: str, timeout_s: float | timedelta | None, type: Any) -> Any:
-        """S20: the first time this commits the segment and unwinds the turn; on the re-run after the answer it returns it."""
+    def under_way(self, command_id: CommandId) -> bool:
+        """Whether that command of this actor has come and its turn has not ended: it is queued, runs or waits. Once false, false for ever,
+        so a re-run of this turn that was told so is told so again."""
+        return self._driver.under_way(command_id)
+
+    def next_wait(self, name: str) -> int:
+        """Which use of its name the next wait will be."""
+        return self._peek("wait", name, None).n
+
+    def wait_id(self, name: str, n: int) -> str:
+        """The id of the n-th wait of that name."""
+        return self._id("wait", name, n)
+
+    async def wait_for(self, name: str, timeout_s: float | timedelta | None, type: Any, *, schema: bytes | None = None) -> Any:
+        """S20: the first time this commits the segment and unwinds the turn; on the re-run after the answer it returns it. schema: of the
+        answer, where it says more than `type`."""
         self._check_may("await")
         if not is_token(name):
             raise BadPayload(f"{name!r} is no name of a wait: 1 to 64 letters, digits, '_' or '-'")
@@ -363,7 +377,8 @@ class Turn(Journaled):
         if entry is None:
             self._check_follows(use)
             timeout_us = None if timeout_s is None else effects.duration_us(timeout_s)
-            wait = Wait(name=name, n=use.n, wait_id=self._id("wait", name, use.n), timeout_us=timeout_us, schema=schema_of(type, name))
+            schema = schema_of(type, name) if schema is None else schema
+            wait = Wait(name=name, n=use.n, wait_id=self.wait_id(name, use.n), timeout_us=timeout_us, schema=schema)
             await self._suspend(wait)
         else:
             self._end_segment(entry)

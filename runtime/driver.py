@@ -16,7 +16,7 @@ from events.codec import encode
 from events.crash_points import CrashPoint, reached
 from events.envelope import NewEvent
 from events.errors import InvariantError
-from events.ids import StreamId
+from events.ids import CommandId, StreamId
 from events.limits import WAITS_PER_ACTOR_MAX
 from events.store import Append, Committed, Conflict, Duplicate, InboxStatus, Outcome
 from runtime.edges import Edge
@@ -63,6 +63,9 @@ class NoEffects:
 
     def still_waits(self, turn: Turn, wait_id: str) -> None:
         raise _no_effects(turn)
+
+    def under_way(self, command_id: CommandId) -> bool:
+        raise InvariantError("a turn that awaits nothing knows no other turns")
 
     def once_changed(self, turn: Turn) -> None:
         raise _no_effects(turn)
@@ -212,6 +215,10 @@ class TurnDriver:
             cell.paused = _TAKEN_UP_S
             raise StaleError
         shard.waits.opened(cell, self._item, row)
+
+    def under_way(self, command_id: CommandId) -> bool:
+        cell = self._cell
+        return cell.shard.waits.waits(cell.stream, command_id) or cell.under_way(command_id) is not None
 
     def once_changed(self, turn: Turn) -> None:
         if turn.once_running:

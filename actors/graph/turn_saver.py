@@ -37,6 +37,8 @@ from actors.graph.tuples import delta_history, tuple_of
 from events.errors import CorruptLogError
 
 T = TypeVar("T")
+list_of = list
+"""For a class that has a method called `list`."""
 Fact = dict[str, Any]
 """``{"type": tag, "fact": payload}`` of one event of `recorded`."""
 Note = Callable[[str, Fact], Awaitable[None]]
@@ -83,6 +85,18 @@ class TurnSaver(BaseCheckpointSaver[int]):
         name = self._name(event.ns, None if event.checkpoint is UNSET else event.checkpoint, event.path)
         if not name.endswith("__start__"):
             self.path.append(name)
+
+    def interrupted(self) -> dict[str, str]:
+        """The node that each open interrupt stands in, the innermost, by the interrupt's id."""
+        found: dict[str, str] = {}
+        for ns in sorted(self.state.namespaces(), key=lambda ns: ns.count("|") + bool(ns)):
+            newest = self.state.find(ns, None)
+            for each in () if newest is None else self.state.writes(ns, newest.id).values():
+                if each.channel == INTERRUPT and newest is not None:
+                    raised = self.state.packer.value(each.value)
+                    node = self._name(ns, newest.id, each.path)
+                    found.update((one.id, node) for one in (raised if isinstance(raised, (list_of, tuple)) else (raised,)))
+        return found
 
     async def written(self) -> None:
         """Return once everything that LangGraph has begun to save is durable."""

@@ -45,16 +45,6 @@ async def test_s20_an_answer_of_another_type_is_refused_and_the_interrupt_stays_
     assert (await test.answer("interrupt", "no")).reply["booked"] is False
 
 
-async def test_an_interrupt_that_nobody_answered_in_time_can_be_resumed_by_command() -> None:
-    test = ActorTest(TravelActor)
-    await test.when("run", input=INPUT)
-    with pytest.raises(Exception, match="interrupt"):
-        raise (await test.expire("interrupt")).refusal or AssertionError
-    (open_one,) = (await test.when("waiting")).reply
-    assert (await test.when("resume", answers={"other": "yes"})).refused
-    assert (await test.when("resume", answers={open_one["id"]: "yes"})).reply["booked"] is True
-
-
 async def test_messages_of_one_run_are_there_in_the_next() -> None:
     builder = StateGraph(MessagesState)
     builder.add_node("count", lambda state: {"messages": [("ai", f"{len(state['messages'])} so far")]})
