@@ -4,14 +4,13 @@ import dataclasses
 import enum
 import operator
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 import pytest
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator
-from typing_extensions import TypedDict
 
 from actors.errors import BadPayload, Unknown
 from actors.graph import GraphActor, graph_actor
@@ -147,7 +146,8 @@ class Color(enum.Enum):
     RED = "red"
 
 
-class Point(TypedDict):
+@dataclasses.dataclass
+class Point:
     x: int
     y: float | None
 
