@@ -13,8 +13,8 @@ import pytest
 from nats.aio.client import Client
 
 from ops.__main__ import main
-from ops.exits import StartError
 from ops.nats_server import NatsServer, find_program
+from tests.support.programs import needs_program
 from tests.support.verbs import Ran, Verb, VerbOn
 
 # CI runs the same examples every time; by hand each run looks at new ones.
@@ -67,12 +67,7 @@ def cuebook(deployment: Path, verb_on: VerbOn) -> Verb:
 @pytest.fixture(scope="session")
 def _nats_program() -> None:
     """Skip where there is no server to start, except in CI: there it is an error."""
-    try:
-        find_program()
-    except StartError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(error.why)
+    needs_program(find_program)
 
 
 @pytest.fixture(scope="session")

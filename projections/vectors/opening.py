@@ -15,7 +15,7 @@ def backend() -> Backend:
     except ImportError:
         return "plain"
     try:
-        import projections.vectors.graphs_hnswlib  # noqa: F401
+        import projections.vectors.graphs_hnswlib  # noqa: F401  whether it can be imported is the question
     except ImportError:
         return "numpy"
     return "hnswlib"

@@ -9,6 +9,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +51,7 @@ async def ask(cue: Client, run: str) -> Any:
             try:
                 return await ref.ask("run", command_id=f"{run}-only", timeout_s=bound_s, input={"run": run})
             except Unavailable:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # it answers at once that nobody owns the run; the start of another worker takes longer
 
 
 def owner_of(deployment: Deployment, run: str) -> int | None:
@@ -76,8 +77,8 @@ async def play(deployment: Deployment, chance: random.Random) -> Killed:
             run = f"r{len(replies)}"
             going = asyncio.get_running_loop().create_task(ask(cue, run))
             while kills < KILLS and not going.done():
-                await asyncio.sleep(chance.random() * 0.6)
-                pid = await wait_until_async(lambda run=run: owner_of(deployment, run), "the run has an owner")  # type: ignore[misc]
+                await asyncio.sleep(chance.random() * 0.6)  # a real clock: a kill hits whatever is under way
+                pid = await wait_until_async(partial(owner_of, deployment, run), "the run has an owner")
                 if not going.done():
                     await asyncio.to_thread(deployment.kill_worker, pid)
                     kills += 1

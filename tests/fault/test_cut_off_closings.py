@@ -19,6 +19,7 @@ from projections.database import Database
 from projections.errors import NotReadyError
 from projections.generations_sqlite import SqliteGenerations
 from projections.hints import Hints
+from projections.projection import operation
 from projections.readers_sqlite import ViewReaders
 from projections.runner import Runner
 from tests.support.views import SHARDS, Notes, WrittenLog, as_is, noted, streams, until
@@ -137,12 +138,12 @@ class Held(Notes):
     entered = threading.Event()
     let_go = threading.Event()
 
+    @operation
     def count(self, db: Database) -> int:
         self.entered.set()
         self.let_go.wait(20)
         return 0
 
-    count.__cuebook_operation__ = True  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["of the view that serves", "of a view that was replaced"])

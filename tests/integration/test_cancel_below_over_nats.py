@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import msgspec
 import pytest
 
 from actors.errors import ActorError, Cancelled
-from events.ids import shard_of
+from events.ids import shard_of, stream_id
 from events.reader_sqlite import SqliteLogReader
 from runtime.client import Client, connect
 from tests.support.chain import NOTES
 from tests.support.deployment import wait_until, wait_until_async
+from tests.support.eventually import eventually
 from tests.support.scripted_model import Say, ScriptedModel
-from tests.support.workers import SHARDS, Workers
+from tests.support.workers import SHARDS, Workers, served
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.crash]
 
@@ -30,12 +32,8 @@ def notes(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def workers(_nats_program: None, tmp_path: Path, notes: Path) -> Iterator[Workers]:
-    made = Workers(tmp_path, app="tests.support.chain:app", environment={NOTES: str(notes), "THE_KEY": "k"})
-    made.server.start()
-    try:
+    with served(tmp_path, app="tests.support.chain:app", environment={NOTES: str(notes), "THE_KEY": "k"}) as made:
         yield made
-    finally:
-        made.stop()
 
 
 def start_both(workers: Workers) -> None:
@@ -70,15 +68,16 @@ async def cancel(cue: Client, key: str) -> str:
 async def types(workers: Workers, key: str) -> list[str]:
     reader = await SqliteLogReader.open(workers.log)
     try:
-        return [event.type for event in await reader.read_stream(f"link/{key}")]  # type: ignore[arg-type]
+        return [event.type for event in await reader.read_stream(stream_id("link", key))]
     finally:
         await reader.close()
 
 
 async def cancelled(workers: Workers, key: str) -> None:
-    async with asyncio.timeout(30):
-        while "turn.cancelled" not in await types(workers, key):
-            await asyncio.sleep(0.05)
+    async def is_recorded() -> bool:
+        return "turn.cancelled" in await types(workers, key)
+
+    await eventually(is_recorded, f"link/{key} is cancelled")
 
 
 async def test_s22_a_cancel_ends_the_program_and_the_model_call_of_the_lowest(workers: Workers, notes: Path) -> None:
@@ -91,7 +90,8 @@ async def test_s22_a_cancel_ends_the_program_and_the_model_call_of_the_lowest(wo
             for name, more in (("program", {}), ("model", {"model": "main"})):
                 top, mid, leaf = (named(workers, worker, f"{name}-{n}-") for n, worker in enumerate(("one", "two", "one")))
                 asked = asyncio.ensure_future(ended(cue, top, below=[mid, leaf], **more))
-                await wait_until_async(lambda: running(notes) if name == "program" else model.asked.is_set(), "the lowest works")  # noqa: B023
+                at_work: Callable[[], object] = partial(running, notes) if name == "program" else model.asked.is_set
+                await wait_until_async(at_work, "the lowest works")
                 assert await cancel(cue, top) == "cancelled"
                 assert isinstance(await asked, Cancelled)
                 for key in (top, mid, leaf):

@@ -1,6 +1,5 @@
 """The agents of ops/examples/agents.toml at work: a scripted model over HTTP, the real file actor, the real log."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from ops.settings import load_settings
 from runtime.inspection import verify_states
 from runtime.local import LocalRuntime, local_runtime
 from runtime.merging import merged
+from tests.support.eventually import eventually
 from tests.support.scripted_model import Say, ScriptedModel
 
 pytestmark = pytest.mark.timeout(120)
@@ -129,12 +129,18 @@ async def test_guide_asks_the_person_of_a_run_and_nobody_else(root: Path, tmp_pa
         assert (await work(runtime, "guide", root, "What does it mean?"))["text"] == "The dwarfs."
         plan = {"summary": "p", "steps": [{"id": "a", "agent": "guide", "task": "What does it mean?"}]}
         await runtime.ask("task/r", "start", goal="g", root=str(root), plan=plan, needs_approval=False, **mine)
-        while not (asked := (await runtime.ask("task/r", "status"))["questions"]):
-            await asyncio.sleep(0.01)
+
+        async def questions() -> Any:
+            return (await runtime.ask("task/r", "status"))["questions"]
+
+        async def end() -> Any:
+            status = await runtime.ask("task/r", "status")
+            return status if status["phase"] == "ended" else None
+
+        asked = await eventually(questions, "it asks")
         assert asked[0]["question"] == "Which seven?"
         await runtime.ask("task/r", "answer", text="dwarfs", **mine)
-        while (status := await runtime.ask("task/r", "status"))["phase"] != "ended":
-            await asyncio.sleep(0.01)
+        status = await eventually(end, "the run has ended")
     assert (status["outcome"], status["steps"][0]["text"]) == ("done", "The dwarfs.")
 
 

@@ -11,17 +11,13 @@ from tests.support.busy_load import BusyLoad
 from tests.support.deployment import wait_until, wait_until_async
 from tests.support.effects import judge
 from tests.support.rest import at_rest
-from tests.support.workers import SHARDS, Workers, connected
+from tests.support.workers import SHARDS, Workers, connected, served
 
 
 @pytest.fixture
 def workers(_nats_program: None, tmp_path: Path) -> Iterator[Workers]:
-    made = Workers(tmp_path, app="tests.support.busy_bank:app")
-    made.server.start()
-    try:
+    with served(tmp_path, app="tests.support.busy_bank:app") as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.mark.slow

@@ -16,19 +16,15 @@ from nats.aio.client import Client
 from tests.support.checker import Asked, check, fnv1a
 from tests.support.deployment import Deployment, wait_until, wait_until_async
 from tests.support.wire import ask, ask_until_done
-from tests.support.workers import SHARDS, Workers, connected
+from tests.support.workers import SHARDS, Workers, connected, served
 
 ACCOUNTS = [f"m{number}" for number in range(16)]
 
 
 @pytest.fixture
 def workers(_nats_program: None, tmp_path: Path) -> Iterator[Workers]:
-    made = Workers(tmp_path)
-    made.server.start()
-    try:
+    with served(tmp_path) as made:
         yield made
-    finally:
-        made.stop()
 
 
 class Load:

@@ -1,6 +1,5 @@
 """A whole review by the team, on the real log and engine in one process."""
 
-import asyncio
 import importlib.util
 import shutil
 import signal
@@ -23,6 +22,7 @@ from runtime import App
 from runtime.inspection import verify_states
 from runtime.local import LocalRuntime, local_runtime
 from runtime.merging import merged
+from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -299,8 +299,12 @@ async def test_a_run_can_ask_for_a_review_in_words(package: Path, tmp_path: Path
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     async with local_runtime(app, tmp_path / "log") as runtime:
         await runtime.ask("task/r", "start", session="s", goal="prüfe den Code und die Tests", root=str(package), needs_approval=False)
-        while (status := await runtime.ask("task/r", "status"))["phase"] != "ended":
-            await asyncio.sleep(0.05)
+
+        async def end() -> Any:
+            status = await runtime.ask("task/r", "status")
+            return status if status["phase"] == "ended" else None
+
+        status = await eventually(end, "the run has ended")
     assert (status["outcome"], status["steps"][0]["agent"]) == ("done", "reviewer"), status
     files = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
     assert any(path.startswith(".cuebook/") for path in files)

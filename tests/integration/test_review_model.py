@@ -141,7 +141,9 @@ async def test_a_review_that_dies_while_its_model_thinks_goes_on_with_the_same_q
         assert len({entry.key for entry in model.ledger}) == 1
     assert summary["explanation"]["summary"] == SUMMARY
     assert summary["results_reused"] == 0
-    assert SUMMARY in read_json((tmp_path / "out" / "report.json").read_bytes()).run.explanation.summary  # type: ignore[union-attr]
+    explanation = read_json((tmp_path / "out" / "report.json").read_bytes()).run.explanation
+    assert explanation is not None
+    assert SUMMARY in explanation.summary
 
 
 async def test_a_model_that_the_workers_do_not_know_costs_one_line(package: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from events.ids import shard_of
 from runtime.wire import Subjects
 from tests.support.deployment import wait_until, wait_until_async
-from tests.support.workers import SHARDS, Workers, connected
+from tests.support.workers import SHARDS, Workers, connected, served
 
 _MANY = [f"g{number}" for number in range(100)]
 NAMES = [next(name for name in _MANY if shard_of("gated", name, SHARDS) == shard) for shard in range(SHARDS)]
@@ -21,12 +21,8 @@ NAMES = [next(name for name in _MANY if shard_of("gated", name, SHARDS) == shard
 
 @pytest.fixture
 def workers(_nats_program: None, tmp_path: Path) -> Iterator[Workers]:
-    made = Workers(tmp_path, app="tests.support.gated:app")
-    made.server.start()
-    try:
+    with served(tmp_path, app="tests.support.gated:app") as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.mark.slow

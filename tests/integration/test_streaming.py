@@ -81,7 +81,7 @@ async def test_readers_that_are_early_late_returning_and_slow_all_get_the_whole(
     async with connect(speaking.nats_url) as cue, connect(speaking.nats_url) as other, asyncio.TaskGroup() as group:
         early, late, returning, slow = (Listener() for _ in range(4))
         group.create_task(early.hear(cue, "all"))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # it subscribes first, on the connection that asks: nothing is said before it listens
         asked = group.create_task(count(cue, "all", tmp_path, 150, 0.01))
         await wait_until_async(lambda: len(early.words) >= 50, "the turn speaks")
         group.create_task(late.hear(other, "all"))

@@ -113,7 +113,7 @@ async def gate(path: str) -> None:
     """Step: until somebody makes the file. `waits_at` shows that this waits, so that whatever came before is recorded."""
     waits_at(path).touch()
     while not Path(path).exists():
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # made by another process, which leaves nothing but the file
 
 
 def waits_at(path: str | Path) -> Path:

@@ -15,7 +15,7 @@ async def wait_for_gate(folder: str, name: str) -> str:
     with Path(folder, f"{name}.begun").open("a") as file:
         file.write("begun\n")
     while not Path(folder, f"{name}.gate").exists():
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # opened by another process, which leaves nothing but the file
     return name
 
 

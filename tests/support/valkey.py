@@ -4,7 +4,6 @@ A conftest that imports `server` and `server_of_module` has them as fixtures.
 """
 
 import contextlib
-import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,9 +15,9 @@ import redis
 
 from ops import child
 from ops.cache_server import find_program
-from ops.exits import StartError
 from projections.cache.address import ServerAddress
 from tests.support.deployment import wait_until
+from tests.support.programs import needs_program
 
 PASSWORD = "of-this-test"
 
@@ -90,12 +89,7 @@ def valkey() -> Iterator[Valkey]:
 @pytest.fixture(scope="module")
 def server_of_module() -> Iterator[Valkey]:
     """One server for each module; every test has a log incarnation of its own. Skips where there is none to start, except in CI."""
-    try:
-        find_program()
-    except StartError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(error.why)
+    needs_program(find_program)
     with valkey() as server:
         yield server
 

@@ -1,7 +1,7 @@
 """A server and workers that a test starts and stops one by one, without the process tree of `cuebook up`."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import nats
@@ -48,6 +48,17 @@ class Workers:
         for process in self.running.values():
             process.stop()
         self.server.stop()
+
+
+@contextmanager
+def served(folder: Path, *, app: str = BANK, environment: Mapping[str, str] | None = None) -> Iterator[Workers]:
+    """A server that runs, no worker yet; all that was started has ended behind the block."""
+    made = Workers(folder, app=app, environment=environment)
+    made.server.start()
+    try:
+        yield made
+    finally:
+        made.stop()
 
 
 @asynccontextmanager

@@ -174,7 +174,7 @@ async def test_a_node_cannot_do_what_would_be_lost_with_a_crash() -> None:
         actor = get_actor()
         said = []
         for act in (
-            lambda: actor.emit(None),  # type: ignore[arg-type]
+            lambda: actor.emit(None),  # type: ignore[arg-type]  # refused before anybody looks at what it is
             lambda: actor.ref("other", "1").tell.do(),
             lambda: actor.schedule(1, "run"),
             lambda: actor.cancel("other", "1", "c"),

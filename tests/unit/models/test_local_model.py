@@ -137,7 +137,7 @@ async def test_the_event_loop_goes_on_meanwhile(model: LoadedModel) -> None:
     asking = asyncio.ensure_future(anext(model.stream(body("Say hello."))))
     while not asking.done():
         turns += 1
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # a real clock: a loop that is held up would not come back before the answer is there
     assert turns > 1
     await asking
 

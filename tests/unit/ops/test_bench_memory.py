@@ -48,6 +48,6 @@ async def test_a_loop_that_is_held_up_is_counted_once_for_each_beat() -> None:
         for _ in range(2):
             # Due at most 10 ms after the loop was left.
             await asyncio.sleep(0)
-            time.sleep(0.06)
+            time.sleep(0.06)  # holds up the loop: that is what is counted
             await asyncio.sleep(0.02)
     assert blocked.seconds >= 0.08

@@ -90,7 +90,7 @@ async def test_one_that_lags_is_named_with_the_process_that_should_have_applied(
 
         async def then_applied(delay_s: float) -> None:
             hints.tell(shard, position)
-            await until(lambda: runner.status().view is not None and not runner.status().view.lag, "level")  # type: ignore[union-attr]
+            await until(lambda: (view := runner.status().view) is not None and not view.lag, "level")
 
         (found,) = await said(tmp_path, then_applied)
         assert found == Finding(check="projection notes", ok=True, found="level with the log")

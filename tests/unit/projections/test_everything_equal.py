@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ops.cache_server import find_program
-from ops.exits import StartError
 from tests.support.everything import WORKSPACES, Mixed, everything
+from tests.support.programs import needs_program
 from tests.support.valkey import Valkey, valkey
 from tests.support.views import WrittenLog
 
@@ -22,10 +22,7 @@ BATCH = 50
 @pytest.fixture
 def servers() -> Iterator[tuple[Valkey, Valkey]]:
     """One whose cache grows, one that loses it."""
-    try:
-        find_program()
-    except StartError as error:
-        pytest.skip(error.why)
+    needs_program(find_program)
     with valkey() as kept, valkey() as lost:
         yield kept, lost
 

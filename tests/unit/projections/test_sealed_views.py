@@ -53,7 +53,7 @@ class Parish:
         reader = self.views.reader
         heads = {str(shard): (await reader.info(shard)).position for shard in range(reader.shards)}
         for runner in self.views.runners.values():
-            await until(lambda runner=runner: runner.status().state == "live", "live")  # type: ignore[misc]
+            assert await runner.wait_answering(20)
             name = "count" if runner.name == "visits" else "all" if runner.name == "sayings" else "stats"
             await runner.query(name, msgspec.json.encode({"_after": heads}))
 

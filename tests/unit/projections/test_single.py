@@ -13,12 +13,12 @@ from events.clock import SystemClock
 from events.envelope import Kind, NewEvent
 from events.ids import StreamId
 from ops.cache_server import find_program
-from ops.exits import StartError
 from projections.cache.view_redis import RedisCacheView
 from projections.hints import Hints
 from projections.runner import Runner
 from projections.single import SingleGeneration
 from projections.view import Parked, Positions
+from tests.support.programs import needs_program
 from tests.support.sage import values
 from tests.support.valkey import Valkey, valkey
 from tests.support.views import SHARDS, WrittenLog, as_is, until
@@ -26,10 +26,7 @@ from tests.support.views import SHARDS, WrittenLog, as_is, until
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Valkey]:
-    try:
-        find_program()
-    except StartError as error:
-        pytest.skip(error.why)
+    needs_program(find_program)
     with valkey() as made:
         yield made
 

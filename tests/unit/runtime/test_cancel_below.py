@@ -18,6 +18,8 @@ from runtime.below import cancels_below
 from runtime.local import LocalRuntime, local_runtime
 from runtime.records import arrival_of
 from tests.support.chain import NOTES, app
+from tests.support.deployment import wait_until_async as until
+from tests.support.eventually import eventually
 from tests.support.logs import events_of
 from tests.unit.runtime.test_cancel_sent import idle
 from tests.unit.runtime.test_turns import crash
@@ -33,12 +35,6 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def running(notes: Path) -> list[int]:
     return [int(path.name) for path in notes.iterdir() if Path(f"/proc/{path.name}").exists()]
-
-
-async def until(condition: Any, what: str) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def outcome(awaitable: Any) -> Any:
@@ -91,9 +87,10 @@ async def test_s22_after_a_crash_a_cancel_reaches_what_the_turn_before_the_crash
 
 
 async def until_cancelled(runtime: LocalRuntime, log: Path, stream: str) -> None:
-    async with asyncio.timeout(20):
-        while "turn.cancelled" not in await types(log, stream):
-            await asyncio.sleep(0.02)
+    async def is_recorded() -> bool:
+        return "turn.cancelled" in await types(log, stream)
+
+    await eventually(is_recorded, f"{stream} is cancelled")
 
 
 async def test_s22_a_crash_right_behind_the_cancel_does_not_lose_it_below(tmp_path: Path, notes: Path) -> None:

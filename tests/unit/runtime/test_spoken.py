@@ -12,6 +12,7 @@ from actors.errors import BadPayload, Unknown
 from runtime import spoken
 from runtime.app import App
 from runtime.local import LocalRuntime, local_runtime
+from tests.support.deployment import wait_until_async
 
 
 class Nothing(State):
@@ -98,9 +99,7 @@ async def test_a_late_reader_gets_the_beginning_and_afterwards_the_reply(tmp_pat
 async def test_s20_behind_a_wait_it_goes_on_with_offsets_that_were_not_used(tmp_path: Path) -> None:
     async with local_runtime(app, tmp_path) as runtime, asyncio.TaskGroup() as group:
         group.create_task(_quietly(runtime.ask("speaker/s", "speak_on", command_id="w", words=["to", "be"])))
-        async with asyncio.timeout(10):
-            while not (waits := [wait_id for shard in runtime.shards for (_, wait_id) in shard.waits.open]):
-                await asyncio.sleep(0.001)
+        waits = await wait_until_async(lambda: [wait_id for shard in runtime.shards for (_, wait_id) in shard.waits.open], "it waits")
         before = await said(runtime, "w")
         assert (before["status"], before["chunks"]) == ("running", ["to", "be"])
         await runtime.answer("speaker/s", waits[0], "or")

@@ -142,11 +142,11 @@ async def test_s26_a_timer_that_is_taken_back_while_it_fires_does_not_go_on(tmp_
         for number in range(40):
             name = f"bell/{number}"
             await runtime.ask(name, "ring_in", seconds=0, every=0.002, timer_id="t", what="tick")
-            await asyncio.sleep(0.002 + number * 0.0001)
+            await asyncio.sleep(0.002 + number * 0.0001)  # a real clock, so that the two meet at another place each time
             await runtime.ask(name, "take_back", timer_id="t")
             assert armed(runtime) == 0
         rung_then = [await runtime.ask(f"bell/{number}", "rings") for number in range(40)]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # 25 of its periods, in which nothing rings
         assert armed(runtime) == 0
         assert [await runtime.ask(f"bell/{number}", "rings") for number in range(40)] == rung_then
 
