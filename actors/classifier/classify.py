@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from actors.classifier.words import AGENT, DEFAULT_WORDS, ORDER, Words
+from actors.people.language import in_language_of
 from events.memo import memo
 
 Action = Literal["direct_response", "clarification", "route_agent", "control", "safe_execution", "fallback"]
@@ -93,7 +94,7 @@ def classify_by(text: str, depth: int, words: Words) -> Classification:
         0.5 + 0.2 * (coherence > 0.7) + 0.2 * (confidence > 0.6) + 0.1 * (not reference) - 0.5 * nonsense - 0.3 * (depth >= DEPTH_MAX)
         - 0.3 * ("philosophical" in flags)
     )  # fmt: skip
-    action, question, response = _decided(greeting, nonsense, control, reference, work, enough, flags, safety)
+    action, question, response = _decided(text, greeting, nonsense, control, reference, work, enough, flags, safety)
     return Classification(
         digest=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32], words_version=words.version, flags=sorted(flags),
         work=work, sufficient_context=enough, coherence=round(coherence, 3), confidence=round(confidence, 3), safety=round(safety, 3),
@@ -129,6 +130,7 @@ def kind_of_work(said: str, words: Words) -> str | None:
 
 
 def _decided(
+    text: str,
     greeting: bool,
     nonsense: bool,
     control: str | None,
@@ -138,34 +140,46 @@ def _decided(
     flags: Sequence[str],
     safety: float,
 ) -> tuple[Action, str | None, str | None]:
-    """Action, question, ready answer; the first line that fits counts."""
+    """Action, question, ready answer, these two in the language of `text`; the first line that fits counts."""
     if control is not None:
         return "control", None, None
     if greeting:
-        return "direct_response", None, "Hallo! Wobei kann ich helfen?"
+        return "direct_response", None, in_language_of(text, de="Hallo! Wobei kann ich helfen?", en="Hello! What can I help with?")
     if nonsense:
-        return "clarification", "Das habe ich nicht verstanden. Was soll ich tun?", None
+        return "clarification", in_language_of(text, de=_NOTHING_SAID[0], en=_NOTHING_SAID[1]), None
     if work is not None and enough:
         return "route_agent", None, None
     if reference:
-        return "clarification", "Worauf bezieht sich das? Bitte die Datei, die Funktion oder den Fehler nennen.", None
+        return "clarification", in_language_of(text, de=_REFERS_TO[0], en=_REFERS_TO[1]), None
     if work is not None:
-        return "clarification", _QUESTIONS[work], None
+        german, english = _QUESTIONS[work]
+        return "clarification", in_language_of(text, de=german, en=english), None
     if "meta" in flags or "philosophical" in flags or "personal" in flags:
         return "direct_response", None, None
     return ("safe_execution" if safety > 0.5 else "fallback"), None, None
 
 
+_NOTHING_SAID = ("Das habe ich nicht verstanden. Was soll ich tun?", "I did not understand that. What shall I do?")
+_REFERS_TO = (
+    "Worauf bezieht sich das? Bitte die Datei, die Funktion oder den Fehler nennen.",
+    "What does that refer to? Please name the file, the function or the error.",
+)
 _QUESTIONS = {
-    "performance": "Was genau ist langsam: welcher Aufruf, welche Datei, wie lange dauert es?",
-    "bug_report": "Welcher Fehler tritt wo auf? Bitte Meldung und Stelle nennen.",
-    "refactoring": "Was soll umgebaut werden, und wohin?",
-    "testing": "Was soll getestet oder geprüft werden?",
-    "implementation": "Was soll gebaut werden? Ein Satz zum Ziel genügt.",
-    "technology": "Wofür soll die Technik dienen?",
-    "database": "Um welches Schema oder welche Tabelle geht es?",
-    "ai_integration": "Was soll das Modell leisten?",
-}
+    "performance": (
+        "Was genau ist langsam: welcher Aufruf, welche Datei, wie lange dauert es?",
+        "What exactly is slow: which call, which file, how long does it take?",
+    ),
+    "bug_report": (
+        "Welcher Fehler tritt wo auf? Bitte Meldung und Stelle nennen.", "Which error, and where? Please give the message and the place.",
+    ),
+    "refactoring": ("Was soll umgebaut werden, und wohin?", "What is to be restructured, and into what?"),
+    "testing": ("Was soll getestet oder geprüft werden?", "What is to be tested or reviewed?"),
+    "implementation": ("Was soll gebaut werden? Ein Satz zum Ziel genügt.", "What is to be built? One sentence about the goal will do."),
+    "technology": ("Wofür soll die Technik dienen?", "What is the technology to be used for?"),
+    "database": ("Um welches Schema oder welche Tabelle geht es?", "Which schema or which table is it about?"),
+    "ai_integration": ("Was soll das Modell leisten?", "What is the model to do?"),
+}  # fmt: skip
+"""What to ask back about each kind of work, in German and in English."""
 
 
 def _enough(work: str, tokens: Sequence[str], said: str, words: Words) -> bool:

@@ -9,11 +9,14 @@ from typing import Final, Literal
 
 import msgspec
 
+from actors.people.language import in_language_of
+
 Verdict = Literal["approved", "rejected", "modified", "unclear"]
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What was decided. `feedback` is the text as it was said, where it asks for a change; `question` is what to ask back where unclear."""
+    """What was decided. `feedback` is the text as it was said, where it asks for a change; `question` is what to ask back where unclear, in
+    the language of the text (`in_language_of`)."""
 
     verdict: Verdict
     feedback: str = ""
@@ -41,10 +44,8 @@ _CHANGING: Final = _words(
     "verschiebe split teile put setze"
 )
 
-_ASK_BACK: Final = (
-    "That was no clear yes. Shall I go on like this (yes), leave it (no), or what should I change? / "
-    "Das war kein klares Ja. Soll ich so weitermachen (ja), es lassen (nein), oder was soll ich ändern?"
-)
+_NO_CLEAR_YES: Final = "That was no clear yes. Shall I go on like this (yes), leave it (no), or what should I change?"
+_KEIN_KLARES_JA: Final = "Das war kein klares Ja. Soll ich so weitermachen (ja), es lassen (nein), oder was soll ich ändern?"
 
 
 def decision_of(text: str) -> Decision:
@@ -67,4 +68,4 @@ def decision_of(text: str) -> Decision:
     # More than the word itself: "but" alone asks for nothing that anybody could do.
     if changes and len(words) > 2 and "?" not in text:
         return Decision(verdict="modified", feedback=text.strip())
-    return Decision(verdict="unclear", question=_ASK_BACK)
+    return Decision(verdict="unclear", question=in_language_of(text, de=_KEIN_KLARES_JA, en=_NO_CLEAR_YES))

@@ -10,6 +10,7 @@ from actors.classifier import Classification, blocked, classify, forget, words_w
 from actors.classifier.words import AGENT, GROUPS
 from actors.errors import BadPayload, Rejected
 from actors.event import Event, State
+from actors.people.language import in_language_of
 from actors.tasks.agent import Agent, NeedsAnswer
 from actors.tasks.records import Job, Plan, Result, StepPlan, Text, Token
 
@@ -173,7 +174,8 @@ class Router(Agent[RouterState], name="router"):
         if found.agent is None and len(said) > 1:
             found = await self._meant(job, "\n".join(said))
         if found.agent is None:
-            raise NeedsAnswer(found.question or found.response or _NO_AGENT)
+            asked = in_language_of(said[-1], de=_KEIN_AGENT, en=_NO_AGENT)
+            raise NeedsAnswer(found.question or found.response or asked)
         workers = self.types_with("work")
         if found.agent not in workers:
             here = ", ".join(name for name in workers if name not in OURS) or "nobody"
@@ -200,4 +202,5 @@ class Router(Agent[RouterState], name="router"):
         return found if meant is None or found.agent is None else msgspec.structs.replace(found, agent=meant)
 
 
-_NO_AGENT = "Das ist keine Aufgabe für einen der Agenten. Was soll getan werden, und woran?"
+_KEIN_AGENT = "Das ist keine Aufgabe für einen der Agenten. Was soll getan werden, und woran?"
+_NO_AGENT = "That is no work for any of the agents. What is to be done, and to what?"

@@ -69,7 +69,9 @@ def test_words_are_not_nonsense(text: str) -> None:
 
 def test_whoever_asks_back_says_what_is_missing() -> None:
     assert classify("Fehler").question == "Welcher Fehler tritt wo auf? Bitte Meldung und Stelle nennen."
-    assert classify("hallo").response is not None
+    assert classify("fix the error").question == "Which error, and where? Please give the message and the place."
+    assert classify("hallo").response == "Hallo! Wobei kann ich helfen?"
+    assert classify("Hello!").response == "Hello! What can I help with?"
     assert classify("stop").control == "stop"
 
 

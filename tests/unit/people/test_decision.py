@@ -55,6 +55,15 @@ def test_said(text: str, verdict: str) -> None:
     assert decision.feedback == (text if verdict == "modified" else "")
 
 
+@pytest.mark.parametrize(
+    ("text", "languages"), [("I don't approve", "en"), ("passt nicht", "de"), ("Ich weiß", "de"), ("stop", "en de"), ("", "en de")]
+)
+def test_who_is_not_clear_is_asked_back_in_his_language_and_in_both_where_that_is_not_clear(text: str, languages: str) -> None:
+    asked = decision_of(text).question
+    assert ("no clear yes" in asked) == ("en" in languages)
+    assert ("kein klares Ja" in asked) == ("de" in languages)
+
+
 YES = [text for text, verdict in SAID if verdict == "approved"]
 
 
