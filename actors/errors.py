@@ -55,6 +55,11 @@ class Rejected(ActorError):
     number, error = 409, "rejected"
 
 
+class Denied(Rejected):
+    """A refusal that stays in the log, as ``turn.refused`` with its fields: somebody may want to know who tried. Its caller is told
+    `Rejected`."""
+
+
 class IdReused(ActorError):
     """The command id was used before with another method or other arguments (S24)."""
 

@@ -43,6 +43,17 @@ class ModelSettings(ProviderLimits, frozen=True, kw_only=True, forbid_unknown_fi
     fallbacks: tuple[str, ...] = ()
 
 
+class PersonSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Somebody whom runs may name as one who decides.
+
+    key: what proves that it is he: ``env:NAME`` or ``file:PATH`` say where the key is, ``sha256:HEX`` is its digest, so that the key itself
+    need not be here. roles: what several may share; a run names one as ``role:NAME``.
+    """
+
+    key: Annotated[str, msgspec.Meta(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|sha256:[0-9a-f]{64})$")]
+    roles: tuple[Token, ...] = ()
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a deployment can be told; field names are the keys of the file and, in capitals, variables."""
 
@@ -79,6 +90,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Model providers by name: tables ``[models.NAME]`` of the file."""
     review_model: Token | None = None
     """Which of `models` explains a review; None = the first, ``off`` = none."""
+
+    people: dict[Token, PersonSettings] = {}
+    """Who may be named to decide about runs: tables ``[people.NAME]`` of the file."""
 
     @property
     def keys_folder(self) -> Path:

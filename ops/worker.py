@@ -14,6 +14,7 @@ from ops.exits import StartError
 from ops.memory import with_memory
 from ops.models import open_models, with_providers
 from ops.nats_connection import connection_of
+from ops.people import people_of, with_people
 from ops.search_path import load_object
 from ops.settings import Settings
 from runtime.app import App
@@ -55,7 +56,7 @@ def check_sealed(settings: Settings, app: App) -> None:
 def run_worker(settings: Settings, name: str, *, quiet: bool = False) -> int:
     """Run a worker until it is told to stop; returns its exit code."""
     log_setup.configure(name, data=settings.data, level=settings.log_level, console=False if quiet else None)
-    app = load_app(settings.app, settings.embedder)
+    app = with_people(load_app(settings.app, settings.embedder), people_of(settings))
     check_sealed(settings, app)
     return event_loop.run(_main(settings, name, app))
 

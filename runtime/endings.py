@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from actors.errors import ActorError, Cancelled, HandlerFailed, NondeterminismError, error_body
+from actors.errors import ActorError, Cancelled, Denied, HandlerFailed, NondeterminismError, error_body
 from actors.journal import TURN_CANCELLED, TURN_FAILED, TURN_PARKED, TURN_REFUSED, end_event, fired_events
 from actors.turn import Turn
 from events.codec import canonical
@@ -42,8 +42,8 @@ async def refuse(cell: "Cell", item: Item, turn: Turn, refusal: ActorError, bega
         return
     if turn.emitted:
         cell.state = None
-    if item.stored is not None:
-        # A tell has nobody to hear the refusal: it becomes a control event, and its inbox row is finished (S11).
+    if item.stored is not None or isinstance(refusal, Denied):
+        # A tell has nobody to hear the refusal: it becomes a control event, and its inbox row is finished (S11). Others ask for one.
         body = error_body(refusal)
         event = end_event(TURN_REFUSED, body, error=refusal.message[:500])
         await end_stored(cell, item, event, InboxStatus.REFUSED, refusal)

@@ -1,17 +1,14 @@
 """The course of a run: what begins, what was reported, what is tried again, how it ends. `Task` is what people and agents say to it."""
 
-import hashlib
-import hmac
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
-from actors.actor import Actor
 from actors.errors import Rejected
 from actors.tasks import limits
-from actors.tasks.keeper import Keeper
-from actors.tasks.plans import blocked_by, check_move, fault_of, gave_up, may_begin, retry_after_s
+from actors.tasks.deciders import Decided
+from actors.tasks.plans import agent_of, blocked_by, check_move, fault_of, gave_up, may_begin, retry_after_s
 from actors.tasks.records import Answer, Errand, Job, Outcome, Plan, Result, StepStatus
 from actors.tasks.router import OURS, Router
 from actors.tasks.state import (
@@ -24,29 +21,14 @@ from actors.tasks.state import (
     StepMoved,
     TaskCheckpointed,
     TaskEnded,
-    TaskState,
 )
+from actors.tasks.waiting import answer_timer, approval_timer
 
-Session = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-"""What proves who somebody is: known to whoever started the run and to nobody else. The log holds its digest only."""
-
-_KEEPER = Keeper.__actor_name__ or ""
 ROUTER = Router.__actor_name__ or ""
 
 
-class Course(Actor[TaskState]):
+class Course(Decided):
     """Base of `Task`: no commands, all that they have in common."""
-
-    # -- who may --------------------------------------------------------------------------------------------------------------------
-
-    def _owned(self, session: str, *, ended: bool = False) -> None:
-        """Raises: Rejected: `session` is not the one that started the run, or the run is not under way."""
-        if self.state.phase == "new":
-            raise Rejected(f"there is no run {self.id}")
-        if not hmac.compare_digest(digest_of(session), self.state.session_sha256):
-            raise Rejected("this run belongs to another session", reason="foreign_session")
-        if self.state.phase == "ended" and not ended:
-            raise Rejected(f"the run has ended: {self.state.outcome}", outcome=self.state.outcome)
 
     def _from_timer(self) -> None:
         if self.sender != f"{self.actor_type}/{self.id}":
@@ -82,7 +64,7 @@ class Course(Actor[TaskState]):
         seconds = self.state.approval_s
         expires_at_us = self._now_us() + int(seconds * 1_000_000)
         self.emit(ProposalMade(version=version, plan=plan, answers=answers, expires_at_us=expires_at_us))
-        self.schedule(seconds, "approval_late", timer_id=f"approval-{version}", version=version)
+        self.schedule(seconds, "approval_late", timer_id=approval_timer(version), version=version)
 
     def _begin(self, plan: Plan) -> None:
         self.emit(ExecutionBegun(plan=plan))
@@ -117,12 +99,12 @@ class Course(Actor[TaskState]):
         else:
             self._end("done", "every step is done")
 
-    def _end(self, outcome: Outcome, reason: str, *, restored: bool = False) -> None:
+    def _end(self, outcome: Outcome, reason: str, *, restored: bool = False, by: str = "") -> None:
         written = {path for step in self.state.steps.values() if step.result is not None for path in step.result.files}
         for version in range(1, len(self.state.proposals) + 1):
-            self.unschedule(f"approval-{version}")
+            self.unschedule(approval_timer(version))
         self._unschedule_answers()
-        self.emit(TaskEnded(outcome=outcome, reason=reason, files=[] if restored else sorted(written), restored=restored))
+        self.emit(TaskEnded(outcome=outcome, reason=reason, files=[] if restored else sorted(written), restored=restored, by=by))
 
     def _cancel_all(self, reason: str) -> None:
         self._unschedule_answers()
@@ -136,7 +118,7 @@ class Course(Actor[TaskState]):
     def _unschedule_answers(self) -> None:
         for question in self.state.questions:
             if question.standing == "open":
-                self.unschedule(f"answer-{question.number}")
+                self.unschedule(answer_timer(question.number))
 
     def _restore_if_settled(self) -> None:
         if self.state.phase == "stopping" and not self.state.settling:
@@ -148,11 +130,7 @@ class Course(Actor[TaskState]):
 
     def _agent_of(self, step: str) -> tuple[str, str, str]:
         """Type, id and stream of the agent that does `step`."""
-        if step.startswith("_"):
-            type_name, key = (self.state.planner if step == "_plan" else _KEEPER), self.id
-        else:
-            plan = self.state.steps[step].plan
-            type_name, key = plan.agent, plan.agent_id or _own_agent(self.id, step)
+        type_name, key = agent_of(self.state, self.id, step)
         return type_name, key, f"{type_name}/{key}"
 
     def _send_step(self, step_id: str) -> None:
@@ -222,15 +200,3 @@ class Course(Actor[TaskState]):
     def _workers(self) -> list[str]:
         return [name for name in self.types_with("work") if name not in OURS]
 
-    def _now_us(self) -> int:
-        return int(self.now().timestamp() * 1_000_000)
-
-
-def _own_agent(run: str, step: str) -> str:
-    """An agent for this step alone. Names may become too long to be put together."""
-    together = f"{run}-{step}"
-    return together if len(together) <= 64 else hashlib.sha256(together.encode()).hexdigest()[:40]
-
-
-def digest_of(session: str) -> str:
-    return hashlib.sha256(session.encode()).hexdigest()

@@ -1,11 +1,14 @@
 """Rules of plans and steps: pure functions, so that nothing about a run is decided anywhere else."""
 
+import hashlib
 from collections.abc import Collection, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
+from actors.tasks.keeper import Keeper
 from actors.tasks.limits import RETRY_FIRST_S, STEPS_MAX
 from actors.tasks.records import Plan, Step, StepStatus
+from actors.tasks.state import TaskState
 from events.errors import InvariantError
 
 LEGAL: Final[Mapping[StepStatus, frozenset[StepStatus]]] = {
@@ -60,6 +63,20 @@ def blocked_by(step: Step, steps: Mapping[str, Step]) -> str | None:
 def retry_after_s(attempt: int, first_s: float = RETRY_FIRST_S) -> float:
     """The pause after attempt number `attempt`, in seconds: 5, 10, 20, ... where `first_s` is 5."""
     return float(first_s * 2 ** (attempt - 1))
+
+
+def agent_of(state: TaskState, run: str, step: str) -> tuple[str, str]:
+    """Type and id of the agent that does `step` of the run of that id: a step of the plan, "_plan", "_checkpoint" or "_restore"."""
+    if step.startswith("_"):
+        return state.planner if step == "_plan" else Keeper.__actor_name__ or "", run
+    plan = state.steps[step].plan
+    return plan.agent, plan.agent_id or _own_agent(run, step)
+
+
+def _own_agent(run: str, step: str) -> str:
+    """An agent for this step alone. Names may become too long to be put together."""
+    together = f"{run}-{step}"
+    return together if len(together) <= 64 else hashlib.sha256(together.encode()).hexdigest()[:40]
 
 
 def check_move(step: Step, status: StepStatus) -> None:

@@ -3,10 +3,12 @@
 from actors.actor import command, query
 from actors.errors import Rejected
 from actors.tasks import limits
-from actors.tasks.course import Course, Session
+from actors.tasks.course import Course
+from actors.tasks.deciders import Session
 from actors.tasks.records import Question, Text, View
 from actors.tasks.state import QuestionAnswered, QuestionAsked, QuestionExpired
 from actors.tasks.view import view_of
+from actors.tasks.waiting import answer_timer
 
 
 class Questions(Course):
@@ -25,21 +27,21 @@ class Questions(Course):
         self.unschedule(f"late-{step}")
         expires_at_us = self._now_us() + int(self.state.approval_s * 1_000_000)
         self.emit(QuestionAsked(number=number, step=step, question=question, expires_at_us=expires_at_us))
-        self.schedule(self.state.approval_s, "answer_late", timer_id=f"answer-{number}", number=number)
+        self.schedule(self.state.approval_s, "answer_late", timer_id=answer_timer(number), number=number)
 
     @command
     def answer(self, session: Session, text: Text, number: int | None = None) -> View:
         """Answer an agent's question; by default the oldest that is open.
 
         Raises:
-            Rejected: another session's run, no such question, answered before, or too late; says which.
+            Rejected: it is not for that session to answer, no such question, answered before, or too late; says which.
         """
-        self._owned(session)
-        question = self._open_question(number)
+        by = self._may_decide(session)
+        question = self._open_question(number, by)
         if not text.strip():
             raise Rejected("an answer has words", number=question.number)
-        self.unschedule(f"answer-{question.number}")
-        self.emit(QuestionAnswered(number=question.number, answer=text))
+        self.unschedule(answer_timer(question.number))
+        self.emit(QuestionAnswered(number=question.number, answer=text, by=by))
         if question.step.startswith("_"):
             self._send_internal(question.step)
         else:
@@ -67,7 +69,7 @@ class Questions(Course):
         """Every question of this run, oldest first, with what became of it."""
         return list(self.state.questions)
 
-    def _open_question(self, number: int | None) -> Question:
+    def _open_question(self, number: int | None, by: str) -> Question:
         questions = self.state.questions
         if number is None:
             asked = next((question for question in questions if question.standing == "open"), None)
@@ -78,8 +80,5 @@ class Questions(Course):
         if not 1 <= number <= len(questions):
             raise Rejected(f"there is no question {number}", phase=self.state.phase)
         question = questions[number - 1]
-        if question.standing == "expired" or (question.standing == "open" and self._now_us() > question.expires_at_us):
-            raise Rejected(f"question {number} could be answered for {self.state.approval_s:g} s; that is over", standing="expired")
-        if question.standing != "open":
-            raise Rejected(f"question {number} was {question.standing} before", standing=question.standing)
+        self._check_open(f"question {number}", "answered", question.standing, question.expires_at_us, by, question.by)
         return question

@@ -112,7 +112,8 @@ class Errand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Proposal(msgspec.Struct, kw_only=True):
-    """One version of the plan as it was put to a person. `answers` is the feedback that led to it; `feedback` what was said to it."""
+    """One version of the plan as it was put to a person. `answers` is the feedback that led to it; `feedback` what was said to it, and `by`
+    whom."""
 
     version: int
     plan: Plan
@@ -120,10 +121,11 @@ class Proposal(msgspec.Struct, kw_only=True):
     expires_at_us: int
     standing: Standing = "pending"
     feedback: str = ""
+    by: str = ""
 
 
 class Question(msgspec.Struct, kw_only=True):
-    """What an agent asked a person, and what became of it. step: whose agent; "_plan" = the planner's."""
+    """What an agent asked a person, and what became of it. step: whose agent; "_plan" = the planner's. by: who answered."""
 
     number: int
     step: str
@@ -131,6 +133,7 @@ class Question(msgspec.Struct, kw_only=True):
     expires_at_us: int
     standing: Literal["open", "answered", "expired", "withdrawn"] = "open"
     answer: str = ""
+    by: str = ""
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +159,8 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run stands. `question` asks back about a decision; `questions` are those of agents that are open. `files`: what agents have
-    written, as the `files` actor confirmed it. `restored`: the workspace is byte for byte what it was at the start."""
+    written, as the `files` actor confirmed it. `restored`: the workspace is byte for byte what it was at the start. deciders:
+    who decides."""
 
     phase: Phase
     paused: bool
@@ -172,3 +176,5 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     issues: list[str]
     checkpoint: str
     restored: bool
+    goal: str = ""
+    deciders: list[str] = []

@@ -1,18 +1,25 @@
 """The state of a run, and the facts that it is made of."""
 
+from typing import Final
+
 from actors.event import Event, State
 from actors.people.decision import Verdict
 from actors.tasks.records import Errand, Outcome, Phase, Plan, Proposal, Question, Result, Step, StepStatus
 
+STARTER: Final = "starter"
+
 
 class TaskState(State):
-    """One run. session_sha256: of the key of who may decide. errands: attempts by step, with those at "_plan", "_checkpoint" and
-    "_restore"; planned: those at earlier versions of the plan. running: by step, what agents have been sent and have not reported on.
-    settling: agents whose work was cancelled and of whom nobody knows yet that they are at rest."""
+    """One run. session_sha256: of the key of whoever started it, `by` his name; deciders: who may decide (`deciders_of`). errands:
+    attempts by step, with those at "_plan", "_checkpoint" and "_restore"; planned: those at earlier versions of the plan. running: by
+    step, what agents have been sent and have not reported on. settling: agents whose work was cancelled and of whom nobody knows yet that
+    they are at rest."""
 
     phase: Phase = "new"
     goal: str = ""
     session_sha256: str = ""
+    by: str = ""
+    deciders: list[str] = []
     planner: str = ""
     root: str = ""
     needs_approval: bool = True
@@ -36,8 +43,13 @@ class TaskState(State):
     reason: str = ""
 
 
+def deciders_of(state: TaskState) -> list[str]:
+    """Who decides about a run: who was named at its start, else whoever started it."""
+    return list(state.deciders) or [STARTER]
+
+
 class TaskStarted(Event[TaskState], tag="task.started"):
-    """A person wants something done."""
+    """A person wants something done. by: his name, where the deployment knows him."""
 
     goal: str
     session_sha256: str
@@ -46,9 +58,12 @@ class TaskStarted(Event[TaskState], tag="task.started"):
     root: str
     needs_approval: bool
     approval_s: float
+    deciders: list[str] = []
+    by: str = ""
 
     def apply(self, state: TaskState) -> None:
         state.phase = "preparing"
+        state.deciders, state.by = list(self.deciders), self.by
         state.goal, state.session_sha256, state.plan, state.planner = self.goal, self.session_sha256, self.plan, self.planner
         state.root, state.needs_approval, state.approval_s = self.root, self.needs_approval, self.approval_s
 
@@ -88,18 +103,20 @@ class ProposalMade(Event[TaskState], tag="task.proposed"):
 
 
 class ProposalDecided(Event[TaskState], tag="task.decided"):
-    """What became of a version: it is decided once. `said` is the text that was read as this decision, "" where it was given as such."""
+    """What became of a version: it is decided once. `said` is the text that was read as this decision, "" where it was given as such;
+    `by` is who decided."""
 
     version: int
     verdict: Verdict
     feedback: str
     said: str
+    by: str = ""
 
     def apply(self, state: TaskState) -> None:
         proposal = state.proposals[self.version - 1]
         state.question = ""
         if self.verdict != "unclear":
-            proposal.standing, proposal.feedback = self.verdict, self.feedback
+            proposal.standing, proposal.feedback, proposal.by = self.verdict, self.feedback, self.by
 
 
 class ClarificationAsked(Event[TaskState], tag="task.clarification_asked"):
@@ -196,10 +213,11 @@ class QuestionAnswered(Event[TaskState], tag="task.question_answered"):
 
     number: int
     answer: str
+    by: str = ""
 
     def apply(self, state: TaskState) -> None:
         question = state.questions[self.number - 1]
-        question.standing, question.answer = "answered", self.answer
+        question.standing, question.answer, question.by = "answered", self.answer, self.by
 
 
 class QuestionExpired(Event[TaskState], tag="task.question_expired"):
@@ -225,6 +243,7 @@ class TaskPaused(Event[TaskState], tag="task.paused"):
     """Nothing new begins; what is under way goes on to its end."""
 
     reason: str
+    by: str = ""
 
     def apply(self, state: TaskState) -> None:
         state.paused = True
@@ -234,6 +253,7 @@ class TaskResumed(Event[TaskState], tag="task.resumed"):
     """It goes on; `instructions` are handed to everything that begins from here on."""
 
     instructions: str
+    by: str = ""
 
     def apply(self, state: TaskState) -> None:
         state.paused = False
@@ -246,6 +266,7 @@ class RollbackBegun(Event[TaskState], tag="task.rollback_begun"):
 
     reason: str
     settling: list[str]
+    by: str = ""
 
     def apply(self, state: TaskState) -> None:
         state.phase, state.paused, state.reason = "stopping", False, self.reason
@@ -272,12 +293,13 @@ class RestoreBegun(Event[TaskState], tag="task.restore_begun"):
 
 class TaskEnded(Event[TaskState], tag="task.ended"):
     """The run is over. `files`: what agents wrote, as far as the `files` actor confirmed it. `restored`: the workspace is byte for byte
-    what it was at the start."""
+    what it was at the start. `by`: who ended it, "" = it ended by itself."""
 
     outcome: Outcome
     reason: str
     files: list[str]
     restored: bool = False
+    by: str = ""
 
     def apply(self, state: TaskState) -> None:
         state.phase, state.paused, state.outcome = "ended", False, self.outcome

@@ -11,8 +11,10 @@ import msgspec
 from actors.actor import command, query
 from actors.errors import BadPayload, Rejected
 from actors.people.decision import Decision, Verdict, decision_of
+from actors.people.known import digest_of
 from actors.tasks import limits
-from actors.tasks.course import ROUTER, Session, digest_of
+from actors.tasks.course import ROUTER
+from actors.tasks.deciders import Deciders, Session
 from actors.tasks.plans import fault_of
 from actors.tasks.questions import Questions
 from actors.tasks.records import Plan, Proposal, Result, Text, Told, View
@@ -28,10 +30,12 @@ from actors.tasks.state import (
     TaskStarted,
 )
 from actors.tasks.view import view_of
+from actors.tasks.waiting import Waiting, approval_timer, waiting_in
 
 
 class Task(Questions, name="task"):
-    """One run; the id is the run's. Whoever starts it owns it: only with the same `session` may anybody decide, pause or stop.
+    """One run; the id is the run's. Whoever starts it decides about it, by the `session` that he proves himself with, unless `start` names
+    others. Who decides, who started it and the deployment's operator may let it rest and end it.
 
     A proposal is decided once and in time: by `decide`, or by `say` in one's own words. The run then hands each step to its agent as soon
     as the steps before it are completed.
@@ -42,7 +46,7 @@ class Task(Questions, name="task"):
     @command
     def start(
         self, session: Session, goal: Text, plan: Plan | None = None, planner: str = "", root: str = "", needs_approval: bool = True,
-        approval_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = limits.APPROVAL_S,
+        approval_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = limits.APPROVAL_S, deciders: Deciders | None = None,
     ) -> View:  # fmt: skip
         """Begin.
 
@@ -52,6 +56,7 @@ class Task(Questions, name="task"):
             root: folder of the workspace, of which a checkpoint is made first; "" = the run has none and cannot be rolled back.
             needs_approval: false = the first plan is carried out without asking.
             approval_s: how long a proposal can be decided.
+            deciders: who decides about proposals, answers questions and gives instructions; None = whoever starts the run.
         """
         if self.state.phase != "new":
             raise Rejected(f"the run {self.id} was started before", phase=self.state.phase)
@@ -64,7 +69,7 @@ class Task(Questions, name="task"):
             raise Rejected(fault)
         started = TaskStarted(
             goal=goal, session_sha256=digest_of(session), plan=plan, planner=planner, root=root, needs_approval=needs_approval,
-            approval_s=approval_s,
+            approval_s=approval_s, deciders=self._chosen(deciders), by=self._named(session),
         )  # fmt: skip
         self.emit(started)
         if root:
@@ -78,7 +83,7 @@ class Task(Questions, name="task"):
         """Decide about one version of the proposal. `modified` needs `feedback`, and leads to another version.
 
         Raises:
-            Rejected: another session's run, another version, decided before, or too late; says which.
+            Rejected: it is not for that session to decide, another version, decided before, or too late; says which.
         """
         return self._decide(session, version, Decision(verdict=verdict, feedback=feedback), "")
 
@@ -95,21 +100,21 @@ class Task(Questions, name="task"):
     @command
     def pause(self, session: Session, reason: Text = "") -> View:
         """Let no further step begin. What is under way goes on to its end."""
-        self._owned(session)
+        by = self._may_steer(session)
         if self.state.paused:
             raise Rejected("the run is paused already")
         if self.state.phase in {"stopping", "rolling_back"}:
             raise Rejected("the run is being stopped")
-        self.emit(TaskPaused(reason=reason))
+        self.emit(TaskPaused(reason=reason, by=by))
         return view_of(self.state)
 
     @command
     def resume(self, session: Session, instructions: Text = "") -> View:
-        """Go on; `instructions` are handed to every step that begins from here on."""
-        self._owned(session)
+        """Go on; `instructions` are handed to every step that begins from here on, so only who decides may give them."""
+        by = self._may_decide(session) if instructions else self._may_steer(session)
         if not self.state.paused:
             raise Rejected("the run is not paused")
-        self.emit(TaskResumed(instructions=instructions))
+        self.emit(TaskResumed(instructions=instructions, by=by))
         self._advance()
         return view_of(self.state)
 
@@ -121,7 +126,7 @@ class Task(Questions, name="task"):
             rollback: bring the workspace back to the checkpoint made at the start, byte for byte, once every agent is at rest. The run
                 has ended when `phase` says so.
         """
-        self._owned(session)
+        by = self._may_steer(session)
         if self.state.phase in {"stopping", "rolling_back"}:
             raise Rejected("the run is being stopped")
         if rollback and not self.state.root:
@@ -129,10 +134,10 @@ class Task(Questions, name="task"):
         self._cancel_all(reason)
         if not rollback or not self.state.checkpoint:
             # Without a checkpoint no agent has begun, so there is nothing to take back.
-            self._end("cancelled", reason, restored=rollback)
+            self._end("cancelled", reason, restored=rollback, by=by)
             return view_of(self.state)
         busy = sorted({self._agent_of(step.plan.id)[2] for step in self.state.steps.values() if step.attempts})
-        self.emit(RollbackBegun(reason=reason, settling=busy))
+        self.emit(RollbackBegun(reason=reason, settling=busy, by=by))
         for stream in busy:
             type_name, _, key = stream.partition("/")
             self.ref(type_name, key).tell.settle()
@@ -152,8 +157,13 @@ class Task(Questions, name="task"):
 
     @query
     def proposals(self) -> list[Proposal]:
-        """Every version that was put to a person, oldest first, with what was said to it."""
+        """Every version that was put to a person, oldest first, with what was said to it, and by whom."""
         return list(self.state.proposals)
+
+    @query
+    def waiting(self) -> list[Waiting]:
+        """What people can decide or answer now."""
+        return waiting_in(self.state, self.id)
 
     # -- agents -------------------------------------------------------------------------------------------------------------------
 
@@ -232,34 +242,31 @@ class Task(Questions, name="task"):
     # -- decisions ----------------------------------------------------------------------------------------------------------------
 
     def _decide(self, session: str, version: int, decision: Decision, said: str) -> Told:
-        self._owned(session, ended=True)
-        proposal = self._open_proposal(version)
+        by = self._may_decide(session, ended=True)
+        proposal = self._open_proposal(version, by)
         if decision.verdict == "unclear":
             self.emit(ClarificationAsked(version=version, said=said, question=decision.question or "Yes, no, or what should change?"))
             return self._told(decision.verdict, version)
         if decision.verdict == "modified":
             self._check_modifiable(decision.feedback, version)
-        self.unschedule(f"approval-{version}")
-        self.emit(ProposalDecided(version=version, verdict=decision.verdict, feedback=decision.feedback, said=said))
+        self.unschedule(approval_timer(version))
+        self.emit(ProposalDecided(version=version, verdict=decision.verdict, feedback=decision.feedback, said=said, by=by))
         if decision.verdict == "approved":
             self._begin(proposal.plan)
         elif decision.verdict == "rejected":
-            self._end("cancelled", "the proposal was rejected")
+            self._end("cancelled", "the proposal was rejected", by=by)
         else:
             self.emit(PlanningBegun(feedback=decision.feedback))
             self._send_internal("_plan")
         return self._told(decision.verdict, version)
 
-    def _open_proposal(self, version: int) -> Proposal:
+    def _open_proposal(self, version: int, by: str) -> Proposal:
         """The proposal that waits for a decision. Raises: Rejected: it is not this one, or no longer."""
         proposals = self.state.proposals
         if not 1 <= version <= len(proposals):
             raise Rejected("nothing waits for a decision", phase=self.state.phase)
         proposal = proposals[version - 1]
-        if proposal.standing == "expired" or (proposal.standing == "pending" and self._now_us() > proposal.expires_at_us):
-            raise Rejected(f"version {version} could be decided for {self.state.approval_s:g} s; that is over", standing="expired")
-        if proposal.standing != "pending":
-            raise Rejected(f"version {version} was decided before: {proposal.standing}", standing=proposal.standing)
+        self._check_open(f"version {version}", "decided", proposal.standing, proposal.expires_at_us, by, proposal.by)
         return proposal
 
     def _check_modifiable(self, feedback: str, version: int) -> None:

@@ -1,7 +1,7 @@
 """A run as it is shown."""
 
 from actors.tasks.records import StepView, View
-from actors.tasks.state import TaskState
+from actors.tasks.state import TaskState, deciders_of
 
 
 def view_of(state: TaskState) -> View:
@@ -21,4 +21,5 @@ def view_of(state: TaskState) -> View:
         instructions=list(state.instructions),
         files=[] if state.restored else sorted({path for result in results for path in result.files}),
         issues=[issue for result in results for issue in result.issues], checkpoint=state.checkpoint, restored=state.restored,
+        goal=state.goal, deciders=deciders_of(state),
     )  # fmt: skip
