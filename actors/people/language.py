@@ -18,7 +18,7 @@ _GERMAN: Final = _words(
     "welcher welches dies diese dieser dieses dieselbe dasselbe hier dort schon noch nur auch sehr mehr bitte danke ja nein nö nee doch "
     "mal gern gerne hallo moin servus guten morgen tag abend hilfe weiter fortsetzen abbrechen nochmal alles etwas irgendwas nichts "
     "fehler langsam schneller kaputt bauen baue bau mache mach nimm nimmt ändere ändern füge lass einverstanden genehmigt abgelehnt "
-    "passt klar sinn ki modell datei ordner tabelle datenbank"
+    "passt klar sinn ki modell datei ordner tabelle datenbank falsch richtig gut besser sieht"
 )
 _ENGLISH: Final = _words(
     "i you he she we they me him us them the a and or but not no is are be been being were has have had do does did don't doesn't can't "
@@ -26,7 +26,7 @@ _ENGLISH: Final = _words(
     "because how what where who when why which here there already still only too very more please thanks thank yes yeah yep nope hello "
     "good morning evening help continue resume again everything something anything nothing whatever error errors slow faster broken "
     "build make create write add change use remove rename fix check review look go ahead sure agree approve simplify approved rejected "
-    "table file files folder"
+    "table file files folder looks wrong right good better"
 )
 _STEMS: Final = (
     "erstell", "prüf", "überprüf", "beheb", "reparier", "optimier", "beschleunig", "schreib", "programmier", "entwickl", "umstrukturier",

@@ -14,6 +14,7 @@ from actors.people import in_language_of, language_of
         ("Ich weiß es nicht", "de"), ("WARUM?", "de"), ("optimiere main.py", "de"), ("hallo", "de"),
         ("check the code and the tests", "en"), ("fix the login bug in auth.py", "en"), ("It's too slow", "en"), ("Why?", "en"),
         ("I don\N{RIGHT SINGLE QUOTATION MARK}t know", "en"), ("hello", "en"), ("build an app", "en"),
+        ("Looks wrong", "en"), ("Sieht falsch aus", "de"),
         ("", None), ("stop", None), ("auth.py", None), ("Docker", None), ("ja yes", None), ("42", None),
     ],
 )  # fmt: skip
