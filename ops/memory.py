@@ -11,6 +11,7 @@ from actors.memory import Memory, memory_actor
 from events.embedding import Embedder
 from events.errors import CuebookError
 from events.ids import StreamId
+from projections.embedding.batching import BatchingEmbedder
 from projections.embedding.hashing import HashEmbedder
 from projections.memory.accesses import Accesses
 from projections.memory.projection import MemoryProjection
@@ -32,14 +33,18 @@ def with_memory(app: App, embedder: Embedder | None = None) -> App:
     """`app` with the memory of workspaces, actor and view. One with an actor type ``memory`` of its own making is left as it is.
 
     Args:
-        embedder: None = the one that the app chose by calling this itself, else the built-in one, which hashes words.
+        embedder: None = the one that the app chose by calling this itself, else the built-in one, which hashes words. Any other is asked
+            for all who wait at a time, by the actors of a process and by its view (`BatchingEmbedder`).
     """
     own = app.registry.types.get(TYPE)
     if own is not None and not issubclass(own.cls, Memory):
         return app
     if own is not None and embedder is None and any(_is_memory(make) for make in app.projections):
         return app
-    chosen = embedder or HashEmbedder()
+    # The built-in one takes microseconds, in the loop: its callers never wait for each other.
+    chosen: Embedder = embedder or HashEmbedder()
+    if not isinstance(chosen, HashEmbedder | BatchingEmbedder):
+        chosen = BatchingEmbedder(chosen)
     others = [make for make in app.projections if not _is_memory(make)]
     view = partial(MemoryProjection, chosen, ACCESSES)
     return app.adding(memory_actor(chosen, in_loop=isinstance(chosen, HashEmbedder)), projections=[*others, view])

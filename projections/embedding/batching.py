@@ -3,7 +3,8 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from itertools import islice
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -19,12 +20,24 @@ class _Request:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = texts
-        self.found: Sequence[Embedding] | None = None
+        self.found: list[Embedding] = []
+        """Of the first texts."""
         self.error: Exception | None = None
 
     @property
+    def left(self) -> int:
+        return len(self.texts) - len(self.found)
+
+    @property
     def done(self) -> bool:
-        return self.found is not None or self.error is not None
+        return not self.left or self.error is not None
+
+
+class _Part(NamedTuple):
+    """The next texts of a request, in one call."""
+
+    request: _Request
+    texts: Sequence[str]
 
 
 class BatchingStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,17 +48,23 @@ class BatchingStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchingEmbedder:
-    """An `Embedder` around another one, which it calls once at a time. It holds nobody to be fast: an idle model is called at once.
+    """An `Embedder` around another one, which it calls once at a time. It holds nobody to be fast: an idle model is called at once, and
+    who asks for much gets it in parts, beside what others ask for.
 
     No task of its own: whoever comes to the model first embeds for all who wait. If that caller is cancelled, the next one does. A
     failure of a call for several callers is no verdict on any of them: each is then tried alone.
     """
 
     def __init__(self, inner: Embedder, *, texts_max: int = TEXTS_MAX) -> None:
+        """
+        Args:
+            texts_max: in one call, and so how long a caller waits at most for a call that is under way.
+        """
         self._inner = inner
         self._texts_max = texts_max
         self._waiting: deque[_Request] = deque()
-        self._model_free = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._free = asyncio.Lock()
         self._texts = self._calls = 0
 
     @property
@@ -62,58 +81,58 @@ class BatchingEmbedder:
     async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
         if not texts:
             return []
+        model_free = self._model_free()
         request = _Request(list(texts))
         self._waiting.append(request)
         try:
             while not request.done:
                 # First come, first served; who was served by another one passes through.
-                async with self._model_free:
+                async with model_free:
                     if not request.done:
                         await self._serve(self._next())
         finally:
-            if not request.done and request in self._waiting:
+            if request in self._waiting:
                 self._waiting.remove(request)
         if request.error is not None:
             raise request.error
-        if request.found is None:
-            raise EmbeddingError(f"{self.model} was asked and did not answer", model=self.model)
         return request.found
 
-    def _next(self) -> list[_Request]:
-        batch = [self._waiting.popleft()]
-        count = len(batch[0].texts)
-        while self._waiting and count + len(self._waiting[0].texts) <= self._texts_max:
-            batch.append(self._waiting.popleft())
-            count += len(batch[-1].texts)
-        return batch
+    def _model_free(self) -> asyncio.Lock:
+        """An app is made once and may be run by one loop after another."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._free, self._waiting = loop, asyncio.Lock(), deque()
+        return self._free
 
-    async def _serve(self, batch: list[_Request]) -> None:
+    def _next(self) -> list[_Part]:
+        """Of each who waits as much as there is room for, shared out so that the smallest are served first (max-min fairness)."""
+        waiting = list(islice((request for request in self._waiting if not request.done), self._texts_max))
+        room, count = self._texts_max, {}
+        for before, request in enumerate(sorted(waiting, key=lambda request: request.left)):
+            count[request] = min(request.left, room // (len(waiting) - before))
+            room -= count[request]
+        return [_Part(request, request.texts[len(request.found) :][: count[request]]) for request in waiting]
+
+    async def _serve(self, parts: list[_Part]) -> None:
         try:
-            try:
-                found = await self._call([text for request in batch for text in request.texts])
-            except Exception as error:  # noqa: BLE001  a model may raise anything; it becomes the answer of who asked
-                if len(batch) == 1:
-                    batch[0].error = error
-                    return
-                for request in batch:
-                    await self._serve([request])
+            found = await self._call([text for part in parts for text in part.texts])
+        except Exception as error:  # noqa: BLE001  a model may raise anything; it becomes the answer of who asked
+            if len(parts) == 1:
+                parts[0].request.error = error
                 return
-            for request in batch:
-                request.found, found = found[: len(request.texts)], found[len(request.texts) :]
-        finally:
-            # Cancelled half-way: those who are still without an answer come first again.
-            self._waiting.extendleft(request for request in reversed(batch) if not request.done and request not in self._waiting)
+            for part in parts:
+                await self._serve([part])
+            return
+        for part in parts:
+            part.request.found += found[: len(part.texts)]
+            found = found[len(part.texts) :]
 
     async def _call(self, texts: list[str]) -> Sequence[Embedding]:
-        found: list[Embedding] = []
-        for first in range(0, len(texts), self._texts_max):
-            part = texts[first : first + self._texts_max]
-            self._calls += 1
-            self._texts += len(part)
-            given = await self._inner.embed(part)
-            check_given(self._inner, part, given)
-            found += given
-        return found
+        self._calls += 1
+        self._texts += len(texts)
+        given = await self._inner.embed(texts)
+        check_given(self._inner, texts, given)
+        return given
 
 
 def check_given(embedder: Embedder, texts: Sequence[str], given: Sequence[Embedding]) -> None:

@@ -122,6 +122,66 @@ async def test_a_call_has_a_bound_and_every_caller_gets_its_own() -> None:
     assert max(map(len, inner.asked)) <= 4
 
 
+class Working(Recording):
+    """A model that lets others run while it computes."""
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+        self.asked.append(list(texts))
+        await begun(10)
+        return [self.of(text) for text in texts]
+
+
+async def test_who_asks_for_little_does_not_wait_for_who_asks_for_much() -> None:
+    inner = Working()
+    batching = BatchingEmbedder(inner, texts_max=8)
+    async with asyncio.TaskGroup() as group:
+        much = group.create_task(batching.embed([f"much {number}" for number in range(100)]))
+        await begun(1)
+        little = [group.create_task(batching.embed([f"little {number}"])) for number in range(3)]
+        while not all(each.done() for each in little):
+            await asyncio.sleep(0)
+        assert len(inner.asked) <= 3, "the call that was under way, theirs, and perhaps the beginning of the next"
+    assert inner.asked[1][-3:] == ["little 0", "little 1", "little 2"]
+    assert len(inner.asked[1]) == 8, "what they leave is used"
+    assert list(much.result()) == [inner.of(f"much {number}") for number in range(100)]
+    assert len(inner.asked) == 13
+
+
+async def test_an_idle_model_is_called_at_once() -> None:
+    inner = Recording()
+    caller = asyncio.ensure_future(BatchingEmbedder(inner).embed(["text"]))
+    await begun(1)
+    assert inner.asked == [["text"]], "in the first moment that the caller has"
+    inner.open.set()
+    await caller
+
+
+def test_one_loop_after_another_may_use_it() -> None:
+    """An app is made once; a loop may end while somebody waits."""
+    batching = BatchingEmbedder(HashEmbedder())
+    stuck = Recording()
+    around = BatchingEmbedder(stuck)
+
+    async def cut_off() -> None:
+        callers = [asyncio.ensure_future(around.embed([str(number)])) for number in range(3)]
+        await begun(3)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.wait(callers)
+
+    async def together(used: Embedder) -> int:
+        async with asyncio.TaskGroup() as group:
+            callers = [group.create_task(used.embed([str(number)])) for number in range(5)]
+        return sum(len(caller.result()) for caller in callers)
+
+    asyncio.run(cut_off())
+    for _ in range(2):
+        assert asyncio.run(together(batching)) == 5
+        stuck.open = asyncio.Event()
+        stuck.open.set()
+        assert asyncio.run(together(around)) == 5
+
+
 async def test_a_text_that_the_model_refuses_fails_for_its_own_caller_only() -> None:
     inner = Recording()
     inner.poison = "bad"
