@@ -104,7 +104,11 @@ class GraphActor(Actor[GraphState]):
         """The values of the graph's state as of the last end or interrupt; null if it never ran."""
         saver = folded(thread, self._kinds(), self._thread(thread).facts)
         found = saver.find("", None)
-        return None if found is None else plain({name: saver.packer.value(value.text()) for name, value in found.values.items()})
+        if found is None:
+            return None
+        # A checkpoint also holds channels of LangGraph's own: where it goes next, and what it has sent there.
+        shown = [name for name in self._compiled.stream_channels_list if name in found.values]
+        return plain({name: saver.packer.value(found.values[name].text()) for name in shown})
 
     @query
     def waiting(self, thread: str = "main") -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ async def test_s20_the_published_graph_does_the_same_inside_an_actor(decision: s
     assert [each["value"] for each in (await test.when("waiting")).reply] == ["what is your name?"]
     assert (await test.answer("interrupt", "Ada")).waits == "interrupt"
     assert (await test.answer("interrupt", decision)).reply == alone
+    assert (await test.when("values")).reply == alone, "without channels of LangGraph's own"
     # No node ran more often than under LangGraph's own saver: nodes in threads, and a graph that a node calls, save through the turn too.
     assert Counter(capsys.readouterr().out.splitlines()) == printed
     assert (await test.when("path")).reply == [
