@@ -30,6 +30,12 @@ _POSITIONS: Final = """
         UNION ALL
         SELECT e.position, e.prev_position FROM chain JOIN events e ON e.position = chain.prev WHERE e.position < chain.position)
     SELECT position FROM chain ORDER BY position"""
+_CHAIN: Final = """
+    WITH RECURSIVE chain(position, prev) AS (
+        SELECT position, prev_position FROM events WHERE position = ?
+        UNION ALL
+        SELECT e.position, e.prev_position FROM chain JOIN events e ON e.position = chain.prev
+        WHERE e.position < chain.position AND e.version > ?)"""
 
 
 def archive_stream(writer: ShardWriter, connection: SqliteConnection, stream: StreamId) -> Closed:
@@ -122,18 +128,24 @@ def _remove_payloads(connection: SqliteConnection, head: FoundHead) -> bool:
     return _remove_at(connection, _positions(connection, head))
 
 
-def remove_said(connection: SqliteConnection, head: FoundHead, types: Sequence[str], upto: int) -> list[int]:
-    """Remove what the events of these types say, up to version `upto`, in a stream that lives on: for whoever knows that nobody folds them
-    any more. Runs inside a transaction. Returns their positions."""
-    wanted: list[int] = []
-    for page in _pages(_positions(connection, head)):
-        sql = (
-            f"SELECT position FROM events WHERE position IN ({','.join('?' * len(page))}) AND version <= ? "
-            f"AND type IN ({','.join('?' * len(types))}) AND payload <> 'null' ORDER BY position"
-        )
-        wanted += [row[0] for row in connection.execute(sql, [*page, upto, *types]).fetchall()]
-    _remove_at(connection, wanted)
-    return wanted
+def said_in(connection: SqliteConnection, head: FoundHead, types: Sequence[str], after: int, upto: int) -> list[tuple[int, int]]:
+    """The events of these types, of versions after < version <= upto, that still say something: position and bytes of payload of each."""
+    entry = connection.execute(
+        "SELECT position FROM stream_pages WHERE stream_id = ? AND version >= ? ORDER BY version LIMIT 1", (head.stream_id, upto)
+    ).fetchall()
+    sql = (
+        f"{_CHAIN} SELECT e.position, length(CAST(e.payload AS BLOB)) FROM chain JOIN events e USING (position) "
+        f"WHERE e.version > ? AND e.version <= ? AND e.type IN ({','.join('?' * len(types))}) AND e.payload <> 'null' ORDER BY e.position"
+    )
+    return connection.execute(sql, [entry[0][0] if entry else head.position, after, after, upto, *types]).fetchall()
+
+
+def remove_said(connection: SqliteConnection, head: FoundHead, types: Sequence[str], after: int, upto: int) -> list[tuple[int, int]]:
+    """Remove what `said_in` finds, in a stream that lives on: for whoever knows that nobody folds it any more. Runs inside a transaction.
+    Returns what it found."""
+    said = said_in(connection, head, types, after, upto)
+    _remove_at(connection, [position for position, _ in said])
+    return said
 
 
 def _positions(connection: SqliteConnection, head: FoundHead) -> list[int]:

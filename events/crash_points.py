@@ -62,6 +62,8 @@ class CrashPoint(StrEnum):
     RESTORE_SHOWN = "restore.shown"
     # What deleted threads said (S38).
     GRAPH_FREE_READY = "graph.free_ready"
+    GRAPH_REBASE_READY = "graph.rebase_ready"
+    """A thread is told anew and what it said before is gone, not committed."""
     # A view (F-5).
     VIEW_CREATED = "view.created"
     VIEW_APPLIED = "view.applied"

@@ -25,6 +25,7 @@ _KNOWN: Final = frozenset({"v", "id", "ts", "channel_values", "channel_versions"
 _TAG_OF: Final[dict[type, str]] = {
     recorded.Saved: recorded.SAVED, recorded.Writes: recorded.WRITES, recorded.PartsAdded: recorded.PARTS,
     recorded.Claimed: recorded.CLAIMED, recorded.Removed: recorded.REMOVED, recorded.Deleted: recorded.DELETED,
+    recorded.Rebased: recorded.REBASED, recorded.Kept: recorded.KEPT,
     recorded.Copied: recorded.COPIED, recorded.Thread: recorded.THREAD, recorded.ItemsChanged: recorded.ITEMS,
 }  # fmt: skip
 _encode: Final = msgspec.json.Encoder().encode
@@ -47,10 +48,10 @@ def write(state: Folded, build: Callable[[], Sequence[tuple[msgspec.Struct, str 
         events: list[NewEvent] = []
         for struct, summary in said:
             if isinstance(struct, recorded._Recorded):
-                for some in _parts_before(struct, state.packer.parts.since(mark), mark):
-                    events.append(_event(some, None))
+                for some in parts_before(struct, state.packer.parts.since(mark), mark):
+                    events.append(event_of(some, None))
                 mark = len(state.packer.parts)
-            events.append(_event(struct, summary))
+            events.append(event_of(struct, summary))
     except BaseException:
         state.packer.take_back(mark)
         raise
@@ -58,10 +59,11 @@ def write(state: Folded, build: Callable[[], Sequence[tuple[msgspec.Struct, str 
     for number, (struct, _) in enumerate(said, 1):
         state.apply(struct, version + number)
     state.version += len(events)
+    state.said += sum(len(event.payload) for event in events)
     return events
 
 
-def _parts_before(struct: recorded._Recorded, parts: Sequence[bytes], first: int) -> list[recorded.PartsAdded]:
+def parts_before(struct: recorded._Recorded, parts: Sequence[bytes], first: int) -> list[recorded.PartsAdded]:
     """Gives `struct` the last of `parts`; what is too much for one event comes as events before it."""
     before: list[recorded.PartsAdded] = []
     some: list[Raw] = []
@@ -78,7 +80,12 @@ def _parts_before(struct: recorded._Recorded, parts: Sequence[bytes], first: int
     return before
 
 
-def _event(struct: msgspec.Struct, summary: str | None) -> NewEvent:
+def event_of(struct: msgspec.Struct, summary: str | None) -> NewEvent:
+    """`struct` as it is recorded, with what is said of it to people.
+
+    Raises:
+        EncodingError: it would be larger than the log takes (S12), or holds what JSON cannot carry.
+    """
     try:
         payload = _encode(struct)
     except (UnicodeEncodeError, ValueError, TypeError) as error:
@@ -104,8 +111,8 @@ def saved(
         event.parent = parent_id
     _tell_values(event, packer, base, checkpoint, new_versions, texts)
     versions: Versions = dict(checkpoint.get("channel_versions", {}))
-    event.versions, event.versions_gone = _different({} if base is None else base.versions, versions)
-    _tell_seen(event, {} if base is None else base.seen, checkpoint.get("versions_seen", {}))
+    event.versions, event.versions_gone = different({} if base is None else base.versions, versions)
+    tell_seen(event, {} if base is None else base.seen, checkpoint.get("versions_seen", {}))
     known = {} if base is None else base.metadata
     texts = {key: packer.shared(value) for key, value in metadata.items()}
     event.metadata = {key: Raw(text) for key, text in texts.items() if known.get(key) != text}
@@ -162,13 +169,14 @@ def _tell_value(event: recorded.Saved, packer: Packer, channel: str, known: Valu
 _COMMA: Final = ord(",")
 
 
-def _tell_seen(event: recorded.Saved, before: Mapping[str, Versions], seen: Mapping[str, Mapping[str, Any]]) -> None:
+def tell_seen(event: recorded.Saved, before: Mapping[str, Versions], seen: Mapping[str, Mapping[str, Any]]) -> None:
+    """Note in `event` what of LangGraph's ``versions_seen`` is not as before."""
     for node, versions in seen.items():
         known = before.get(node)
         if known is None:
             event.seen[node] = dict(versions)
             continue
-        new, gone = _different(known, versions)
+        new, gone = different(known, versions)
         if gone:
             event.seen_gone.append(node)
             event.seen[node] = dict(versions)
@@ -177,7 +185,8 @@ def _tell_seen(event: recorded.Saved, before: Mapping[str, Versions], seen: Mapp
     event.seen_gone += [node for node in before if node not in seen]
 
 
-def _different(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def different(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What `after` has that `before` has not, and the keys that it has no more."""
     new = {key: value for key, value in after.items() if key not in before or not _same(before[key], value)}
     return new, [key for key in before if key not in after]
 

@@ -19,6 +19,8 @@ class Folded:
         self.stream = stream
         self.packer = packer
         self.version = 0
+        self.said = 0
+        """Bytes of payload that its own stream holds since it began, or began anew."""
         self.branch = MAIN_BRANCH
         self.parent: str | None = None
 
@@ -50,8 +52,11 @@ class Folded:
                 continue  # that the stream was archived or erased
             if decoder is None:
                 raise CorruptLogError(f"{event.stream} holds an event {event.type}, which is none of ours", stream=event.stream)
+            own = event.stream == self.stream
             try:
-                self.apply(decoder.decode(payload), home)
+                struct = decoder.decode(payload)
+                self.apply(struct, struct.home if own and isinstance(struct, recorded.Kept) else home)
+                self.said += len(payload) if own else 0
             except msgspec.ValidationError as error:
                 raise CorruptLogError(
                     f"{event.stream} version {event.version}: {event.type} is not what it should be: {error}",

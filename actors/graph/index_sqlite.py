@@ -1,7 +1,7 @@
 """The index of a folder of threads: which checkpoints there are, across threads. Committed with the events that it follows from (S38).
 
-Its rows are candidates: whether a checkpoint is still there is said by its thread. So nothing is ever removed from it but for room
-(`freeing_sqlite`), and a table that was lost is made again from the events.
+Its rows are candidates: whether a checkpoint is still there is said by its thread. So nothing has to be removed from it; what belongs to a
+thread as it was before it began anew is, for room. A table that was lost is made again from the events.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,13 +29,14 @@ _TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS graph_threads (
         stream_id INTEGER PRIMARY KEY, name TEXT, parent TEXT) STRICT""",
 )
-_NAMED: Final = {recorded.SAVED, recorded.THREAD, recorded.COPIED, recorded.FORKED, recorded.DELETED}
+_NAMED: Final = {recorded.SAVED, recorded.THREAD, recorded.COPIED, recorded.FORKED, recorded.KEPT, *freeing.ENDS}
 
 
 class _Brief(msgspec.Struct):
     """Of a checkpoint's payload, what the index needs."""
 
     metadata: dict[str, msgspec.Raw] = {}
+    home: int = 0
 
 
 class Row(NamedTuple):
@@ -74,14 +75,18 @@ class GraphIndex:
         after = connection.execute("SELECT coalesce(max(position), 0) FROM graph_checkpoints").fetchall()[0][0]
         sql = (
             "SELECT e.position, s.name, e.version, e.type, e.payload FROM events e JOIN streams s ON s.id = e.stream_id "
-            "WHERE e.position > ? AND s.type = ? AND e.payload <> 'null' ORDER BY e.position LIMIT ?"
+            "WHERE e.position > ? AND s.type = ? AND (e.payload <> 'null' OR e.type = ?) ORDER BY e.position LIMIT ?"
         )
-        while rows := connection.execute(sql, (after, THREAD_TYPE, SCAN_ROWS)).fetchall():
+        anew = _Anew()
+        # A checkpoint that was told anew has its place in the order where it was first recorded, and nothing is said there any more.
+        while rows := connection.execute(sql, (after, THREAD_TYPE, recorded.SAVED, SCAN_ROWS)).fetchall():
             _note(
                 connection,
                 [(position, stream, version, type_, payload.encode()) for position, stream, version, type_, payload in rows],
+                anew,
             )
             after = rows[-1][0]
+        anew.write(connection)
 
     def write(self, connection: SqliteConnection, events: Sequence[RecordedEvent]) -> None:
         # Both statements are one each, whatever the batch holds: a busy event loop gives the GIL back only after 5 ms per statement.
@@ -92,14 +97,46 @@ class GraphIndex:
                 for event in events
                 if event.version == 1 or event.type in _NAMED
             ],
+            anew := _Anew(),
         )
+        if anew.write(connection):
+            freeing.free_within(connection)
 
 
-def _note(connection: SqliteConnection, events: Iterable[tuple[int, str, int, str, bytes]]) -> None:
-    """Events as (position, stream, version, type, payload), in order."""
+class _Anew:
+    """Threads that began anew, in the order in which they did."""
+
+    def __init__(self) -> None:
+        self._ends: list[tuple[str, int]] = []
+        self._homes: dict[str, set[int]] = {}
+        self._rebased = False
+
+    def begins(self, stream: str, version: int, type_: str) -> None:
+        """With the event of that version."""
+        self._ends.append((stream, version))
+        self._homes[stream] = set()
+        self._rebased = self._rebased or type_ == recorded.REBASED
+
+    def keeps(self, stream: str, home: int) -> None:
+        """A checkpoint that is known by this older version (`thread_state.Checkpoint.home`)."""
+        self._homes.setdefault(stream, set()).add(home)
+
+    def write(self, connection: SqliteConnection) -> bool:
+        """Note it; whether one of them was told anew. Copies stay noted: they say what is read of other threads (`freeing`)."""
+        freeing.note(connection, self._ends)
+        for stream, version in dict(self._ends).items():
+            connection.execute(
+                "DELETE FROM graph_checkpoints WHERE stream_id = (SELECT id FROM streams WHERE name = ?) AND version < ? AND NOT is_copy "
+                "AND version NOT IN (SELECT value FROM json_each(?))",
+                (stream, version, msgspec.json.encode(sorted(self._homes[stream])).decode()),
+            )
+        return self._rebased
+
+
+def _note(connection: SqliteConnection, events: Iterable[tuple[int, str, int, str, bytes]], anew: _Anew) -> None:
+    """Events as (position, stream, version, type, payload), in order. anew: what begins anew is noted there, to be written last."""
     checkpoints: list[tuple[int, str, int, int, str | None]] = []
     threads: dict[str, tuple[str | None, str | None]] = {}
-    deleted: dict[str, int] = {}
     for position, stream, version, type_, payload in events:
         if not stream.startswith(THREAD_TYPE + "/"):
             continue
@@ -112,8 +149,12 @@ def _note(connection: SqliteConnection, events: Iterable[tuple[int, str, int, st
             elif type_ == recorded.FORKED:
                 checkpoints.append((position, stream, version, 1, None))
                 parent = recorded.BY_TYPE[recorded.FORKED].decode(payload).parent
-            elif type_ == recorded.DELETED:
-                deleted[stream] = version
+            elif type_ in freeing.ENDS:
+                anew.begins(stream, version, type_)
+            elif type_ == recorded.KEPT:
+                anew.keeps(stream, _brief.decode(payload).home)
+                if run_id := _run_id(payload):
+                    checkpoints.append((position, stream, version, 0, run_id))
             elif type_ == recorded.THREAD:
                 name = recorded.BY_TYPE[recorded.THREAD].decode(payload).thread
         except msgspec.DecodeError as error:
@@ -123,8 +164,6 @@ def _note(connection: SqliteConnection, events: Iterable[tuple[int, str, int, st
             threads[stream] = (known[0] if name is None else name, known[1] if parent is None else parent)
     if checkpoints:
         connection.execute(_INSERT_CHECKPOINTS, (msgspec.json.encode(checkpoints).decode(),))
-    if deleted:
-        freeing.note(connection, deleted.items())
     if threads:
         connection.execute(_UPSERT_THREADS, (msgspec.json.encode([(stream, *row) for stream, row in threads.items()]).decode(),))
 
@@ -166,6 +205,8 @@ def load(connection: SqliteConnection, shard: int, stream: StreamId, head: Found
         found = head if is_owner else None
         if found is None:
             found = flushed_head(connection, stream) if is_owner else find_head(connection, stream)
+        elif freeing.ended_at(connection, stream) > found.version:
+            found = find_head(connection, stream)  # it began anew meanwhile, and what it said up to there is gone
         return _load(connection, shard, stream, found, None, None)
 
     loaded: tuple[int, Events] = in_snapshot(connection, read)

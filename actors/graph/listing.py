@@ -97,7 +97,7 @@ class Listing:
 
     @staticmethod
     def _made(state: ThreadState, each: Checkpoint, thread_id: Any) -> Made:
-        return partial(tuple_of, state, each, dict(state.writes(each.ns, each.id)), thread_id)
+        return partial(tuple_of, state.packer, each, dict(state.writes(each.ns, each.id)), thread_id)
 
 
 def thread_of(stream: str, name: str | None) -> str:

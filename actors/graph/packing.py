@@ -126,8 +126,13 @@ class Packer:
     def __init__(self, kinds: Kinds, fingerprint: Callable[[Any], int | None]) -> None:
         self.parts = Parts()
         self._kinds = kinds
+        self._fingerprint = fingerprint
         self._memo = Memo(fingerprint)
         self._depth = 0
+
+    def fresh(self) -> "Packer":
+        """One without parts, for a thread that begins anew. What was packed by this one can still be unpacked by it."""
+        return Packer(self._kinds, self._fingerprint)
 
     def take_back(self, number: int) -> None:
         """Forget the parts from `number` on: what they were packed for was not written."""
@@ -163,9 +168,10 @@ class Packer:
         """What `text` refers to as a whole; itself if it is no reference."""
         if text.startswith(b'{"~":') and text[5:6].isdigit():
             return self.parts.text(int(text[5:-1]))
-        return self._joined(_decode(text)).encode() if text.startswith(_LONG_JSON_START) else text
+        return self.joined(_decode(text)).encode() if text.startswith(_LONG_JSON_START) else text
 
-    def _joined(self, packed: dict[str, Any]) -> str:
+    def joined(self, packed: dict[str, Any]) -> str:
+        """The string, or the JSON text, that is stored in chunks."""
         return "".join(self._unwalk(chunk) for chunk in packed["v"])
 
     def _walk(self, value: Any) -> Any:
@@ -257,9 +263,9 @@ class Packer:
             raise CorruptLogError(f"a stored value has the kind {name!r}")
         try:
             if name == LONG_TEXT:
-                return self._joined(packed)
+                return self.joined(packed)
             if name == LONG_JSON:
-                return self._unwalk(_decode(self._joined(packed)))
+                return self._unwalk(_decode(self.joined(packed)))
             kind = self._kinds.named(name)
             del packed[KEY]
             return kind.unpack(packed, self._unwalk)

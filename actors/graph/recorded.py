@@ -18,6 +18,8 @@ PARTS: Final = "graph.parts"
 CLAIMED: Final = "graph.claimed"
 REMOVED: Final = "graph.removed"
 DELETED: Final = "graph.deleted"
+REBASED: Final = "graph.rebased"
+KEPT: Final = "graph.kept"
 COPIED: Final = "graph.copied"
 THREAD: Final = "graph.thread"
 ITEMS: Final = "store.changed"
@@ -84,6 +86,14 @@ class Saved(_Recorded, kw_only=True):
         self.at_us, self.ts = (at_us, None) if _iso(at_us) == text else (None, text)
 
 
+class Kept(Saved, kw_only=True):
+    """A checkpoint that a rebase told anew. home: `thread_state.Checkpoint.home`. hidden: it is not shown, but another one is read back
+    through it, so of its values and writes only what that needs is here."""
+
+    home: int
+    hidden: bool = False
+
+
 class Writes(_Recorded, kw_only=True):
     """Writes of a task on a checkpoint, as (index, channel, value). checkpoint: unset = the newest of the namespace."""
 
@@ -113,6 +123,14 @@ class Removed(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 class Deleted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The thread begins anew behind this event: no checkpoint and no part from before is left."""
+
+
+class Rebased(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The thread begins anew behind this event, and the events of its transaction behind it say all that is left: none refers to what was
+    said before. why: prune or runs. gone: how many checkpoints are no longer shown."""
+
+    why: str
+    gone: int
 
 
 class Copied(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -148,6 +166,6 @@ BY_TYPE: Final[dict[str, Any]] = {
     tag: msgspec.json.Decoder(cls)
     for tag, cls in (
         (SAVED, Saved), (WRITES, Writes), (PARTS, PartsAdded), (CLAIMED, Claimed), (REMOVED, Removed), (DELETED, Deleted),
-        (COPIED, Copied), (THREAD, Thread), (FORKED, Forked), (ITEMS, ItemsChanged),
+        (REBASED, Rebased), (KEPT, Kept), (COPIED, Copied), (THREAD, Thread), (FORKED, Forked), (ITEMS, ItemsChanged),
     )
 }  # fmt: skip

@@ -204,7 +204,8 @@ class EventLogSaver(BaseCheckpointSaver[int]):
         with self._threads.guard:
             found = state.find(ns, checkpoint_id)
             pending = {} if found is None else dict(state.writes(ns, found.id))
-        return None if found is None else tuple_of(state, found, pending, config["configurable"]["thread_id"])
+            packer = state.packer
+        return None if found is None else tuple_of(packer, found, pending, config["configurable"]["thread_id"])
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that `config` names, or the newest of its thread and namespace: that which was recorded last, whatever clocks say.
@@ -297,7 +298,7 @@ class EventLogSaver(BaseCheckpointSaver[int]):
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Show only the newest checkpoint of each namespace from now on ("keep_latest"), or delete the threads ("delete").
 
-        "keep_latest" frees no room: what is left is stored as a difference from what went (`upkeep`)."""
+        Room is given back once a quarter of what a thread stores is of no more use: then what is left of it is told anew (`upkeep`)."""
         await run_async(prune(self._threads, [str(each) for each in thread_ids], strategy, self._require_claim))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
@@ -305,7 +306,8 @@ class EventLogSaver(BaseCheckpointSaver[int]):
         run_sync(prune(self._threads, [str(each) for each in thread_ids], strategy, self._require_claim))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Remove the checkpoints, and their writes, whose metadata has one of these run ids, in every thread and namespace."""
+        """Remove the checkpoints, and their writes, whose metadata has one of these run ids, in every thread and namespace. Their
+        room is given back as with `aprune`."""
         await run_async(delete_for_runs(self._threads, list_of(run_ids), self._require_claim))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:

@@ -40,6 +40,10 @@ class Value:
     def is_whole(self) -> bool:
         return self._base is None
 
+    def grown(self) -> "tuple[Value, bytes] | None":
+        """The list that this one grew from, and the JSON list of what was appended; None if it is told as a whole."""
+        return None if self._base is None else (self._base, self._text)
+
     def text(self) -> bytes:
         """All of it as JSON."""
         if self._base is None:
@@ -96,7 +100,7 @@ class ThreadState(Folded):
         super().__init__(thread_id, stream, packer)
         self.claim = 0
         self.life = 0
-        """How often it was deleted."""
+        """How often it began anew: it was deleted, or told anew as what is left of it."""
         self._recorded = 0
         self._checkpoints: dict[str, dict[str, Checkpoint]] = {}
         self._writes: dict[Place, dict[WriteKey, Write]] = {}
@@ -126,6 +130,10 @@ class ThreadState(Folded):
         """Those of a namespace that are shown, newest first: in the order in which they were first recorded, whatever their ids say."""
         return (each for each in reversed(list(self._checkpoints.get(ns, {}).values())) if each.shown)
 
+    def every(self, ns: str) -> Iterator[Checkpoint]:
+        """Those of a namespace, shown or not, in the order in which they were first recorded."""
+        return iter(list(self._checkpoints.get(ns, {}).values()))
+
     def find(self, ns: str, checkpoint_id: str | None) -> Checkpoint | None:
         """A checkpoint that is shown, or the newest of the namespace."""
         if checkpoint_id is None:
@@ -147,8 +155,16 @@ class ThreadState(Folded):
     def writes(self, ns: str, checkpoint_id: str) -> dict[WriteKey, Write]:
         return self._writes.get((ns, checkpoint_id), {})
 
+    def places_written(self) -> list[Place]:
+        """Where something was written on, also on checkpoints that were not saved."""
+        return list(self._writes)
+
     def is_empty(self) -> bool:
         return not any(each.shown for by_id in self._checkpoints.values() for each in by_id.values())
+
+    def hides(self) -> bool:
+        """Whether a checkpoint is in memory that is not shown."""
+        return not all(each.shown for by_id in self._checkpoints.values() for each in by_id.values())
 
     def has_writes(self) -> bool:
         return bool(self._writes)
@@ -170,13 +186,15 @@ class ThreadState(Folded):
         elif isinstance(event, recorded.Removed):
             for ns, checkpoint_id in event.checkpoints:
                 self._hide(ns, checkpoint_id)
-        elif isinstance(event, recorded.Deleted):
+        elif isinstance(event, recorded.Deleted | recorded.Rebased):
             self._clear()
 
     def _clear(self) -> None:
         self._checkpoints, self._writes, self._newest, self._homes = {}, {}, {}, {}
-        self.packer.take_back(0)
+        # Not emptied: somebody may be about to unpack what it packed.
+        self.packer = self.packer.fresh()
         self.life += 1
+        self.said = 0
 
     def _save(self, event: recorded.Saved, home: int) -> None:
         newest = self._newest.get(event.ns)
@@ -199,6 +217,7 @@ class ThreadState(Folded):
             _changed({} if base is None else base.metadata, {key: bytes(raw) for key, raw in event.metadata.items()}, event.metadata_gone),
             event.updated_channels(),
             {key: bytes(raw) for key, raw in event.rest.items()}, home, self._recorded,
+            not (isinstance(event, recorded.Kept) and event.hidden),
         )  # fmt: skip
         self._recorded += 1
         # One that is saved again keeps its place in the order, and its home.

@@ -46,6 +46,7 @@ T = TypeVar("T")
 Steps = Generator["Future[Any]", Any, T]
 """Yields futures and is sent their results; returns a T."""
 Said = Sequence[tuple[msgspec.Struct, str | None]]
+Make = Callable[[Any], Sequence[NewEvent]]
 
 THREADS_MAX: Final = 1_000
 THREADS_BYTES_MAX: Final = 256 * MIB
@@ -269,6 +270,13 @@ class Threads:
             StaleWriteOwnerError: another saver owns the folder now. ThreadWriteError: a write before it failed. LogFullError,
             AppendOutcomeUnknownError: as `ShardStore.append`; the outcome is looked up once before.
         """
+        return self.change_by(thread_id, lambda state: write(state, lambda: _begun(state, build(state))), then, put=put)
+
+    def change_by(
+        self, thread_id: str, make: Make, then: Callable[[Any], None] | None = None, *, put: Place | None = None
+    ) -> Steps[None]:
+        """As `change`, for what is more than new words about the thread as it is: `make` gives the events, and changes the thread as if
+        they were recorded."""
         attempts = 0
         while True:
             kept = yield from self._thread(thread_id)
@@ -278,7 +286,7 @@ class Threads:
                     raise owed
                 if kept.broken:
                     continue
-                future = self._submit(kept, build, then)
+                future = self._submit(kept, make, then)
                 waited = future if future is None or put is None else kept.following.waited(put, future)
             if waited is None:
                 return
@@ -307,12 +315,10 @@ class Threads:
             if kept is not None:
                 kept.following.announce(ns, checkpoint_id)
 
-    def _submit(
-        self, kept: _Kept, build: Callable[[Any], Said], then: Callable[[Any], None] | None
-    ) -> "Future[Outcome] | None":
+    def _submit(self, kept: _Kept, make: Make, then: Callable[[Any], None] | None) -> "Future[Outcome] | None":
         state = kept.state
         before = state.bytes
-        events = write(state, lambda: _begun(state, build(state)))
+        events = make(state)
         if not events:
             return kept.pending
         if then is not None:

@@ -5,12 +5,13 @@ from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory, PendingWrite, writes_sort_key
 
+from actors.graph.packing import Packer
 from actors.graph.thread_state import Checkpoint, ThreadState, Write, WriteKey
 
 
-def tuple_of(state: ThreadState, found: Checkpoint, pending: Mapping[WriteKey, Write], thread_id: Any) -> CheckpointTuple:
-    """`found` with new objects throughout. thread_id: as the caller wrote it."""
-    value = state.packer.value
+def tuple_of(packer: Packer, found: Checkpoint, pending: Mapping[WriteKey, Write], thread_id: Any) -> CheckpointTuple:
+    """`found` with new objects throughout. packer: that of the thread when it was found. thread_id: as the caller wrote it."""
+    value = packer.value
     checkpoint: dict[str, Any] = {
         "v": found.v,
         **({} if found.ts is None else {"ts": found.ts}),
@@ -28,23 +29,23 @@ def tuple_of(state: ThreadState, found: Checkpoint, pending: Mapping[WriteKey, W
     return CheckpointTuple(
         config=config(found.id),
         checkpoint=checkpoint,  # type: ignore[arg-type]  # with whatever else the checkpoint held
-        metadata=metadata_of(state, found),  # type: ignore[arg-type]
+        metadata=metadata_of(packer, found),  # type: ignore[arg-type]
         parent_config=None if found.parent is None else config(found.parent),
-        pending_writes=ordered(state, pending),
+        pending_writes=ordered(packer, pending),
     )
 
 
-def metadata_of(state: ThreadState, found: Checkpoint) -> dict[str, Any]:
-    return {key: state.packer.value(text) for key, text in found.metadata.items()}
+def metadata_of(packer: Packer, found: Checkpoint) -> dict[str, Any]:
+    return {key: packer.value(text) for key, text in found.metadata.items()}
 
 
-def ordered(state: ThreadState, pending: Mapping[WriteKey, Write], channel: str | None = None) -> list[PendingWrite]:
+def ordered(packer: Packer, pending: Mapping[WriteKey, Write], channel: str | None = None) -> list[PendingWrite]:
     """The writes, or those on `channel`, in the order in which a live run applies them."""
     keys = sorted(
         (key for key, write in pending.items() if channel is None or write.channel == channel),
         key=lambda key: writes_sort_key(pending[key].path, *key),
     )
-    return [(task, pending[task, index].channel, state.packer.value(pending[task, index].value)) for task, index in keys]
+    return [(task, pending[task, index].channel, packer.value(pending[task, index].value)) for task, index in keys]
 
 
 def delta_history(state: ThreadState, ns: str, checkpoint_id: str | None, channels: Sequence[str]) -> Mapping[str, DeltaChannelHistory]:
@@ -56,7 +57,7 @@ def delta_history(state: ThreadState, ns: str, checkpoint_id: str | None, channe
 def _history(state: ThreadState, ns: str, checkpoint_id: str | None, channel: str) -> DeltaChannelHistory:
     steps: list[list[PendingWrite]] = []
     while checkpoint_id is not None and (found := state.any(ns, checkpoint_id)) is not None:
-        steps.append(ordered(state, state.writes(ns, checkpoint_id), channel))
+        steps.append(ordered(state.packer, state.writes(ns, checkpoint_id), channel))
         if channel in found.values:
             return {"writes": _flat(steps), "seed": state.packer.value(found.values[channel].text())}
         checkpoint_id = found.parent

@@ -169,7 +169,7 @@ class TurnSaver(BaseCheckpointSaver[int]):
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         thread_id, ns, checkpoint_id = place_of(config)
         found = self.state.find(ns, checkpoint_id)
-        return None if found is None else tuple_of(self.state, found, dict(self.state.writes(ns, found.id)), thread_id)
+        return None if found is None else tuple_of(self.state.packer, found, dict(self.state.writes(ns, found.id)), thread_id)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         return self.get_tuple(config)
@@ -184,7 +184,7 @@ class TurnSaver(BaseCheckpointSaver[int]):
     ) -> Iterator[CheckpointTuple]:
         """Checkpoints of this turn, and the one that it began with, newest first. Arguments as for `EventLogSaver.list`."""
         for found in Wanted(config, filter, before).newest_first(self.state)[:limit]:
-            yield tuple_of(self.state, found, dict(self.state.writes(found.ns, found.id)), self.state.thread_id)
+            yield tuple_of(self.state.packer, found, dict(self.state.writes(found.ns, found.id)), self.state.thread_id)
 
     async def alist(
         self,
@@ -218,7 +218,7 @@ class TurnSaver(BaseCheckpointSaver[int]):
             found = self.state.find(ns, None)
             if found is None:
                 continue
-            whole = tuple_of(self.state, found, dict(self.state.writes(ns, found.id)), self.state.thread_id)
+            whole = tuple_of(self.state.packer, found, dict(self.state.writes(ns, found.id)), self.state.thread_id)
             _tell(facts, state, self.state, found.id, ns, whole)
         return facts
 

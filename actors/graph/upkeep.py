@@ -4,10 +4,9 @@ A thread that is deleted is so by an event that says it, and what it said before
 (`freeing_sqlite`). That it was there, when and how often it was written stays in the log. ``cuebook erase thread/ID`` also ends the stream,
 so that the id is never used again, and makes sure at once that no byte is left in unused parts of the file.
 
-A thread that is pruned, or from which runs are removed, shows less and keeps its room: checkpoints are stored as what changed, so what
-is left is told as a difference from what went, and a DeltaChannel reads back through it. About half could be won: the newest checkpoint of
-a conversation of 200 turns, stored alone, takes half of what all 1,000 events of it say (measured 2026-11). Who wants that half back goes
-on in a new thread with the newest state (``update_state``) and deletes this one.
+A thread that is pruned, or from which runs are removed, shows less. Checkpoints are stored as what changed, so what is left is told by what
+went. Once a quarter of what the thread stores is of no more use, what is left is told anew, and what was said before leaves the file in the
+same transaction (`rebasing`), as far as no copy reads it. Of a conversation about a half goes: its newest checkpoint holds every message.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +14,12 @@ from collections.abc import Callable, Sequence
 from actors.graph import freeing_sqlite as freeing
 from actors.graph import index_sqlite as index
 from actors.graph import recorded
+from actors.graph.difference import write
 from actors.graph.listing import PAGE, thread_of
-from actors.graph.thread_state import ThreadState
+from actors.graph.rebasing import rebase
+from actors.graph.thread_state import Place, ThreadState
 from actors.graph.threads import Said, Steps, Threads
+from events.envelope import NewEvent
 from events.errors import ConfigurationError
 
 Require = Callable[[ThreadState], None]
@@ -58,16 +60,14 @@ def prune(threads: Threads, thread_ids: Sequence[str], strategy: str, require: R
     if strategy not in ("keep_latest", "delete"):
         raise ConfigurationError(f"prune: {strategy!r} is none of 'keep_latest' and 'delete'", strategy=strategy)
 
-    def build(state: ThreadState) -> Said:
-        require(state)
-        gone = [(ns, each.id) for ns in state.namespaces() for each in list(state.checkpoints(ns))[1:]]
-        return [(recorded.Removed(why="prune", checkpoints=gone), f"prune: {len(gone)} checkpoints")] if gone else []
+    def all_but_the_newest(state: ThreadState) -> list[Place]:
+        return [(ns, each.id) for ns in state.namespaces() for each in list(state.checkpoints(ns))[1:]]
 
     for thread_id in thread_ids:
         if strategy == "delete":
             yield from _delete(threads, thread_id, require)
         else:
-            yield from threads.change(thread_id, build)
+            yield from _remove(threads, thread_id, "prune", all_but_the_newest, require)
     if strategy == "delete":
         yield threads.shard.write(freeing.free)
 
@@ -77,15 +77,34 @@ def delete_for_runs(threads: Threads, run_ids: Sequence[str], require: Require) 
     wanted = set(run_ids)
     if not wanted:
         return
-    for stream, name in (yield threads.shard.read(index.threads_of_runs, wanted)):
-        yield from threads.change(thread_of(stream, name), _removal(wanted, require))
 
-
-def _removal(wanted: set[str], require: Require) -> Callable[[ThreadState], Said]:
-    def build(state: ThreadState) -> Said:
-        require(state)
+    def of_runs(state: ThreadState) -> list[Place]:
         found = [each for ns in state.namespaces() for each in state.checkpoints(ns)]
-        gone = [(each.ns, each.id) for each in found if (text := each.metadata.get("run_id")) and state.packer.value(text) in wanted]
-        return [(recorded.Removed(why="runs", checkpoints=gone), f"runs: {len(gone)} checkpoints")] if gone else []
+        return [(each.ns, each.id) for each in found if (text := each.metadata.get("run_id")) and state.packer.value(text) in wanted]
 
-    return build
+    for stream, name in (yield threads.shard.read(index.threads_of_runs, wanted)):
+        yield from _remove(threads, thread_of(stream, name), "runs", of_runs, require)
+
+
+def _remove(
+    threads: Threads, thread_id: str, why: str, choose: Callable[[ThreadState], list[Place]], require: Require
+) -> Steps[None]:
+    """Those checkpoints are not shown any more. A copy that is made between the look at what copies read and the write only makes the room
+    smaller that is given back."""
+    state = yield from threads.settled(thread_id)
+    read_upto, elsewhere = yield threads.shard.read(freeing.room, state.stream)
+    own: int | None = None
+    if read_upto:
+        own = yield threads.shard.read(freeing.said_between, state.stream, read_upto, state.version)
+
+    def make(state: ThreadState) -> Sequence[NewEvent]:
+        require(state)
+        gone = choose(state)
+        if not gone and not state.hides():
+            return []
+        events = rebase(state, gone, why, elsewhere + (state.said if own is None else own))
+        if events or not gone:
+            return events
+        return write(state, lambda: [(recorded.Removed(why=why, checkpoints=gone), f"{why}: {len(gone)} checkpoints")])
+
+    yield from threads.change_by(thread_id, make)

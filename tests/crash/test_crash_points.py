@@ -40,6 +40,7 @@ ELSEWHERE = {
     "tests/crash/test_crash_erase.py": tuple(point for point in CrashPoint if point.value.startswith("erase.")),
     "tests/crash/test_crash_projector.py": tuple(point for point in CrashPoint if point.value.startswith(("view.", "rebuild."))),
     "tests/unit/graph/test_freeing.py": (CrashPoint.GRAPH_FREE_READY,),
+    "tests/unit/graph/test_rebasing.py": (CrashPoint.GRAPH_REBASE_READY,),
     "tests/fault/test_keep_kill.py": tuple(point for point in CrashPoint if point.value.startswith("restore.")),
 }  # fmt: skip
 

@@ -242,7 +242,7 @@ async def test_what_was_deleted_before_room_was_given_back_is_freed_at_the_next_
             await saver.adelete_thread("t")
     assert holds(tmp_path, "earlier")
     connection = library.connect(tmp_path / "log" / "shard-0.db")
-    connection.execute("DROP TABLE graph_deleted")
+    connection.execute("DROP TABLE graph_ends")
     connection.commit()
     connection.close()
     async with EventLogSaver.open(tmp_path, durability="process") as saver:
