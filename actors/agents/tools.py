@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from actors.actor import Actor
-from actors.files.rules import Grant, Operation, Refusal, Rules, decide
+from actors.files.names import Refusal
+from actors.files.rules import Grant, Operation, Rules, decide
 from actors.models.records import ToolSpec
 from actors.ref import ActorRef
 from actors.tasks.agent import NeedsAnswer

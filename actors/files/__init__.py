@@ -4,7 +4,8 @@
 of its own, `commands` runs programs.
 """
 
-from actors.files.rules import DEFAULT_RULES, CommandTool, Grant, Refusal, Rules
+from actors.files.names import Refusal
+from actors.files.rules import DEFAULT_RULES, CommandTool, Grant, Rules
 from actors.files.workspace_files import Files, files_with
 
 __all__ = ["DEFAULT_RULES", "CommandTool", "Files", "Grant", "Refusal", "Rules", "files_with"]

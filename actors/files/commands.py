@@ -5,19 +5,20 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from actors.child import child, drain, end_politely
-from actors.files.disk import own_folder
 from actors.files.limits import (
     COMMAND_FILE_BYTES_MAX,
     COMMAND_MEMORY_BYTES_MAX,
     COMMAND_OUTPUT_BYTES_MAX,
     COMMAND_PROCESSES_MAX,
 )
+from actors.tools.git import search_path, switched_off
 
 _LIMITS = (
     (resource.RLIMIT_AS, COMMAND_MEMORY_BYTES_MAX),
@@ -44,21 +45,30 @@ class CommandMissingError(Exception):
 async def run_command(root: str, words: Sequence[str], timeout_s: float) -> Outcome:
     """Start `words` in `root`, wait for its end, and hand over what it said.
 
-    The program gets a session of its own, an environment without our settings and secrets, a home folder inside the workspace's own folder,
-    no input, and limits of memory, file size and processes. When this coroutine ends - result, timeout, cancellation - the whole process
-    group is gone; it also dies with the worker.
+    The program gets a session of its own, an environment without our settings and secrets, an empty home folder, no input, and limits of
+    memory, file size and processes. What the workspace's repository says is to be run - hooks, filters, monitors, other programs for git -
+    is not, where the program is git itself. When this coroutine ends - result, timeout, cancellation - the whole process group is gone; it
+    also dies with the worker.
 
     Raises:
         CommandMissingError: see there.
         OSError: it cannot be started.
     """
-    program, home = await asyncio.to_thread(_prepared, root, words[0])
-    environment = {"PATH": os.defpath, "HOME": home, "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
+    # Empty, and nobody's: a home in the workspace could bring settings and start-up code along.
+    home = await asyncio.to_thread(tempfile.mkdtemp, prefix="cuebook-home-")
+    try:
+        started, environment = await asyncio.to_thread(_prepared, root, tuple(words), home)
+        return await _run(root, started, environment, timeout_s)
+    finally:
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, home, ignore_errors=True))
+
+
+async def _run(root: str, words: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> Outcome:
     kept = _Kept(COMMAND_OUTPUT_BYTES_MAX)
     timed_out = False
     nothing, together = asyncio.subprocess.DEVNULL, asyncio.subprocess.STDOUT
     limits = (*_LIMITS, (resource.RLIMIT_CPU, int(timeout_s) + 1))
-    async with child([program, *words[1:]], cwd=root, environment=environment, stdin=nothing, stderr=together, limits=limits) as process:
+    async with child(words, cwd=root, environment=environment, stdin=nothing, stderr=together, limits=limits) as process:
         try:
             async with asyncio.timeout(timeout_s):
                 await drain(process.stdout, kept.add)
@@ -70,16 +80,25 @@ async def run_command(root: str, words: Sequence[str], timeout_s: float) -> Outc
     return Outcome(exit_code=process.returncode or 0, output=kept.text(), output_bytes=kept.seen, timed_out=timed_out)
 
 
-def _prepared(root: str, name: str) -> tuple[str, str]:
-    """The program and its home folder. Raises: CommandMissingError, OSError."""
-    program = sys.executable if name == "python" else shutil.which(name)
+def _prepared(root: str, words: tuple[str, ...], home: str) -> tuple[list[str], Mapping[str, str]]:
+    """What to start, and its whole environment. Raises: CommandMissingError, OSError."""
+    name, *rest = words
+    environment = {"PATH": os.defpath, "HOME": home, "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
+    if name == "python":
+        return [sys.executable, *rest], environment
+    program = shutil.which(name, path=search_path())
     if program is None:
         raise CommandMissingError(f"{name} is not installed on this machine")
-    if name != "python" and Path(program).resolve().is_relative_to(Path(root).resolve()):
+    program = os.path.abspath(program)  # noqa: PTH100  a link keeps its name: some programs are several by it
+    if any(Path(place).is_relative_to(Path(root).resolve()) for place in (program, Path(program).resolve())):
         raise CommandMissingError(f"{name} lies inside the workspace")
-    home = own_folder(root) / "home"
-    home.mkdir(mode=0o700, exist_ok=True)
-    return program, str(home)
+    if Path(program).name == "git":
+        switched = switched_off(Path(root))
+        if switched is None:
+            raise CommandMissingError("git cannot say what the settings of this repository run")
+        switches, its_own = switched
+        return [program, *switches, *rest], {**environment, **its_own, "HOME": home}
+    return [program, *rest], environment
 
 
 class _Kept:

@@ -4,6 +4,9 @@ FILE_BYTES_MAX = 10 * 1024 * 1024
 """Larger files are neither read, written nor changed unless a deployment's rules say so (the predecessor's 10 MB)."""
 
 PATH_BYTES_MAX = 1_024
+NAME_BYTES_MAX = 255
+"""Of one file or folder: what ext4, XFS, APFS and NTFS take."""
+
 READ_BYTES_MAX = 512 * 1024
 """One reply carries at most this much of a file: half of a message, since JSON may double what has to be escaped."""
 
@@ -12,6 +15,12 @@ CHANGES_KEPT = 1_000
 
 CHECKPOINTS_KEPT = 200
 CHECKPOINT_FILES_MAX = 50_000
+IGNORE_BYTES_MAX = 1024 * 1024
+"""Of one ``.gitignore``; a longer one counts as none."""
+
+REFUSALS_SHOWN = 100
+"""Refused files that one event names."""
+
 GIT_TIMEOUT_S = 120.0
 
 COMMAND_TIMEOUT_S = 120.0

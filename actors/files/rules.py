@@ -5,32 +5,22 @@ The decision is pure: it sees the path as it was written, never the disk. What t
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
 
-from actors.files.limits import COMMAND_TIMEOUT_S, FILE_BYTES_MAX, PATH_BYTES_MAX
-from actors.workspace_id import OWN_FOLDER
+from actors.files.limits import COMMAND_TIMEOUT_S, FILE_BYTES_MAX
+from actors.files.names import Refusal, path_parts
 from events.memo import memo
 
-Operation = Literal["read", "write", "delete", "run"]
-Rule = Literal[
-    "path_invalid", "outside_workspace", "protected", "not_granted", "outside_grant", "link", "not_a_file", "too_large", "unknown_command",
-    "argument",
-]  # fmt: skip
-
-WORKSPACE_FOLDER: Final = OWN_FOLDER
-"""Backups and checkpoints, at the top of the workspace. No agent may touch it, no checkpoint holds it."""
+Operation = Literal["read", "write", "delete", "run", "undo", "checkpoint", "restore"]
 
 PROTECTED: Final = (
     "*.env", ".env.*", "*.key", "*.pem", "*.secret", "id_rsa*", "id_ed25519*", "*.p12", "*.pfx", ".netrc", ".npmrc", ".pypirc",
 )  # fmt: skip
 """Names that hold secrets, by custom: refused to every agent for reading and writing alike, wherever they lie."""
-
-_CLOSED_FOLDERS: Final = (".git", ".hg", ".svn", WORKSPACE_FOLDER)
-# Names that Windows gives to devices whatever stands behind the dot; refused everywhere, so that a workspace can be moved.
-_DEVICES: Final = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$)(\..*)?")
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,13 +54,6 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_file_bytes: int = FILE_BYTES_MAX
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """Why something was not done: the rule for programs, the reason for people."""
-
-    rule: Rule
-    reason: str
-
-
 _CODE = tuple(f"**/*.{ending}" for ending in ("py", "js", "ts", "tsx", "jsx", "html", "css", "json", "yaml", "yml", "md"))
 _PROJECT = ("**/*.toml", "**/*.sql", "**/*.sh", "**/Dockerfile", "**/docker-compose.yml", "**/.gitignore")
 _PLANS = ("config/**", "**/config/**", "docker/**", "docs/architecture/**", "**/docker-compose.yml")
@@ -92,30 +75,6 @@ DEFAULT_RULES: Final = Rules(
     }
 )
 """The predecessor's table of twelve, its patterns anchored."""
-
-
-def path_parts(path: str) -> tuple[str, ...] | Refusal:
-    """The names that lead from the workspace's top to a file, or why `path` does not name one there.
-
-    Only plain relative paths with `/` are taken; nothing is normalised, because every rewriting is a chance to mean two things.
-    """
-    if not path or len(path.encode("utf-8", "surrogatepass")) > PATH_BYTES_MAX:
-        return Refusal(rule="path_invalid", reason=f"a path has 1 to {PATH_BYTES_MAX:,} bytes")
-    if any(ord(character) < 32 or ord(character) == 127 or 0xD800 <= ord(character) <= 0xDFFF for character in path):
-        return Refusal(rule="path_invalid", reason="the path holds a control character")
-    if path.startswith(("/", "~")) or "\\" in path or re.match(r"[A-Za-z]:", path):
-        return Refusal(rule="outside_workspace", reason=f"{path!r} is not relative to the workspace")
-    parts = tuple(path.split("/"))
-    if ".." in parts:
-        return Refusal(rule="outside_workspace", reason=f"{path!r} climbs out with '..'")
-    if any(part in {"", "."} or part != part.rstrip(". ") for part in parts):
-        return Refusal(rule="path_invalid", reason=f"{path!r} has an empty name, '.', or a name that ends in a dot or a space")
-    if any(_DEVICES.fullmatch(part) for part in parts) or ":" in path:
-        return Refusal(rule="not_a_file", reason=f"{path!r} names a device")
-    # Compared without case: on many disks .GIT is the same folder. Git's own short name on FAT counts as well.
-    if any(part.casefold() in _CLOSED_FOLDERS or part.casefold() == "git~1" for part in parts):
-        return Refusal(rule="protected", reason=f"{path!r} lies in a folder that no agent may touch")
-    return parts
 
 
 @memo("patterns of paths", 1_024)
@@ -154,7 +113,8 @@ def matches(path: str, patterns: Sequence[str]) -> bool:
 def holds_secrets(path: str, protected_files: tuple[str, ...] = PROTECTED) -> bool:
     """A name on the way to `path` is one of those that hold secrets, in any case of letters. No agent reads such a file."""
     pattern = _one_of_any_case(protected_files)
-    return any(pattern.fullmatch(part.casefold()) for part in path.split("/"))
+    forms = {path, path if path.isascii() else unicodedata.normalize("NFKC", path)}
+    return any(pattern.fullmatch(part.casefold()) for form in forms for part in form.split("/"))
 
 
 def grant_of(agent: str, rules: Rules) -> Grant:

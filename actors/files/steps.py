@@ -1,13 +1,16 @@
 """What the file actor does outside of the log, as steps: plain functions, harmless to repeat after a crash."""
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from actors.files import disk
+from actors.files.commands import CommandMissingError, Outcome, run_command
 from actors.files.disk import DiskRefusalError, Found
 from actors.files.limits import READ_BYTES_MAX
-from actors.files.rules import Refusal
+from actors.files.names import Refusal
 from actors.tools.errors import WorkspaceError
 from actors.tools.workspace import resolve_root
 
@@ -29,6 +32,12 @@ class Whole(msgspec.Struct, frozen=True, kw_only=True, tag="whole"):
 
     text: str
     found: Found
+
+
+class Missing(msgspec.Struct, frozen=True, kw_only=True, tag="missing"):
+    """There is no file, nor the last `folders` of the folders that lead to it."""
+
+    folders: int
 
 
 class FileChangedError(Exception):
@@ -76,20 +85,24 @@ def read_whole(root: str, path: str, limit: int) -> Whole | Refusal | None:
     return Whole(text=text, found=Found(sha256=disk.digest(content), size_bytes=len(content), mode=mode))
 
 
-def keep(root: str, path: str, limit: int) -> Found | Refusal | None:
+def keep(root: str, path: str, limit: int) -> Found | Missing | Refusal:
     """What is there now, after its content was put among the backups."""
+    parts = path.split("/")
     try:
-        read = disk.read_below(root, path.split("/"), limit)
+        read = disk.read_below(root, parts, limit)
         if read is None:
-            return None
+            return Missing(folders=disk.missing_folders(root, parts))
         return Found(sha256=disk.keep_backup(root, read[0]), size_bytes=len(read[0]), mode=read[1])
     except DiskRefusalError as error:
         return error.refusal
 
 
-def put(root: str, path: str, wanted: Found | None, expected: Found | None, limit: int, content: str | None = None) -> Refusal | None:
+def put(
+    root: str, path: str, wanted: Found | None, expected: Found | None, limit: int, content: str | None = None, folders: int = 0
+) -> Refusal | None:
     """Make the file `wanted` where it is `expected`; nothing where it is `wanted` already, so that a repeat after a crash is harmless.
-    `content` is what to write; without it the backup of `wanted` is.
+    `content` is what to write; without it the backup of `wanted` is. Where a file goes, so do the last `folders` folders above it, if they
+    are empty.
 
     Raises:
         FileChangedError: it is neither.
@@ -98,15 +111,57 @@ def put(root: str, path: str, wanted: Found | None, expected: Found | None, limi
     parts = path.split("/")
     try:
         there = disk.look(root, parts, limit)
-        if (there is None) == (wanted is None) and (there is None or wanted is None or there.sha256 == wanted.sha256):
+        if there is None and wanted is None:
+            # Also after a crash between the file and its folders.
+            disk.delete_below(root, parts, folders)
+            return None
+        if there is not None and wanted is not None and there.sha256 == wanted.sha256:
             return None
         if (None if there is None else there.sha256) != (None if expected is None else expected.sha256):
             raise FileChangedError(f"{path} was changed by somebody else meanwhile")
         if wanted is None:
-            disk.delete_below(root, parts)
+            disk.delete_below(root, parts, folders)
         else:
             raw = content.encode() if content is not None else disk.backup(root, wanted.sha256, limit)
             disk.write_below(root, parts, raw, wanted.mode)
+    except DiskRefusalError as error:
+        return error.refusal
+    return None
+
+
+def as_it_was(root: str, path: str, before: Found | None, after: Found | None, limit: int) -> Refusal | None:
+    """Whether a file is what a change made of it, or what it was before: then the change can be taken back.
+
+    Raises:
+        FileChangedError: it is neither.
+    """
+    try:
+        there = disk.look(root, path.split("/"), limit)
+    except DiskRefusalError as error:
+        return error.refusal
+    digest = None if there is None else there.sha256
+    if digest not in {None if found is None else found.sha256 for found in (before, after)}:
+        raise FileChangedError(f"{path} was changed by somebody else meanwhile")
+    return None
+
+
+async def run_program(root: str, words: Sequence[str], paths: Sequence[str], timeout_s: float) -> Outcome | Refusal:
+    """Run a program, if those of its arguments that are `paths` lie in the workspace: no link leads to them, and none of them is one."""
+    for path in paths:
+        refusal = await asyncio.to_thread(_plain, root, path)
+        if refusal is not None:
+            return refusal
+    try:
+        return await run_command(root, words, timeout_s)
+    except CommandMissingError as error:
+        return Refusal(rule="program", reason=str(error))
+    except DiskRefusalError as error:
+        return error.refusal
+
+
+def _plain(root: str, path: str) -> Refusal | None:
+    try:
+        disk.check_below(root, path.split("/"))
     except DiskRefusalError as error:
         return error.refusal
     return None

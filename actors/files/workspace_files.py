@@ -3,9 +3,10 @@ can take everything back."""
 
 import hashlib
 import types
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -13,26 +14,32 @@ from actors.actor import Actor, command, query
 from actors.errors import Rejected, StepFailed
 from actors.event import Event, State
 from actors.files import checkpoints, disk
-from actors.files.commands import Outcome, run_command
+from actors.files.commands import Outcome
 from actors.files.disk import Found
 from actors.files.edits import Edit, edited
-from actors.files.limits import CHANGES_KEPT, CHECKPOINTS_KEPT, COMMAND_END_S
-from actors.files.rules import DEFAULT_RULES, Operation, Refusal, Rules, command_line, decide, too_large
-from actors.files.steps import Content, keep, put, read_text, read_whole, workspace_folder
+from actors.files.limits import CHANGES_KEPT, CHECKPOINTS_KEPT, COMMAND_END_S, PATH_BYTES_MAX, REFUSALS_SHOWN
+from actors.files.listing import LeftOut
+from actors.files.names import Refusal
+from actors.files.rules import DEFAULT_RULES, Operation, Rules, command_line, decide, too_large
+from actors.files.steps import Content, Missing, as_it_was, keep, put, read_text, read_whole, run_program, workspace_folder
 from actors.workspace_id import workspace_id
 from events.codec import encode
 
+T = TypeVar("T")
+
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One file that was written or deleted. `before` and `after` are None where there was, or is, no file."""
+    """One file that was written or deleted. `before` and `after` are None where there was, or is, no file; `folders` of those that lead to
+    it, the last ones, were made with it."""
 
     number: int
     path: str
     before: Found | None
     after: Found | None
+    folders: int = 0
 
 
-class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint"):
     """A state of the whole workspace that can be restored. `changes` is the number of the last change in it."""
 
     commit: str
@@ -113,16 +120,17 @@ class ChangesUndone(Event[FilesState], tag="files.changes_undone"):
 
 
 class CheckpointMade(Event[FilesState], tag="files.checkpoint_made"):
-    """The workspace can be brought back to this."""
+    """The workspace can be brought back to this. `refused` names the first hundred that are not in it, each with the rule."""
 
     checkpoint: Checkpoint
+    refused: list[LeftOut] = []
 
     def apply(self, state: FilesState) -> None:
         state.checkpoints = [*state.checkpoints, self.checkpoint][-CHECKPOINTS_KEPT:]
 
 
 class CheckpointRestored(Event[FilesState], tag="files.checkpoint_restored"):
-    """The workspace is byte for byte what the checkpoint held."""
+    """The workspace is byte for byte what the checkpoint held, apart from what `restored.refused` names."""
 
     checkpoint: Checkpoint
     restored: checkpoints.Restored
@@ -160,6 +168,9 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
 
 ReadReply: TypeAlias = Content | Refusal
 ChangeReply: TypeAlias = Changed | Refusal
+UndoReply: TypeAlias = list[str] | Refusal
+CheckpointReply: TypeAlias = Checkpoint | Refusal
+RestoreReply: TypeAlias = checkpoints.Restored | Refusal
 CommandReply: TypeAlias = Outcome | Refusal
 
 
@@ -254,13 +265,14 @@ class Files(Actor[FilesState], name="files"):
         return await self._change(agent, path, None, expected, True)
 
     @command
-    async def undo(self, to: int) -> list[str]:
-        """Bring every file that changed after change number `to` back, byte for byte. Returns: their paths.
+    async def undo(self, to: int) -> UndoReply:
+        """Bring every file that changed after change number `to` back, byte for byte, with its permissions; folders that came with one go
+        with it. Nothing is changed unless all can be. Returns: their paths.
 
         Raises:
             Rejected: change `to` is too old, or a file was changed by somebody else since, so that undoing would lose that.
         """
-        self._rules()
+        rules = self._rules()
         later = [change for change in self.state.changes if change.number > to]
         if to < self.state.forgotten:
             oldest = self.state.forgotten
@@ -271,28 +283,35 @@ class Files(Actor[FilesState], name="files"):
             first.setdefault(change.path, change)
             last[change.path] = change
         for path, change in first.items():
-            refusal = await self._apply(path, "undo", change.before, last[path].after, None)
+            refusal = await self._tried("look", as_it_was, path, change.before, last[path].after, rules.max_file_bytes)
             if refusal is not None:
-                raise Rejected(refusal.reason, path=path, rule=refusal.rule)
+                return self._denied(self._agent(""), "undo", path, refusal)
+        # Newest first: what was put into a new folder leaves it before the one that made it.
+        for path, change in reversed(first.items()):
+            refusal = await self._apply(path, "undo", change.before, last[path].after, None, change.folders)
+            if refusal is not None:
+                return self._denied(self._agent(""), "undo", path, refusal)
         if first:
             self.emit(ChangesUndone(to=to, paths=sorted(first)))
         return sorted(first)
 
     @command
-    async def checkpoint(self, label: str = "") -> Checkpoint:
-        """Keep the whole workspace as it is now, apart from what git ignores and names that hold secrets."""
+    async def checkpoint(self, label: str = "") -> CheckpointReply:
+        """Keep the whole workspace as it is now, apart from what git ignores and what the rules refuse, which the event names."""
         rules = self._rules()
         parent = self.state.checkpoints[-1].commit if self.state.checkpoints else None
         try:
             kept = await self.step("checkpoint", checkpoints.make, self.state.root, label, parent, rules)
         except StepFailed as error:
             raise Rejected(error.message) from error
+        if isinstance(kept, Refusal):
+            return self._denied(self._agent(""), "checkpoint", self.state.root, kept)
         made = Checkpoint(commit=kept.commit, label=label, files=kept.files, left_out=kept.left_out, changes=self.state.done)
-        self.emit(CheckpointMade(checkpoint=made))
+        self.emit(CheckpointMade(checkpoint=made, refused=kept.refused))
         return made
 
     @command
-    async def restore(self, commit: str) -> checkpoints.Restored:
+    async def restore(self, commit: str) -> RestoreReply:
         """Bring the whole workspace back to a checkpoint of this workspace, byte for byte."""
         rules = self._rules()
         wanted = next((kept for kept in self.state.checkpoints if kept.commit == commit), None)
@@ -302,16 +321,24 @@ class Files(Actor[FilesState], name="files"):
             restored = await self.step("restore", checkpoints.restore, self.state.root, commit, rules)
         except StepFailed as error:
             raise Rejected(error.message) from error
+        if isinstance(restored, Refusal):
+            return self._denied(self._agent(""), "restore", commit, restored)
+        for left in restored.refused[:REFUSALS_SHOWN]:
+            self._denied(self._agent(""), "restore", left.path, left.refusal)
         self.emit(CheckpointRestored(checkpoint=wanted, restored=restored))
         return restored
 
     @command
-    async def compare(self, first: str, second: str) -> str:
+    async def compare(self, first: str, second: str) -> str | Refusal:
         """The differences between two checkpoints as a unified diff."""
         known = {kept.commit for kept in self.state.checkpoints}
         if not {first, second} <= known:
             raise Rejected("both must be checkpoints of this workspace", known=sorted(known)[-10:])
-        return await self.step("compare", checkpoints.compare, self.state.root, first, second)
+        try:
+            shown = await self.step("compare", checkpoints.compare, self.state.root, first, second)
+        except StepFailed as error:
+            raise Rejected(error.message) from error
+        return self._denied(self._agent(""), "read", f"{first}..{second}", shown) if isinstance(shown, Refusal) else shown
 
     @command
     async def run(self, command: str, arguments: list[str] | None = None, agent: str = "") -> CommandReply:
@@ -320,13 +347,17 @@ class Files(Actor[FilesState], name="files"):
         rules = self._rules()
         given = arguments or []
         words = command_line(agent, command, given, rules)
+        target = " ".join([command, *given])
         if isinstance(words, Refusal):
-            return self._denied(agent, "run", " ".join([command, *given])[:1_000], words)
+            return self._denied(agent, "run", target, words)
+        paths = [argument for argument in given if not argument.startswith("-")]
         try:
             within_s = rules.commands[command].timeout_s
-            ended = await self.step("run", run_command, self.state.root, words, within_s, timeout_s=within_s + COMMAND_END_S)
+            ended = await self.step("run", run_program, self.state.root, words, paths, within_s, timeout_s=within_s + COMMAND_END_S)
         except StepFailed as error:
             raise Rejected(error.message, command=command) from error
+        if isinstance(ended, Refusal):
+            return self._denied(agent, "run", target, ended)
         self.emit(
             CommandRun(
                 agent=agent, command=command, arguments=given, exit_code=ended.exit_code, timed_out=ended.timed_out,
@@ -359,15 +390,19 @@ class Files(Actor[FilesState], name="files"):
         return self.state.rules
 
     def _denied(self, agent: str, operation: Operation, target: str, refusal: Refusal) -> Refusal:
-        self.emit(AccessDenied(agent=agent, operation=operation, target=target[:1_000], refusal=refusal))
-        return refusal
+        # Cut, so that nothing is too long, or too odd, to be recorded.
+        told = Refusal(rule=refusal.rule, reason=_cut(refusal.reason))
+        self.emit(AccessDenied(agent=_cut(agent), operation=operation, target=_cut(target), refusal=told))
+        return told
 
     async def _change(self, agent: str, path: str, content: str | None, expected: str | None, overwrite: bool) -> ChangeReply:
         """Two steps, so that a crash between them is no question: the first records what was there and keeps it, the second does nothing
         where the file is already what it is to be."""
-        before = await self.step("keep", keep, self.state.root, path, self.state.rules.max_file_bytes)
-        if isinstance(before, Refusal):
-            return self._denied(agent, "write" if content is not None else "delete", path, before)
+        operation: Operation = "write" if content is not None else "delete"
+        held = await self._tried("keep", keep, path, self.state.rules.max_file_bytes)
+        if isinstance(held, Refusal):
+            return self._denied(agent, operation, path, held)
+        before = held if isinstance(held, Found) else None
         if expected is not None and (before is None or before.sha256 != expected):
             raise Rejected(f"{path} has changed since it was read", path=path, sha256=None if before is None else before.sha256)
         if before is not None and not overwrite:
@@ -377,21 +412,35 @@ class Files(Actor[FilesState], name="files"):
         after = None
         if content is not None:
             raw = content.encode()
-            after = Found(sha256=disk.digest(raw), size_bytes=len(raw), mode=0o644 if before is None else before.mode)
+            # Like a write to the file itself: it does not go on being a program that runs as somebody else.
+            mode = 0o644 if before is None else before.mode & 0o777
+            after = Found(sha256=disk.digest(raw), size_bytes=len(raw), mode=mode)
         refusal = await self._apply(path, "put", after, before, content)
         if refusal is not None:
-            return self._denied(agent, "write" if content is not None else "delete", path, refusal)
-        change = Change(number=self.state.done + 1, path=path, before=before, after=after)
+            return self._denied(agent, operation, path, refusal)
+        folders = held.folders if isinstance(held, Missing) else 0
+        change = Change(number=self.state.done + 1, path=path, before=before, after=after, folders=folders)
         self.emit(FileWritten(agent=agent, change=change) if content is not None else FileDeleted(agent=agent, change=change))
         return Changed(change=change)
 
-    async def _apply(self, path: str, name: str, wanted: Found | None, expected: Found | None, content: str | None) -> Refusal | None:
+    async def _apply(
+        self, path: str, name: str, wanted: Found | None, expected: Found | None, content: str | None, folders: int = 0
+    ) -> Refusal | None:
         # The content stands in the record of the turn's own arguments already.
-        written = partial(put, content=content)
+        written = partial(put, content=content, folders=folders)
+        refusal: Refusal | None = await self._tried(name, written, path, wanted, expected, self.state.rules.max_file_bytes)
+        return refusal
+
+    async def _tried(self, name: str, function: Callable[..., T], path: str, *args: object) -> T:
+        """One step about one file. Raises: Rejected: it failed."""
         try:
-            return await self.step(name, written, self.state.root, path, wanted, expected, self.state.rules.max_file_bytes, key=path)
+            return await self.step(name, function, self.state.root, path, *args, key=path)
         except StepFailed as error:
             raise Rejected(error.message, path=path) from error
+
+
+def _cut(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()[:PATH_BYTES_MAX]
 
 
 def files_with(rules: Rules) -> type[Files]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from actors.errors import Rejected
 from actors.event import State
-from actors.files import Files
+from actors.files import Files, Refusal
 from actors.tasks.agent import Agent
 from actors.tasks.limits import WORKSPACE_S
 from actors.tasks.records import Job, Result
@@ -24,10 +24,14 @@ class Keeper(Agent[KeeperState], name="keeper"):
             files = self.ref(Files, workspace, timeout_s=WORKSPACE_S)
             await files.open(root=job.root)
             made = await files.checkpoint(label=f"before {job.run}")
+            if isinstance(made, Refusal):
+                raise Rejected(made.reason, rule=made.rule)
             return Result(data={"workspace": workspace, "commit": made.commit})
         if job.step == "_restore":
             files = self.ref(Files, job.workspace, timeout_s=WORKSPACE_S)
             restored = await files.restore(commit=job.commit)
+            if isinstance(restored, Refusal):
+                raise Rejected(restored.reason, rule=restored.rule)
             return Result(data=restored)
         raise Rejected(f"the keeper does not know how to {job.step!r}")
 

@@ -5,8 +5,16 @@ from pathlib import Path
 import pytest
 
 from actors.files import Files, Grant, Rules
-from actors.testing import ActorTest
+from actors.files.listing import LeftOut
+from actors.files.workspace_files import CheckpointMade
+from actors.testing import ActorTest, Result
 from actors.workspace_id import workspace_id
+
+
+def refusals(made: Result) -> list[LeftOut]:
+    """What a checkpoint refused, as its event names it."""
+    return [left for event in made.events if isinstance(event, CheckpointMade) for left in event.refused]
+
 
 RULES = Rules(agents={"fixer": Grant(file_write=True, allowed_paths=("src/**", "*.md"))})
 

@@ -10,6 +10,7 @@ from actors.files import checkpoints
 from actors.files.checkpoints import CheckpointError
 from actors.files.rules import DEFAULT_RULES
 from actors.testing import ActorTest
+from tests.unit.files.conftest import refusals
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -41,7 +42,9 @@ async def test_restore_is_byte_for_byte_and_can_be_taken_back(files: ActorTest, 
     assert tree(workspace) == changed
 
 
-async def test_secrets_links_and_ignored_files_are_left_alone(files: ActorTest, workspace: Path, tmp_path: Path) -> None:
+async def test_secrets_and_ignored_files_are_left_alone_and_links_are_kept_as_links(
+    files: ActorTest, workspace: Path, tmp_path: Path
+) -> None:
     (workspace / ".gitignore").write_text("build/\n")
     (workspace / "build").mkdir()
     (workspace / "build" / "out").write_text("made")
@@ -49,7 +52,8 @@ async def test_secrets_links_and_ignored_files_are_left_alone(files: ActorTest, 
     (tmp_path / "outside.txt").write_text("outside")
     (workspace / "src" / "link").symlink_to(tmp_path / "outside.txt")
     made = await files.when("checkpoint")
-    assert made.reply["left_out"] == 2
+    assert made.reply["left_out"] == 1
+    assert [(left.path, left.refusal.rule) for left in refusals(made)] == [("src/.env", "protected")]
     (workspace / "build" / "out").write_text("made anew")
     (workspace / "src" / ".env").write_text("KEY=other")
     await files.when("restore", commit=made.reply["commit"])
@@ -59,7 +63,7 @@ async def test_secrets_links_and_ignored_files_are_left_alone(files: ActorTest, 
         ["git", f"--git-dir={workspace}/.cuebook/checkpoints.git", "ls-tree", "-r", "--name-only", made.reply["commit"]],
         capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
-    assert objects == [".gitignore", "README.md", "src/cart.py"]
+    assert objects == [".cuebook/checkpoint.json", ".gitignore", "README.md", "src/cart.py", "src/link"]
 
 
 async def test_the_users_own_repository_and_its_programs_are_never_touched(files: ActorTest, workspace: Path) -> None:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.files.rules import DEFAULT_RULES, CommandTool, Grant, Refusal, Rules, command_line, decide, matches, path_parts, too_large
+from actors.files.names import Refusal, path_parts
+from actors.files.rules import DEFAULT_RULES, CommandTool, Grant, Rules, command_line, decide, matches, too_large
 
 RULES = Rules(
     agents={
