@@ -15,8 +15,10 @@ from actors.graph.kinds_langgraph import BY_TYPE
 from actors.graph.node import SPOKEN, Run, running, short_id, tasks_of
 from actors.graph.plain import plain
 from actors.graph.thread import Advanced, Answered, Asked, Expired, GraphState, GraphThread
+from actors.graph.tool_calls import journal_tools
 from actors.graph.turn_saver import CHECKPOINT, NODE, Fact, TurnSaver, folded
 from actors.journal import Entry
+from actors.recovery import Recovery
 from events.ids import CommandId
 
 STOPPED: Final = "stopped"
@@ -36,6 +38,9 @@ class GraphActor(Actor[GraphState]):
     at the first unfinished node, so a node runs again only if it had not finished. Tokens and what nodes say with a stream writer go to
     ``cue.chunk``.
 
+    Each call of a tool by a `ToolNode`, and so by ``langchain.agents.create_agent``, is a step ``tool NAME``: intent, `idempotency_key`,
+    result. One that has finished is not done again.
+
     An ``interrupt(...)`` is a durable wait named ``interrupt`` (S20): answered once, by ``_answer``, whenever that is; several at once are
     asked one after another. The node gets the answer as JSON, or as the class that it gave to ``interrupt(..., response_schema=...)``. An
     answer that does not fit that schema is refused with 400 and the wait stays open; one that only the class itself refuses opens the
@@ -44,13 +49,15 @@ class GraphActor(Actor[GraphState]):
     graph: a `StateGraph`, or what its ``compile()`` returns; a checkpointer it was compiled with is not used. types: as of
     `EventLogSaver.open`. answers: what an answer to an interrupt without a schema of its own must be, a type as of `Actor.wait_for`.
     answer_timeout_s: how long an interrupt may stay open; None = for ever. Both may be told by node, as `path` names it, with None for all
-    others: ``{"research/ask_person": 3_600, None: 60}``. recursion_limit: LangGraph's, supersteps per run.
+    others: ``{"research/ask_person": 3_600, None: 60}``. tool_recovery: by name of a tool what becomes of a call that a crash cut off, as
+    `recovery` of `Actor.step`; of all others ``repeat``. recursion_limit: LangGraph's, supersteps per run.
     """
 
     graph: ClassVar[Any] = None
     types: ClassVar[dict[str, type] | None] = None
     answers: ClassVar[Any] = Any
     answer_timeout_s: ClassVar[float | Mapping[str | None, float | None] | None] = None
+    tool_recovery: ClassVar[Mapping[str, Recovery]] = {}
     recursion_limit: ClassVar[int] = 1_000
     _compiled: ClassVar[Any] = None
     _asking: ClassVar[Asking]
@@ -59,6 +66,7 @@ class GraphActor(Actor[GraphState]):
         super().__init_subclass__(name=name, sealed=sealed)
         if cls.graph is not None:
             cls._compiled = cls.graph.compile() if isinstance(cls.graph, StateGraph) else cls.graph
+            journal_tools(cls._compiled)
             cls._asking = asking(name or cls.__name__, cls.answers, cls.answer_timeout_s, cls._compiled.nodes)
 
     @command

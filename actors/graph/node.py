@@ -6,6 +6,7 @@ done again behind it.
 """
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ _ID_CHARACTERS: Final = 12
 """Of a task's id, in keys that people read: 48 bits among at most some thousand tasks of one turn."""
 SPOKEN: Final = "cuebook_call"
 """In the metadata of a message whose text has gone to ``cue.chunk`` while it was being said."""
+_STRANGE: Final = re.compile(r"[^A-Za-z0-9_-]")
 _TASK: Final = re.compile(rf":([0-9a-f]{{{_ID_CHARACTERS}}})(?=[| ]|$)")
 
 
@@ -51,7 +53,7 @@ def get_actor() -> Actor[Any]:
         namespace: str = get_config()["configurable"]["checkpoint_ns"]
     except (RuntimeError, KeyError) as error:
         raise ConfigurationError("get_actor() is for `async def` nodes and tools: a plain function runs in a thread") from error
-    return run.actor_of(namespace)
+    return run.actor_of(namespace, _CALL.get())
 
 
 def inside_actor() -> bool:
@@ -67,15 +69,47 @@ class Run:
         self._saver = saver
         self._scopes: dict[str, Scope] = {}
 
-    def actor_of(self, namespace: str) -> Actor[Any]:
-        """`Run`'s actor for the task that LangGraph calls `namespace`."""
-        name = scope_name(namespace)
-        scope = self._scopes.setdefault(name, Scope(name))
+    @property
+    def actor(self) -> Actor[Any]:
+        """The actor as such, outside of all nodes."""
+        return self._actor
+
+    def actor_of(self, namespace: str, call: str | None = None) -> Actor[Any]:
+        """`Run`'s actor for the task that LangGraph calls `namespace`, or for one call of a tool in it (`calling`)."""
+        scope = self.scope_of(namespace, call)
         # Duck-typed: an actor asks its turn for nothing that `_NodeTurn` does not answer.
         return type(self._actor)(cast("Turn", _NodeTurn(self._actor._turn, scope, self._saver.written)))
 
+    def scope_of(self, namespace: str, call: str | None = None) -> Scope:
+        """Whose effects those of `actor_of` are."""
+        name = scope_name(namespace) if call is None else f"{scope_name(namespace)}|{call}"
+        return self._scopes.setdefault(name, Scope(name))
+
 
 _RUN: "ContextVar[Run | None]" = ContextVar("cuebook_graph_run", default=None)
+
+
+_CALL: "ContextVar[str | None]" = ContextVar("cuebook_tool_call", default=None)
+"""The call of a tool that is under way, with those around it, as it stands in keys."""
+
+
+def current_run() -> Run | None:
+    """The run that this code is part of."""
+    return _RUN.get()
+
+
+@contextmanager
+def calling(name: str, call_id: str) -> Iterator[str]:
+    """What is asked of the actor in this block is asked by that call of a tool. Yields how it stands in keys: ``name:0123456789ab``, a
+    digest of its id, as for a task of a graph."""
+    clean = _STRANGE.sub("_", name)
+    own = f"{clean}:{hashlib.sha256(call_id.encode()).hexdigest()[:_ID_CHARACTERS]}"
+    outer = _CALL.get()
+    token = _CALL.set(own if outer is None else f"{outer}|{own}")
+    try:
+        yield _CALL.get() or own
+    finally:
+        _CALL.reset(token)
 
 
 @contextmanager
