@@ -16,8 +16,9 @@ import msgspec
 from actors import effects
 from actors.actor import Actor
 from actors.driver import Driver
-from actors.errors import BadPayload, StepFailed, TooLarge
+from actors.errors import ActorError, BadPayload, OutcomeUnknown, StepFailed, TooLarge
 from actors.event import Event
+from actors.holding import Held
 from actors.journal import Entry, Opened, Started, Wait, derived_id
 from actors.json_schema import schema_of
 from actors.message import Call, Command
@@ -47,8 +48,8 @@ class Turn(Journaled):
     """
 
     __slots__ = (
-        "_chunks", "_new_ids", "_offset", "_present", "_random", "_resumed", "emitted", "journaled", "payload_bytes", "seed", "sends",
-        "state", "time", "timers", "timers_gone", "version",
+        "_chunks", "_held", "_new_ids", "_offset", "_present", "_random", "_resumed", "emitted", "journaled", "payload_bytes", "seed",
+        "sends", "state", "time", "timers", "timers_gone", "version",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +98,7 @@ class Turn(Journaled):
         self._chunks: list[Any] = []
         self._offset = 0
         self._resumed = 0
+        self._held: Held | None = None
         self._busy = 0
         self._once_gone = None
         self._task = None
@@ -244,7 +246,16 @@ class Turn(Journaled):
         async def run() -> bytes:
             return await self._driver.ask(self, call)
 
-        reply = await self._effect("ask", name, None, given, run)
+        held = self._held = self._held or Held(self.kind.beside)
+        about = (receiver, method, arguments)
+        held.asks(*about)
+        try:
+            reply = await self._effect("ask", name, None, given, run)
+        except ActorError as error:
+            if not isinstance(error, OutcomeUnknown):
+                held.refused(*about)
+            raise
+        held.answered(*about, reply)
         returns = Any if isinstance(actor, str) else effects.returns_of(getattr(actor, method, None))
         return msgspec.json.decode(reply, type=returns)
 
@@ -337,6 +348,11 @@ class Turn(Journaled):
     def drop_effects(self) -> None:
         """The turn ends without success: nothing that it sends or schedules is kept."""
         self.sends, self.timers, self.timers_gone = [], [], []
+
+    def give_back(self) -> None:
+        """The turn ends: what it still holds of others goes back with its last commit."""
+        if self._held is not None and self._held.open:
+            self.sends += self._held.releases(self.command)
 
     def flush_chunks(self) -> None:
         for data in self._chunks:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from actors.errors import Cancelled, OutcomeUnknown, Rejected, Waiting, error_body
+from actors.holding import Kinds, held_in
 from actors.journal import Entry, Forked, Opened, derived_id, sent_event
 from actors.turn import Call, Command
 from events.codec import args_hash, canonical, encode
@@ -35,8 +36,9 @@ _MAY_GO_ON: Final = frozenset({OutcomeUnknown.__name__, Waiting.__name__})
 """How an ask ends here while the command goes on there."""
 
 
-def cancels_below(opened: Opened | None, command: Command, fork: Forked | None) -> list[OutboxEntry]:
-    """The sends that end what the turn of `command`, whose journal is `opened`, has asked for and not heard the end of."""
+def cancels_below(opened: Opened | None, command: Command, fork: Forked | None, kinds: Kinds) -> list[OutboxEntry]:
+    """The sends that end what the turn of `command`, whose journal is `opened`, has asked for and not heard the end of, and that give back
+    what it holds of others."""
     open_asks = [] if opened is None else [entry for entry in opened.entries.values() if entry.use.kind == "ask" and _may_go_on(entry)]
     sends = []
     for entry in open_asks:
@@ -57,7 +59,7 @@ def cancels_below(opened: Opened | None, command: Command, fork: Forked | None) 
                 traceparent=command.traceparent,
             )
         )  # fmt: skip
-    return sends
+    return sends if opened is None else sends + held_in(opened.entries, kinds).releases(command)
 
 
 def _may_go_on(entry: Entry) -> bool:

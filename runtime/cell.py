@@ -289,7 +289,8 @@ class Cell:
 
     def _answer(self, item: Item) -> None:
         """A query in mailbox order, on the speculative state (S17)."""
-        self.after_what_it_saw(item, query_reply(self, item, self.state))
+        if (reply := query_reply(self, item, self.state)) is not None:
+            self.after_what_it_saw(item, reply)
 
     def after_what_it_saw(self, item: Item, reply: Reply) -> None:
         """An answer that rests on uncommitted state leaves with its commit; if that fails, it is made again."""
@@ -440,6 +441,7 @@ class Cell:
         """Something of the turn that holds this actor is durable."""
         self.stands_at(outcome)
         self.shard.committed(outcome)
+        self.shard.waits.moved(self.stream)
 
     async def commit_held(self, group: Append) -> Outcome:
         """Commit a group of the turn that holds this actor. Its versions count from here on: a control may be submitted upon them."""

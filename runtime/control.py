@@ -13,7 +13,7 @@ from events.errors import AppendOutcomeUnknownError, CuebookError, LogFullError
 from events.store import Append, Committed, Conflict, Outcome
 from runtime.exchange import Reply
 from runtime.items import Item
-from runtime.queries import query_reply
+from runtime.queries import answer_with, query_reply
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -69,7 +69,7 @@ class Look:
 
     def submit(self, cell: "Cell") -> None:
         cell.controls.remove(self)
-        self._item.answer(query_reply(cell, self._item, cell.state))
+        answer_with(self._item, query_reply(cell, self._item, cell.state))
 
     def fail(self, cell: "Cell", error: CuebookError) -> None:
         cell.controls.remove(self)

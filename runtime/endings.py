@@ -100,6 +100,7 @@ async def end_journaled(
     emitted = turn.emitted if status is InboxStatus.DONE else []
     if emitted is not turn.emitted or error is not None:
         turn.drop_effects()
+    turn.give_back()
     text = error.message[:500] if error is not None else None
     events = [*emitted, end_event(event, fields, duration_us=duration_us, error=text)]
     group = closing_group(cell, item, turn, events, status, item.reply, code=error.number if error else None)
@@ -139,7 +140,7 @@ async def end_stored(
     inbox = cell.entry(item, status, canonical(error_body(error)), error.number) if remembered else None
     events = [*fired_events(item.command.source), event]
     group = append_of(cell.shard.code_version, cell.stream, cell.version, item, events, inbox)
-    sends = cancels_below(opened, item.command, cell.fork)
+    sends = cancels_below(opened, item.command, cell.fork, cell.kind.beside)
     outcome = await cell.commit_held(cell.of_fork(with_sends(group, sends, cell.fork) if sends else group))
     if isinstance(outcome, Committed):
         cell.recorded(outcome)

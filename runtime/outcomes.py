@@ -65,6 +65,7 @@ def _committed(cell: "Cell", item: Item, outcome: Committed) -> None:
             cell.finish(waiting, cell.stand(reply.body, reply.error))
         item.after.clear()
     cell.shard.committed(outcome)
+    cell.shard.waits.moved(cell.stream)
     if not cell.pending:
         cell.settle_if_done()
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from actors.errors import ActorError, HandlerFailed
+from actors.patience import NotYet
 from runtime.driver import TurnDriver
 from runtime.exchange import Reply
 from runtime.items import Item
@@ -16,11 +17,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger("cuebook.cell")
 
 
-def query_reply(cell: "Cell", item: Item, state: Any) -> Reply:
-    """The answer on `state`. Never raises: a query that fails fails alone."""
+def query_reply(cell: "Cell", item: Item, state: Any) -> Reply | None:
+    """The answer on `state`; None if there is none yet, and it waits. Never raises: a query that fails fails alone."""
     turn = cell.new_turn(item, state, TurnDriver(cell, item))
     try:
         return cell.stand(turn.answer(item.arguments))
+    except NotYet as later:
+        cell.shard.waits.watches.add(item, later.ready)
+        return None
     except ActorError as error:
         return Reply(error=error)
     except Exception as error:  # noqa: BLE001  a query may raise anything; it becomes its answer
@@ -35,5 +39,11 @@ def answer_beside(cell: "Cell", item: Item) -> bool:
     state = cell.state if committed is None else committed
     if state is None:
         return False
-    item.answer(query_reply(cell, item, state))
+    answer_with(item, query_reply(cell, item, state))
     return True
+
+
+def answer_with(item: Item, reply: Reply | None) -> None:
+    """Nothing is said where there is no answer yet."""
+    if reply is not None:
+        item.answer(reply)

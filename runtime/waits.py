@@ -31,6 +31,7 @@ from runtime.items import Item
 from runtime.opening import EXPIRE, timer_id_of
 from runtime.reopening import journal_of, number_of, outcome_events, parked_step
 from runtime.spoken import send_end
+from runtime.watches import Watches
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -101,6 +102,7 @@ class Waits:
         self._commands: dict[tuple[str, str], OpenWait] = {}
         self._counts: Counter[str] = Counter()
         self.held: dict[str, str] = {}
+        self.watches = Watches(shard)
 
     def __len__(self) -> int:
         return len(self.open)
@@ -161,6 +163,12 @@ class Waits:
             gone = Gone(f"{stream} is erased", stream=stream)
             for asker in opened.askers:
                 asker(Reply(error=gone))
+        self.watches.forget(stream)
+
+    def moved(self, stream: StreamId) -> None:
+        """Something of this actor was committed: queries may have waited for that."""
+        if self.watches.open:
+            self.watches.moved(stream)
 
     def count(self, stream: str) -> int:
         return self._counts[stream]
@@ -435,7 +443,9 @@ class Waits:
 
         def build(version: int) -> Append:
             group = self._group(wait, entry, command, version, events, ended, gone)
-            sends = cancels_below(journal, msgspec.structs.replace(command, correlation_id=entry.correlation_id), cell.fork)
+            sends = cancels_below(
+                journal, msgspec.structs.replace(command, correlation_id=entry.correlation_id), cell.fork, cell.kind.beside
+            )
             return cell.of_fork(with_sends(group, sends, cell.fork)) if sends else group
 
         outcome = await commit_control(cell, build)
@@ -460,11 +470,13 @@ class Waits:
         for opened in self.open.values():
             for asker in opened.askers:
                 asker.stop()
+        self.watches.stop()
 
     def hand_on(self) -> None:
         """The next owner answers who still listens (S5, S9)."""
         for opened in self.open.values():
             self._ask_again(opened)
+        self.watches.hand_on()
 
     def _ask_again(self, opened: OpenWait) -> None:
         askers, opened.askers = opened.askers, []

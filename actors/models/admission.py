@@ -1,6 +1,6 @@
 """What a provider says to somebody who wants to call it."""
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -12,8 +12,15 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True, tag="admitted"):
     delay_s: float
 
 
+class Queued(msgspec.Struct, frozen=True, kw_only=True, tag="queued"):
+    """Stands in line under `permit`: ask for its `standing`, which is answered when its turn has come. ahead: how many go first."""
+
+    permit: str
+    ahead: int
+
+
 class Held(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
-    """Not now; ask again after `retry_s`. `reason`: ``open`` (breaker), ``rate``, ``busy`` (calls under way)."""
+    """Not now, and not in line; ask again after `retry_s`. `reason`: ``open`` (breaker), ``rate``, ``busy`` (calls under way)."""
 
     reason: Literal["open", "rate", "busy"]
     retry_s: float
@@ -27,4 +34,9 @@ class Spare(msgspec.Struct, frozen=True, kw_only=True, tag="spent"):
     limit: int
 
 
-Admission: TypeAlias = Admitted | Held | Spare
+Admission: TypeAlias = Admitted | Queued | Held | Spare
+
+
+def is_lent(reply: Any) -> bool:
+    """Whether an `Admission`, as decoded from JSON, gives its caller something to give back: a permit, or a place in line."""
+    return isinstance(reply, dict) and reply.get("type") in {"admitted", "queued"}

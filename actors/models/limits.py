@@ -18,6 +18,15 @@ RUNS_KEPT = 500
 LEASE_GRACE_S = 30.0
 """A permit that nobody gave back counts as lost this long after the deadline of its call."""
 
+RATE_BURST_S = 6.0
+"""A rate lets this much of a minute come at once."""
+
+LINE_MAX = 2_000
+"""How many may wait for a permit of one provider; who comes then is told that it is busy, and asks again."""
+
+LET_THROUGH_AT_ONCE = 200
+"""By one turn of the provider, which may record 1,000 events; the others of a long line follow at once in turns of their own."""
+
 BUSY_RETRY_S = (0.05, 5.0)
 ATTEMPTS_MAX = 8
 BACKOFF_S = (0.5, 30.0)

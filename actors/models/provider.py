@@ -1,8 +1,10 @@
 """One provider of models as an actor: who may call it now, how it is doing, and what it has cost.
 
 Nothing here touches the network. Agents ask `admit` before a call and `report` after it, each a short turn, so that breaker, rate, number
-of calls and budget are one truth for all workers, survive restarts, and can be explained from the log. What is no longer known - a caller
-that died between the two - expires by its lease, looked at when the next one asks: nothing runs beside.
+of calls and budget are one truth for all workers, survive restarts, and can be explained from the log. Who cannot begin at once stands in
+line, first come first served, and asks for its `standing`, a query that is answered when its turn has come: nobody polls. What is no longer
+known - a caller whose turn never goes on - expires by its lease, looked at when the next one asks or, while somebody waits, by a timer. A
+turn that ends in between gives back what it holds (`actors.holding`).
 """
 
 from datetime import UTC
@@ -12,12 +14,26 @@ import msgspec
 
 from actors.actor import Actor, command, query
 from actors.event import Event, State
-from actors.models.admission import Admission, Admitted, Held, Spare
+from actors.holding import holds, settles
+from actors.models.admission import Admission, Admitted, Held, Queued, Spare, is_lent
 from actors.models.breaker import Breaker, Phase
-from actors.models.limits import ALERT_PERCENT, BUSY_RETRY_S, LEASE_GRACE_S, RUNS_KEPT, TRIAL_AFTER_S, ProviderLimits
+from actors.models.limits import (
+    ALERT_PERCENT,
+    BUSY_RETRY_S,
+    LEASE_GRACE_S,
+    LET_THROUGH_AT_ONCE,
+    LINE_MAX,
+    RUNS_KEPT,
+    TRIAL_AFTER_S,
+    ProviderLimits,
+)
+from actors.models.line import InLine, first_of, last_by_rate, leave_at_opening, look_again_at, next_free, not_before, too_late
 from actors.models.records import Usage
+from actors.patience import NotYet
 
 MICRO = 1_000_000
+_TIMER_LATE_S = 0.001
+"""A timer is due this much behind its time, so that rounding never wakes it just before."""
 
 
 class Permit(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +61,8 @@ class Spent(msgspec.Struct, kw_only=True):
 
 
 class ProviderState(State):
-    """`next_free` is when the rate lets the next call begin, in seconds since the epoch; `day` the UTC date that `today` counts."""
+    """`next_free` is when the rate lets the next call begin, in seconds since the epoch; `day` the UTC date that `today` counts.
+    `line` are those who wait, by permit; `places` the last place given in it; `timer_at` when its timer is due."""
 
     limits: ProviderLimits = ProviderLimits()
     breaker: Breaker = msgspec.field(default_factory=Breaker)
@@ -58,6 +75,9 @@ class ProviderState(State):
     runs: dict[str, Spent] = {}
     failures: dict[str, int] = {}
     alerted: str = ""
+    line: dict[str, InLine] = {}
+    places: int = 0
+    timer_at: float = 0.0
 
 
 class LimitsSet(Event[ProviderState], tag="provider.limits_set"):
@@ -77,8 +97,42 @@ class CallAdmitted(Event[ProviderState], tag="provider.call_admitted"):
     next_free: float
 
     def apply(self, state: ProviderState) -> None:
+        state.line.pop(self.permit, None)
         state.permits[self.permit] = self.call
         state.next_free = self.next_free
+
+
+class CallQueued(Event[ProviderState], tag="provider.call_queued"):
+    """A call waits in line for its permit."""
+
+    permit: str
+    caller: InLine
+
+    def apply(self, state: ProviderState) -> None:
+        state.line[self.permit] = self.caller
+        state.places = self.caller.place
+
+
+class CallersLeft(Event[ProviderState], tag="provider.callers_left"):
+    """Callers who stand in line, or hold a permit, no more. reason: their ``deadline`` has passed, the breaker is ``open`` and they do not
+    wait for the trial, there is no ``budget`` for them, or their turn has ended without a call (``given_up``)."""
+
+    permits: list[str]
+    reason: Literal["deadline", "open", "budget", "given_up"]
+
+    def apply(self, state: ProviderState) -> None:
+        for permit in self.permits:
+            state.line.pop(permit, None)
+            state.permits.pop(permit, None)
+
+
+class LineTimed(Event[ProviderState], tag="provider.line_timed"):
+    """The line is looked at then, if nobody reports before."""
+
+    at: float
+
+    def apply(self, state: ProviderState) -> None:
+        state.timer_at = self.at
 
 
 class PermitsLost(Event[ProviderState], tag="provider.permits_lost"):
@@ -185,6 +239,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     breaker: Phase
     consecutive_failures: int
     under_way: int
+    in_line: int
     today: Spent
     total: Spent
     agents: dict[str, Spent]
@@ -199,56 +254,87 @@ class Provider(Actor[ProviderState], name="provider"):
         """Use these bounds and prices from now on; nothing is recorded where they are the same."""
         if limits != self.state.limits:
             self.emit(LimitsSet(limits=limits))
+            self._move_up(self.now().timestamp())
 
     @command
-    def admit(self, agent: str, run: str, reserve: int, deadline_s: float, limits: ProviderLimits | None = None) -> Admission:
-        """Whether a call may begin.
+    @holds("permit", release="leave", lent=is_lent)
+    def admit(
+        self, agent: str, run: str, reserve: int, deadline_s: float, limits: ProviderLimits | None = None, permit: str = "",
+        patience_s: float = 0.0, stays: bool = True,
+    ) -> Admission:  # fmt: skip
+        """Whether a call may begin: at once, or as soon as everybody is through who came before.
 
         Args:
             agent: type of the calling actor. run: its correlation id.
             reserve: what the call may cost at most, in millionths of a dollar.
-            deadline_s: how long the caller still has; a permit is lost `LEASE_GRACE_S` after that.
+            deadline_s: how long the call itself may take; a permit is lost `LEASE_GRACE_S` after that.
             limits: those of the caller's settings; they hold from here on.
+            permit: a fresh name under which the caller stands in line, asks for its `standing`, and reports. Empty: it does not stand in
+                line, and gets a name if it is let through.
+            patience_s: how long it would stand there.
+            stays: whether it waits for the trial if the breaker is open.
         """
         if limits is not None:
             self.configure(limits)
         state, now = self.state, self.now().timestamp()
-        lost = sorted(permit for permit, call in state.permits.items() if call.expires_at < now)
-        if lost:
-            trial_lost = state.breaker.phase == "half_open" and state.breaker.trial in lost
-            self.emit(PermitsLost(permits=lost))
-            if trial_lost:
-                self.emit(BreakerOpened(at=now - TRIAL_AFTER_S, reason="lost"))
-        if state.breaker.phase == "half_open":
-            return Held(reason="open", retry_s=1.0)
-        wait = state.breaker.wait_s(now)
-        if wait > 0:
-            return Held(reason="open", retry_s=max(wait, BUSY_RETRY_S[0]))
+        self._lose(now)
+        self._move_up(now)
+        if permit and (permit in state.permits or permit in state.line):
+            return Admitted(permit=permit, delay_s=0.0) if permit in state.permits else Queued(permit=permit, ahead=len(state.line) - 1)
+        queues = bool(permit) and len(state.line) < LINE_MAX
+        down = state.breaker.phase == "half_open" or state.breaker.wait_s(now) > 0
+        if down and not (queues and stays and state.breaker.wait_s(now) < patience_s):
+            return self._refused(now)
         spare = self._spare(run, reserve)
         if spare is not None:
             return spare
-        limits = state.limits
-        if limits.concurrency is not None and len(state.permits) >= limits.concurrency:
-            shortest, longest = BUSY_RETRY_S
-            return Held(reason="busy", retry_s=min(longest, max(shortest, limits.timeout_s / limits.concurrency / 20)))
-        begin, next_free = now, now
-        if limits.requests_per_minute is not None:
-            # GCRA (ITU-T I.371): calls are spread evenly, and a tenth of a minute's worth may come at once.
-            gap = 60.0 / limits.requests_per_minute
-            begin = max(now, state.next_free - 6.0)
-            if begin - now > deadline_s:
-                return Held(reason="rate", retry_s=begin - now)
-            next_free = max(state.next_free, now) + gap
-        permit = self.new_id()
-        expires = begin + deadline_s + LEASE_GRACE_S
-        self.emit(
-            CallAdmitted(permit=permit, call=Permit(agent=agent, run=run, expires_at=expires, reserved=reserve), next_free=next_free)
+        if not state.line and not_before(state, now) <= now:
+            permit = permit or self.new_id()
+            self._let_through(permit, Permit(agent=agent, run=run, expires_at=now + deadline_s + LEASE_GRACE_S, reserved=reserve), now)
+            return Admitted(permit=permit, delay_s=0.0)
+        if not queues or last_by_rate(state, now) >= now + patience_s:
+            return self._refused(now)
+        caller = InLine(
+            agent=agent, run=run, place=state.places + 1, until=now + patience_s, lease_s=deadline_s, reserve=reserve, stays=stays
         )
-        if state.breaker.phase == "open":
-            self.emit(BreakerTried(permit=permit))
-        return Admitted(permit=permit, delay_s=begin - now)
+        self.emit(CallQueued(permit=permit, caller=caller))
+        self._set_timer(now)
+        return Queued(permit=permit, ahead=len(state.line) - 1)
+
+    @query
+    def standing(self, permit: str) -> Admission:
+        """What has become of one who stands in line: answered when it is let through or has left. Who has left may ask to be admitted anew,
+        and then hears why if it is not."""
+        state = self.state
+        if permit in state.permits:
+            return Admitted(permit=permit, delay_s=0.0)
+        if permit in state.line:
+            raise NotYet(lambda state: permit not in state.line)
+        if state.breaker.phase != "closed":
+            return self._refused(self.now().timestamp())
+        return Held(reason="busy", retry_s=0.0)
 
     @command
+    def leave(self, permit: str) -> None:
+        """Give back a permit, or a place in line, without a call that could be reported. Nothing if there is none of that name."""
+        if permit not in self.state.permits and permit not in self.state.line:
+            return
+        now = self.now().timestamp()
+        was_trial = self.state.breaker.phase == "half_open" and self.state.breaker.trial == permit
+        self.emit(CallersLeft(permits=[permit], reason="given_up"))
+        if was_trial:
+            self.emit(BreakerOpened(at=now - TRIAL_AFTER_S, reason="given_up"))
+        self._move_up(now)
+
+    @command
+    def move_up(self) -> None:
+        """Look at the line because of the time: what its timer calls."""
+        now = self.now().timestamp()
+        self._lose(now)
+        self._move_up(now, timed=False)
+
+    @command
+    @settles("permit")
     def report(self, permit: str, agent: str, run: str, usage: Usage, failure: str = "", transient: bool = True) -> None:
         """How a call ended. `failure` is its code, empty where it was answered."""
         state, now = self.state, self.now()
@@ -260,6 +346,8 @@ class Provider(Actor[ProviderState], name="provider"):
             self.emit(CallFailed(permit=permit, agent=agent, run=run, day=day, kind=kind, code=failure, usage=usage))
             if opens:
                 self.emit(BreakerOpened(at=now.timestamp(), reason=failure))
+                if left := leave_at_opening(state.line, now.timestamp() + TRIAL_AFTER_S):
+                    self.emit(CallersLeft(permits=left, reason="open"))
         else:
             closes = state.breaker.closes_with(permit)
             self.emit(CallAnswered(permit=permit, agent=agent, run=run, day=day, usage=usage))
@@ -267,20 +355,77 @@ class Provider(Actor[ProviderState], name="provider"):
         if closes:
             self.emit(BreakerClosed())
         self._alert(day)
+        self._move_up(now.timestamp())
 
     @query
     def health(self) -> Health:
         """How the provider is doing."""
         state = self.state
         return Health(
-            breaker=state.breaker.phase, consecutive_failures=state.breaker.failures, under_way=len(state.permits), today=state.today,
-            total=state.total, agents=state.agents, failures=state.failures,
+            breaker=state.breaker.phase, consecutive_failures=state.breaker.failures, under_way=len(state.permits), in_line=len(state.line),
+            today=state.today, total=state.total, agents=state.agents, failures=state.failures,
         )  # fmt: skip
 
     @query
     def run(self, run: str) -> Spent:
         """What one run has cost; zero for one that is not known (any more)."""
         return self.state.runs.get(run, Spent())
+
+    def _refused(self, now: float) -> Held:
+        """Why nobody is let through now, for one who does not stand in line."""
+        state = self.state
+        if state.breaker.phase == "half_open":
+            return Held(reason="open", retry_s=1.0)
+        shortest, longest = BUSY_RETRY_S
+        if (wait := state.breaker.wait_s(now)) > 0:
+            return Held(reason="open", retry_s=max(wait, shortest))
+        limits = state.limits
+        if limits.requests_per_minute is not None and (begin := last_by_rate(state, now)) > now:
+            return Held(reason="rate", retry_s=begin - now)
+        return Held(reason="busy", retry_s=min(longest, max(shortest, limits.timeout_s / (limits.concurrency or 1) / 20)))
+
+    def _lose(self, now: float) -> None:
+        """Forget those under way who have not come back in time."""
+        state = self.state
+        lost = sorted(permit for permit, call in state.permits.items() if call.expires_at < now)
+        if lost:
+            trial_lost = state.breaker.phase == "half_open" and state.breaker.trial in lost
+            self.emit(PermitsLost(permits=lost))
+            if trial_lost:
+                self.emit(BreakerOpened(at=now - TRIAL_AFTER_S, reason="lost"))
+
+    def _let_through(self, permit: str, call: Permit, now: float) -> None:
+        self.emit(CallAdmitted(permit=permit, call=call, next_free=next_free(self.state, now)))
+        if self.state.breaker.phase == "open":
+            self.emit(BreakerTried(permit=permit))
+
+    def _move_up(self, now: float, *, timed: bool = True) -> None:
+        """Let through, in their order, as many of the line as may begin now. timed: the timer that was set has not fired just now."""
+        state = self.state
+        if not state.line:
+            return
+        if late := too_late(state.line, now):
+            self.emit(CallersLeft(permits=late, reason="deadline"))
+        done = 0
+        while state.line and not_before(state, now) <= now and done < LET_THROUGH_AT_ONCE:
+            done += 1
+            permit = first_of(state.line)
+            caller = state.line[permit]
+            if self._spare(caller.run, caller.reserve) is not None:
+                self.emit(CallersLeft(permits=[permit], reason="budget"))
+                continue
+            expires = now + min(caller.lease_s, caller.until - now) + LEASE_GRACE_S
+            call = Permit(agent=caller.agent, run=caller.run, expires_at=expires, reserved=caller.reserve)
+            self._let_through(permit, call, now)
+        self._set_timer(now, timed=timed)
+
+    def _set_timer(self, now: float, *, timed: bool = True) -> None:
+        """Have the line looked at when time lets somebody through, or a lease runs out. One that is due earlier does as well."""
+        state = self.state
+        at = max(now, look_again_at(state, now)) + _TIMER_LATE_S
+        if state.line and not (timed and now < state.timer_at <= at):
+            self.emit(LineTimed(at=at))
+            self.schedule(at - now, "move_up", timer_id="line")
 
     def _spare(self, run: str, reserve: int) -> Spare | None:
         """Why money says no. What calls under way may cost counts as spent, so that a burst cannot overdraw."""

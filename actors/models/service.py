@@ -8,14 +8,14 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 from tenacity.stop import stop_base
 
-from actors.errors import BadPayload
-from actors.models.admission import Admission, Admitted, Held
+from actors.errors import BadPayload, DeadlinePassed, OutcomeUnknown, Unavailable
+from actors.models.admission import Admission, Admitted, Held, Queued
 from actors.models.errors import AnswerInvalid, BudgetSpent, ModelRefused, ModelUnavailable
 from actors.models.limits import BACKOFF_S, REPAIRS_MAX, ProviderLimits
 from actors.models.port import Asking, Models
@@ -161,7 +161,10 @@ class _Attempts:
         return ended
 
     async def _admitted(self) -> str:
-        """A permit, after whatever wait it takes and the deadline allows."""
+        """A permit, after whatever wait in line it takes and the deadline allows.
+
+        If cancelled, or if the turn ends for another reason, the permit or the place in line is given back (`actors.holding`).
+        """
         actor = self._actor
         reserve = self._limits.cost(sum(len(message.content) for message in self._request.messages) // 3, self._request.max_tokens)
         while True:
@@ -170,9 +173,11 @@ class _Attempts:
                 raise ModelUnavailable(f"{self._name}: the deadline has passed", provider=self._name, reason="deadline")
             said = await actor.ref(PROVIDER, self._name).admit(
                 agent=actor.actor_type, run=actor.correlation_id, reserve=reserve, deadline_s=min(left, self._limits.timeout_s),
-                limits=msgspec.to_builtins(self._limits),
+                limits=msgspec.to_builtins(self._limits), permit=actor.new_id(), patience_s=left, stays=self._last,
             )  # fmt: skip
             admission = msgspec.convert(said, _ADMISSION)
+            if isinstance(admission, Queued):
+                admission = await self._turn_in_line(admission, left)
             if isinstance(admission, Admitted):
                 if admission.delay_s > 0:
                     await self._sleep(admission.delay_s)
@@ -188,7 +193,19 @@ class _Attempts:
                     f"{self._name}: {_HELD[admission.reason]}", provider=self._name, reason=admission.reason,
                     retry_after_ms=round(admission.retry_s * 1_000),
                 )  # fmt: skip
-            await self._sleep(admission.retry_s)
+            if admission.retry_s > 0:
+                await self._sleep(admission.retry_s)
+
+    async def _turn_in_line(self, queued: Queued, left_s: float) -> Admission:
+        """What comes of standing in line. Raises: ModelUnavailable: the deadline came first."""
+        provider = self._actor.ref(PROVIDER, self._name, timeout_s=left_s)
+        try:
+            said = await provider.standing(permit=queued.permit)
+        except (DeadlinePassed, OutcomeUnknown, Unavailable) as error:
+            raise ModelUnavailable(
+                f"{self._name}: {queued.ahead} went first, and the deadline came before its turn", provider=self._name, reason="busy"
+            ) from error
+        return cast(Admission, msgspec.convert(said, _ADMISSION))
 
     def _wait_s(self, state: RetryCallState) -> float:
         """Full jitter up to a bound that doubles (M. Brooker, Exponential Backoff And Jitter, 2015), never less than the provider asks."""

@@ -132,11 +132,11 @@ def test_s22_only_what_may_be_under_way_is_cancelled_below() -> None:
     command = Command(
         stream=stream_id("link", "top"), method="work", args=b"{}", command_id=CommandId("c"), explicit=True, received_at_us=0
     )
-    sends = cancels_below(Opened(started, {each.use: each for each in entries}, 0), command, None)
+    sends = cancels_below(Opened(started, {each.use: each for each in entries}, 0), command, None, {})
     assert [msgspec.json.decode(send.args)["command_id"] for send in sends] == ["id-unknown", "id-waiting", "id-open"]
     assert {send.method for send in sends} == {"_cancel"}
     assert len({send.command_id for send in sends}) == 3
-    assert cancels_below(None, command, None) == []
+    assert cancels_below(None, command, None, {}) == []
 
 
 async def test_s24_a_copy_that_comes_behind_its_cancel_is_not_begun(tmp_path: Path, notes: Path) -> None:

@@ -1,0 +1,74 @@
+"""The line before a provider: who waits for a permit, in which order, and when time alone lets somebody through.
+
+Values only; `actors.models.provider` records who comes and goes.
+"""
+
+import math
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors.models.limits import RATE_BURST_S
+
+if TYPE_CHECKING:
+    from actors.models.provider import ProviderState
+
+
+class InLine(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who waits. Times in seconds since the epoch, amounts in millionths of a dollar.
+
+    place: a number that grows; lower goes first. until: its deadline, from which on it is never let through. lease_s: how long its call may
+    take. stays: it waits for the trial of an open breaker; else it leaves when the breaker opens, because others stand in.
+    """
+
+    agent: str
+    run: str
+    place: int
+    until: float
+    lease_s: float
+    reserve: int = 0
+    stays: bool = True
+
+
+def first_of(line: Mapping[str, InLine]) -> str:
+    """The permit of whoever is next. By place: a snapshot sorts its keys."""
+    return min(line, key=lambda permit: line[permit].place)
+
+
+def too_late(line: Mapping[str, InLine], now: float) -> list[str]:
+    """Those whose deadline has passed, in order of their permits."""
+    return sorted(permit for permit, caller in line.items() if caller.until <= now)
+
+
+def leave_at_opening(line: Mapping[str, InLine], trial_at: float) -> list[str]:
+    """Those who do not wait until the trial: others stand in for the provider, or their time is up before it."""
+    return sorted(permit for permit, caller in line.items() if not caller.stays or caller.until <= trial_at)
+
+
+def not_before(state: "ProviderState", now: float) -> float:
+    """When the next call may begin: `now` or earlier = at once; infinity = not by time alone, somebody has to report first."""
+    breaker, limits = state.breaker, state.limits
+    if breaker.phase == "half_open" or (limits.concurrency is not None and len(state.permits) >= limits.concurrency):
+        return math.inf
+    # GCRA (ITU-T I.371): calls are spread evenly, and a tenth of a minute's worth may come at once.
+    rate = now if limits.requests_per_minute is None else state.next_free - RATE_BURST_S
+    return max(rate, now + breaker.wait_s(now))
+
+
+def next_free(state: "ProviderState", now: float) -> float:
+    """When the call after one that begins now is due by the rate."""
+    rate = state.limits.requests_per_minute
+    return now if rate is None else max(state.next_free, now) + 60.0 / rate
+
+
+def last_by_rate(state: "ProviderState", now: float) -> float:
+    """The earliest time at which the rate lets through one who joins the line now; calls under way are not counted."""
+    rate = state.limits.requests_per_minute
+    return now if rate is None else max(now, state.next_free - RATE_BURST_S + len(state.line) * 60.0 / rate)
+
+
+def look_again_at(state: "ProviderState", now: float) -> float:
+    """When to look at the line although nobody reports: a call may begin by time, or the lease of one under way has run out."""
+    leases: Collection[float] = [call.expires_at for call in state.permits.values()]
+    return min(not_before(state, now), min(leases, default=math.inf))
