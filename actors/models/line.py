@@ -4,15 +4,13 @@ Values only; `actors.models.provider` records who comes and goes.
 """
 
 import math
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
 
-from actors.models.limits import RATE_BURST_S
-
-if TYPE_CHECKING:
-    from actors.models.provider import ProviderState
+from actors.models.breaker import Breaker
+from actors.models.limits import RATE_BURST_S, ProviderLimits
 
 
 class InLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +29,32 @@ class InLine(msgspec.Struct, frozen=True, kw_only=True):
     stays: bool = True
 
 
+class Leased(Protocol):
+    """A call under way, as far as the line cares."""
+
+    @property
+    def expires_at(self) -> float: ...
+
+
+class Door(Protocol):
+    """What of a provider's state decides who is let through."""
+
+    @property
+    def breaker(self) -> Breaker: ...
+
+    @property
+    def limits(self) -> ProviderLimits: ...
+
+    @property
+    def permits(self) -> Mapping[str, Leased]: ...
+
+    @property
+    def line(self) -> Mapping[str, InLine]: ...
+
+    @property
+    def next_free(self) -> float: ...
+
+
 def first_of(line: Mapping[str, InLine]) -> str:
     """The permit of whoever is next. By place: a snapshot sorts its keys."""
     return min(line, key=lambda permit: line[permit].place)
@@ -46,7 +70,7 @@ def leave_at_opening(line: Mapping[str, InLine], trial_at: float) -> list[str]:
     return sorted(permit for permit, caller in line.items() if not caller.stays or caller.until <= trial_at)
 
 
-def not_before(state: "ProviderState", now: float) -> float:
+def not_before(state: Door, now: float) -> float:
     """When the next call may begin: `now` or earlier = at once; infinity = not by time alone, somebody has to report first."""
     breaker, limits = state.breaker, state.limits
     if breaker.phase == "half_open" or (limits.concurrency is not None and len(state.permits) >= limits.concurrency):
@@ -56,19 +80,18 @@ def not_before(state: "ProviderState", now: float) -> float:
     return max(rate, now + breaker.wait_s(now))
 
 
-def next_free(state: "ProviderState", now: float) -> float:
+def next_free(state: Door, now: float) -> float:
     """When the call after one that begins now is due by the rate."""
     rate = state.limits.requests_per_minute
     return now if rate is None else max(state.next_free, now) + 60.0 / rate
 
 
-def last_by_rate(state: "ProviderState", now: float) -> float:
+def last_by_rate(state: Door, now: float) -> float:
     """The earliest time at which the rate lets through one who joins the line now; calls under way are not counted."""
     rate = state.limits.requests_per_minute
     return now if rate is None else max(now, state.next_free - RATE_BURST_S + len(state.line) * 60.0 / rate)
 
 
-def look_again_at(state: "ProviderState", now: float) -> float:
+def look_again_at(state: Door, now: float) -> float:
     """When to look at the line although nobody reports: a call may begin by time, or the lease of one under way has run out."""
-    leases: Collection[float] = [call.expires_at for call in state.permits.values()]
-    return min(not_before(state, now), min(leases, default=math.inf))
+    return min(not_before(state, now), min((call.expires_at for call in state.permits.values()), default=math.inf))

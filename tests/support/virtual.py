@@ -29,8 +29,8 @@ class Virtual:
         self.log = MemoryLog(1, clock=self.clock, entropy=SeededEntropy())
 
     @asynccontextmanager
-    async def runtime(self, app: App, models: Models | None = None) -> AsyncIterator[LocalRuntime]:
-        """Own the log; it can be left and owned again, as by a restart."""
+    async def runtime(self, app: App, models: Models | None = None, *, killed: bool = False) -> AsyncIterator[LocalRuntime]:
+        """Own the log; it can be left and owned again, as by a restart. killed: nothing is handed over at the end, as by SIGKILL."""
         store = self.log.shard(0)
         ownership = await store.take("virtual")
         tasks, threads = Tasks(), ThreadPoolExecutor(1)
@@ -44,7 +44,10 @@ class Virtual:
         try:
             yield LocalRuntime(exchange, [shard], self.clock)
         finally:
-            await leave(shard, 5.0)
+            if killed:
+                shard.abandon()
+            else:
+                await leave(shard, 5.0)
             await tasks.cancel_all()
             threads.shutdown()
 

@@ -114,8 +114,9 @@ class World:
         )
         self.limits = limits
 
-    async def play(self, virtual: Virtual, act: Callable[[LocalRuntime], Awaitable[T]]) -> T:
-        async with virtual.runtime(APP, self.registry) as runtime:
+    async def play(self, virtual: Virtual, act: Callable[[LocalRuntime], Awaitable[T]], *, killed: bool = False) -> T:
+        """`act` with a runtime. killed: its process dies at the end, else it is left in order."""
+        async with virtual.runtime(APP, self.registry, killed=killed) as runtime:
             for name, limits in self.limits.items():
                 await runtime.ask(f"provider/{name}", "configure", limits=msgspec.to_builtins(limits))
             return await act(runtime)
