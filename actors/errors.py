@@ -29,6 +29,8 @@ class ActorError(CuebookError):
     error: ClassVar[str] = "failed"
     retryable: ClassVar[bool] = False
     outcome: ClassVar[str] = NOT_DONE
+    final = False
+    """The log remembers it under the command's id: asking again with that id gets it again, whatever the class says (S24)."""
 
 
 class Waiting(ActorError):
@@ -165,7 +167,7 @@ def error_body(error: ActorError) -> dict[str, Any]:
         "code": error.number,
         "error": error.error,
         "message": error.message,
-        "retryable": error.retryable,
+        "retryable": error.retryable and not error.final,
         "outcome": error.outcome,
     }
     body.update((key, value) for key, value in error.fields.items() if key not in _RESERVED)
@@ -180,4 +182,6 @@ def error_from_body(body: bytes) -> ActorError:
     except (msgspec.DecodeError, KeyError, ValueError, TypeError, RecursionError):
         return OutcomeUnknown("the reply is neither a result nor an error that this client understands")
     kind = _BY_NAME.get((number, name)) or _BY_NUMBER.get(number) or OutcomeUnknown
-    return kind(message, **{key: value for key, value in fields.items() if key not in _RESERVED})
+    told = kind(message, **{key: value for key, value in fields.items() if key not in _RESERVED})
+    told.final = kind.retryable and fields.get("retryable") is False
+    return told

@@ -106,7 +106,7 @@ class Asks:
         if waiting is None or waiting.future.done():
             return
         error = error_from_body(answer.body) if answer.failed else None
-        if isinstance(error, NO_ROOM):
+        if isinstance(error, NO_ROOM) and not error.final:
             waiting.refused.add(int(sending or 1))
             waiting.failure = error
             if isinstance(error, Unavailable) or waiting.sent > 1 or waiting.repeated:

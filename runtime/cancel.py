@@ -104,7 +104,7 @@ async def _answered(shard: "Shard", stream: StreamId, command_id: str) -> Reply 
         if not ended.done():
             return None
         told = ended.result()
-        if told.error is None or not told.error.retryable:
+        if told.error is None or not told.error.retryable or told.error.final:
             return told
         await asyncio.sleep(told.error.fields.get("retry_after_ms", 100) / 1_000)
     return None

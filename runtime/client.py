@@ -310,7 +310,7 @@ class Client:
                     break  # this attempt came too late, but an earlier one may have been in time
                 # A refusal and a failure are remembered under the id (S24): every attempt ends so. "The disk is full" is said of one
                 # attempt; another of this call may be on its way to an owner that has room.
-                if not isinstance(failure, Unavailable | Overloaded | OutcomeUnknown | LogFull):
+                if failure.final or not isinstance(failure, Unavailable | Overloaded | OutcomeUnknown | LogFull):
                     raise failure
                 if isinstance(failure, LogFull) and attempts == 1:
                     raise failure

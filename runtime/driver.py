@@ -7,7 +7,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors.errors import Overloaded
+from actors.errors import LogFull, Overloaded
 from actors.journal import Wait, fired_events, started_event
 from actors.models.port import Models
 from actors.step_cache import StepCache
@@ -17,9 +17,10 @@ from events.crash_points import CrashPoint, reached
 from events.envelope import NewEvent
 from events.errors import InvariantError
 from events.ids import CommandId, StreamId
-from events.limits import WAITS_PER_ACTOR_MAX
+from events.limits import FULL_RETRY_S, WAITS_PER_ACTOR_MAX
 from events.store import Append, Committed, Conflict, Duplicate, InboxStatus, Outcome
 from runtime.edges import Edge
+from runtime.exchange import Reply
 from runtime.forks import call_of_fork
 from runtime.items import Item, KnownError, StaleError
 from runtime.opening import wait_group
@@ -248,7 +249,7 @@ class TurnDriver:
         if self._cell.mailbox.ready:
             shard.probes.blocked(self._cell)
         try:
-            reply = await shard.exchange.ask(call, turn, shard.call_deadline_ms(turn.command, call.timeout_s))
+            reply = await self._ask(turn, call, shard.call_deadline_ms(turn.command, call.timeout_s))
         finally:
             self._asking -= 1
             del self.asks[call.command_id]
@@ -259,6 +260,16 @@ class TurnDriver:
         if reply.error is not None:
             raise reply.error
         return reply.body
+
+    async def _ask(self, turn: Turn, call: Call, deadline_ms: int) -> Reply:
+        """A full disk over there is waited out as one here is: a turn that has begun is not given up for that (S18)."""
+        shard = self._cell.shard
+        while True:
+            reply = await shard.exchange.ask(call, turn, deadline_ms)
+            full = isinstance(reply.error, LogFull) and not reply.error.final
+            if not full or shard.now_ms() + FULL_RETRY_S * 1_000 >= deadline_ms:
+                return reply
+            await asyncio.sleep(FULL_RETRY_S)
 
     async def query_view(self, turn: Turn, projection: str, operation: str, body: bytes, fresh: bool) -> bytes:
         shard = self._cell.shard

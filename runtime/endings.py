@@ -37,6 +37,7 @@ async def refuse(cell: "Cell", item: Item, turn: Turn, refusal: ActorError, bega
         await attempt_failed(cell, item, turn, type(refusal).__name__, refusal.message)
         return
     if turn.journaled:
+        refusal.final = True
         item.reply = canonical(error_body(refusal))
         await end_journaled(cell, item, turn, InboxStatus.REFUSED, TURN_REFUSED, error_body(refusal), began, error=refusal)
         return
@@ -60,6 +61,7 @@ def remember(cell: "Cell", item: Item, status: InboxStatus, error: ActorError) -
     left no row, that attempt could be executed after its caller was told that it was not. The append itself also finds what an earlier
     attempt did, so that nobody is refused for what he did himself.
     """
+    error.final = True
     item.reply, item.error = canonical(error_body(error)), error
     cell.submit(item, cell.group(item, [], cell.entry(item, status, item.reply, error.number)))
 

@@ -46,7 +46,7 @@ async def answered(cue: Client, stream: str, wait_id: str) -> Any:
             try:
                 return await cue.answer(stream, wait_id, {"approved": True}, timeout_s=5.0)
             except ActorError as error:
-                if not error.retryable:
+                if not error.retryable or error.final:
                     raise
                 await asyncio.sleep(0.1)
 

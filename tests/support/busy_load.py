@@ -111,6 +111,7 @@ class BusyLoad:
 
     async def _ask(self, account: str, method: str, command_id: str, cents: int, body: dict[str, object]) -> None:
         began = time.monotonic()
+        before = self.again.copy()
         headers = {"Cue-Deadline": str(int((time.time() + DEADLINE_S) * 1_000))}
         while time.monotonic() < began + DEADLINE_S:
             try:
@@ -125,7 +126,7 @@ class BusyLoad:
                     return
                 self.again[str(answer.code)] += 1
             await asyncio.sleep(0.05)
-        self.problems.append(f"busy/{account}: {command_id} ({method}) was never answered")
+        self.problems.append(f"busy/{account}: {command_id} ({method}) was never answered; meanwhile {self.again - before}")
 
     def _answered(self, account: str, method: str, command_id: str, cents: int, answer: Answer, seconds: float) -> None:
         self.answered_at.append(time.monotonic())

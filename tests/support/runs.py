@@ -49,7 +49,7 @@ class Run:
                     try:
                         status = await self.ask("status")
                     except ActorError as error:
-                        if not error.retryable:
+                        if not error.retryable or error.final:
                             raise
                     else:
                         if holds(status):

@@ -84,6 +84,19 @@ async def test_a_refusal_settles_it_whichever_sending_it_answers(world: World) -
     assert isinstance((await asked).error, Rejected)
 
 
+async def test_s24_what_the_log_remembers_settles_it_whatever_its_class_says(world: World) -> None:
+    """Else it would go out again until its deadline, and hear the same each time."""
+    asked = world.ask(repeated=True)
+    await asyncio.sleep(0)
+    world.asks.again(0)
+    full = LogFull("full")
+    full.final = True
+    world.answer(0, full)
+    told = (await asked).error
+    assert isinstance(told, LogFull)
+    assert told.final
+
+
 async def test_however_many_say_that_nobody_is_there_it_goes_out_once_more(world: World) -> None:
     """Else each answer brings forth the next, and a shard without owner drowns in its own asks."""
     asked = world.ask()

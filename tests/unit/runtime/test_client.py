@@ -9,6 +9,7 @@ import pytest
 from actors.errors import (
     ActorError,
     DeadlinePassed,
+    LogFull,
     OutcomeUnknown,
     Overloaded,
     Rejected,
@@ -105,6 +106,17 @@ async def test_an_ask_repeats_with_one_id_until_it_is_answered(first: tuple[Answ
     subject, body, headers = link.sent[0]
     assert subject.startswith("cue.ask.account.42.deposit.")
     assert (body, headers) == (b'{"cents":500}', None)
+
+
+@pytest.mark.parametrize("kind", [Unavailable, Overloaded, OutcomeUnknown, LogFull])
+async def test_s24_what_the_log_remembers_is_not_asked_for_again(kind: type[ActorError]) -> None:
+    """Else the caller would hear after its whole time that nobody has answered."""
+    failure = kind("of something that the turn had asked")
+    failure.final = True
+    link = PlayedLink(lambda _: failure)
+    with pytest.raises(kind, match="had asked"):
+        await link.client().ref("account", "42").ask("deposit", cents=1)
+    assert len(link.sent) == 1
 
 
 async def test_two_calls_have_two_ids() -> None:
