@@ -26,10 +26,13 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
     retry_s: float
 
 
-class Spare(msgspec.Struct, frozen=True, kw_only=True, tag="spent"):
-    """No budget is left: of the provider's day, or of the run."""
+Stop = Literal["budget", "agent_budget", "run_budget", "call_budget"]
 
-    reason: Literal["budget", "run_budget"]
+
+class Spare(msgspec.Struct, frozen=True, kw_only=True, tag="spent"):
+    """No budget is left: of the provider's day, of the agent's day there, of the run; or the call alone may cost more than any may."""
+
+    reason: Stop
     spent: int
     limit: int
 

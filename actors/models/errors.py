@@ -15,8 +15,9 @@ class ModelRefused(Rejected):
 
 
 class BudgetSpent(Rejected):
-    """The budget of the provider or of the run is used up. Fields: `provider`, `reason` ``budget`` or ``run_budget``, `spent`, `limit`
-    (millionths of a dollar)."""
+    """No budget is left for the call. Fields: `provider`; `reason` - ``budget`` (the provider's day), ``agent_budget`` (the agent's day
+    there), ``run_budget``, or ``call_budget`` (it alone may cost more than any may: give a lower `max_tokens`); `spent` and `limit` in
+    millionths of a dollar."""
 
 
 class AnswerInvalid(Rejected):

@@ -13,7 +13,7 @@ FAILURES_TO_OPEN = 5
 TRIAL_AFTER_S = 60.0
 ALERT_PERCENT = 80
 RUNS_KEPT = 500
-"""Runs whose costs a provider remembers one by one; older ones are in the totals."""
+"""Runs whose costs a provider remembers one by one, those that called last; the others are in the totals."""
 
 LEASE_GRACE_S = 30.0
 """A permit that nobody gave back counts as lost this long after the deadline of its call."""
@@ -37,7 +37,9 @@ class ProviderLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Bounds of one provider. None = no bound.
 
     requests_per_minute: spread evenly, with a burst of a tenth. concurrency: calls under way in the whole deployment. budget_usd: per day
-    (UTC). run_budget_usd: per run, which is the correlation id. usd_per_million_*: prices, for the costs in the log.
+    (UTC). agent_budget_usd: of each type of actor, per day. run_budget_usd: per run, which is the correlation id. call_budget_usd: what one
+    call may cost at most. usd_per_million_*: prices, for the costs in the log. Whatever comes to 80 % of a budget, and to all of it, is
+    an event of the provider; what would exceed one is not asked.
     """
 
     timeout_s: Positive = 120.0
@@ -45,7 +47,9 @@ class ProviderLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     requests_per_minute: Positive | None = None
     concurrency: Annotated[int, msgspec.Meta(ge=1)] | None = None
     budget_usd: Dollars | None = None
+    agent_budget_usd: Dollars | None = None
     run_budget_usd: Dollars | None = None
+    call_budget_usd: Dollars | None = None
     usd_per_million_input: Dollars = 0.0
     usd_per_million_output: Dollars = 0.0
 

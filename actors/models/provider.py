@@ -7,62 +7,38 @@ known - a caller whose turn never goes on - expires by its lease, looked at when
 turn that ends in between gives back what it holds (`actors.holding`).
 """
 
-from datetime import UTC
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from actors.actor import Actor, command, query
 from actors.event import Event, State
 from actors.holding import holds, settles
-from actors.models.admission import Admission, Admitted, Held, Queued, Spare, is_lent
+from actors.models.admission import Admission, Admitted, Held, Queued, is_lent
 from actors.models.breaker import Breaker, Phase
+from actors.models.budget import MICRO, Alert, Permit, Spent, alerts, day_of, note, percent_used, spare, spend
 from actors.models.limits import (
-    ALERT_PERCENT,
     BUSY_RETRY_S,
     LEASE_GRACE_S,
     LET_THROUGH_AT_ONCE,
     LINE_MAX,
-    RUNS_KEPT,
     TRIAL_AFTER_S,
     ProviderLimits,
 )
 from actors.models.line import InLine, first_of, last_by_rate, leave_at_opening, look_again_at, next_free, not_before, too_late
 from actors.models.records import Usage
 from actors.patience import NotYet
+from actors.upcast import upcaster
 
-MICRO = 1_000_000
 _TIMER_LATE_S = 0.001
 """A timer is due this much behind its time, so that rounding never wakes it just before."""
 
 
-class Permit(msgspec.Struct, frozen=True, kw_only=True):
-    """A call under way: whose it is, until when it counts, and what it may cost at most (millionths of a dollar)."""
-
-    agent: str
-    run: str
-    expires_at: float
-    reserved: int = 0
-
-
-class Spent(msgspec.Struct, kw_only=True):
-    """Calls that were answered, their tokens, their cost in millionths of a dollar."""
-
-    calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_micro_usd: int = 0
-
-    def add(self, usage: Usage) -> None:
-        self.calls += 1
-        self.input_tokens += usage.input_tokens
-        self.output_tokens += usage.output_tokens
-        self.cost_micro_usd += usage.cost_micro_usd
-
-
 class ProviderState(State):
-    """`next_free` is when the rate lets the next call begin, in seconds since the epoch; `day` the UTC date that `today` counts.
-    `line` are those who wait, by permit; `places` the last place given in it; `timer_at` when its timer is due."""
+    """`next_free` is when the rate lets the next call begin, in seconds since the epoch; `day` the UTC date that `today` and `agents_today`
+    count. `line` are those who wait, by permit; `places` the last place given in it; `timer_at` when its timer is due. `agents_alerted`,
+    `runs_alerted`: how many percent were said of today's agents, and of the runs. `runs_used`: how many calls there had been when the run
+    last called."""
 
     limits: ProviderLimits = ProviderLimits()
     breaker: Breaker = msgspec.field(default_factory=Breaker)
@@ -78,15 +54,31 @@ class ProviderState(State):
     line: dict[str, InLine] = {}
     places: int = 0
     timer_at: float = 0.0
+    agents_today: dict[str, Spent] = {}
+    agents_alerted: dict[str, int] = {}
+    runs_used: dict[str, int] = {}
+    runs_alerted: dict[str, int] = {}
 
 
-class LimitsSet(Event[ProviderState], tag="provider.limits_set"):
-    """From here on these bounds and prices hold."""
+class LimitsSet(Event[ProviderState], tag="provider.limits_set", version=2):
+    """From here on these bounds and prices hold. Version 1 knew no budgets of agents and calls."""
 
     limits: ProviderLimits
 
     def apply(self, state: ProviderState) -> None:
+        # What was said of another budget says nothing of this one.
+        if state.limits.budget_usd != self.limits.budget_usd:
+            state.alerted = ""
+        if state.limits.agent_budget_usd != self.limits.agent_budget_usd:
+            state.agents_alerted = {}
+        if state.limits.run_budget_usd != self.limits.run_budget_usd:
+            state.runs_alerted = {}
         state.limits = self.limits
+
+
+@upcaster("provider.limits_set", 1)
+def _without_budgets_of_agents_and_calls(payload: dict[str, Any]) -> dict[str, Any]:
+    return payload
 
 
 class CallAdmitted(Event[ProviderState], tag="provider.call_admitted"):
@@ -158,7 +150,7 @@ class CallAnswered(Event[ProviderState], tag="provider.call_answered"):
         _end(state, self.permit)
         if state.breaker.phase == "closed":
             state.breaker.failures = 0
-        _spend(state, self.agent, self.run, self.day, self.usage)
+        spend(state, self.agent, self.run, self.day, self.usage)
 
 
 class CallFailed(Event[ProviderState], tag="provider.call_failed"):
@@ -178,7 +170,7 @@ class CallFailed(Event[ProviderState], tag="provider.call_failed"):
         if self.kind == "transient" and state.breaker.phase == "closed":
             state.breaker.failures += 1
         if self.usage.cost_micro_usd or self.usage.input_tokens:
-            _spend(state, self.agent, self.run, self.day, self.usage)
+            spend(state, self.agent, self.run, self.day, self.usage)
 
 
 class BreakerOpened(Event[ProviderState], tag="provider.breaker_opened"):
@@ -220,17 +212,18 @@ class BudgetAlerted(Event[ProviderState], tag="provider.budget_alerted"):
         state.alerted = f"{self.day} {self.percent}"
 
 
+class SpendingAlerted(Event[ProviderState], tag="provider.spending_alerted"):
+    """Four fifths of the budget of an agent's day, of a run or of a call are spent, or all of it."""
+
+    day: str
+    alert: Alert
+
+    def apply(self, state: ProviderState) -> None:
+        note(state, self.alert)
+
+
 def _end(state: ProviderState, permit: str) -> None:
     state.permits.pop(permit, None)
-
-
-def _spend(state: ProviderState, agent: str, run: str, day: str, usage: Usage) -> None:
-    if state.day != day:
-        state.day, state.today = day, Spent()
-    for place in (state.today, state.total, state.agents.setdefault(agent, Spent()), state.runs.setdefault(run, Spent())):
-        place.add(usage)
-    while len(state.runs) > RUNS_KEPT:
-        state.runs.pop(next(iter(state.runs)))
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,6 +236,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     today: Spent
     total: Spent
     agents: dict[str, Spent]
+    agents_today: dict[str, Spent]
     failures: dict[str, int]
 
 
@@ -285,9 +279,9 @@ class Provider(Actor[ProviderState], name="provider"):
         down = state.breaker.phase == "half_open" or state.breaker.wait_s(now) > 0
         if down and not (queues and stays and state.breaker.wait_s(now) < patience_s):
             return self._refused(now)
-        spare = self._spare(run, reserve)
-        if spare is not None:
-            return spare
+        stop = spare(state, agent, run, reserve, day_of(self.now()))
+        if stop is not None:
+            return stop
         if not state.line and not_before(state, now) <= now:
             permit = permit or self.new_id()
             self._let_through(permit, Permit(agent=agent, run=run, expires_at=now + deadline_s + LEASE_GRACE_S, reserved=reserve), now)
@@ -338,7 +332,7 @@ class Provider(Actor[ProviderState], name="provider"):
     def report(self, permit: str, agent: str, run: str, usage: Usage, failure: str = "", transient: bool = True) -> None:
         """How a call ended. `failure` is its code, empty where it was answered."""
         state, now = self.state, self.now()
-        day = now.astimezone(UTC).date().isoformat()
+        day = day_of(now)
         if failure:
             opens = transient and state.breaker.opens_with(permit)
             kind: Literal["transient", "permanent"] = "transient" if transient else "permanent"
@@ -354,7 +348,7 @@ class Provider(Actor[ProviderState], name="provider"):
         # A refusal is an answer as well: the provider is there.
         if closes:
             self.emit(BreakerClosed())
-        self._alert(day)
+        self._alert(agent, run, permit, usage, day)
         self._move_up(now.timestamp())
 
     @query
@@ -363,7 +357,8 @@ class Provider(Actor[ProviderState], name="provider"):
         state = self.state
         return Health(
             breaker=state.breaker.phase, consecutive_failures=state.breaker.failures, under_way=len(state.permits), in_line=len(state.line),
-            today=state.today, total=state.total, agents=state.agents, failures=state.failures,
+            today=state.today, total=state.total, agents=state.agents, agents_today=state.agents_today,
+            failures=state.failures,
         )  # fmt: skip
 
     @query
@@ -411,7 +406,7 @@ class Provider(Actor[ProviderState], name="provider"):
             done += 1
             permit = first_of(state.line)
             caller = state.line[permit]
-            if self._spare(caller.run, caller.reserve) is not None:
+            if spare(state, caller.agent, caller.run, caller.reserve, day_of(self.now())) is not None:
                 self.emit(CallersLeft(permits=[permit], reason="budget"))
                 continue
             expires = now + min(caller.lease_s, caller.until - now) + LEASE_GRACE_S
@@ -427,33 +422,14 @@ class Provider(Actor[ProviderState], name="provider"):
             self.emit(LineTimed(at=at))
             self.schedule(at - now, "move_up", timer_id="line")
 
-    def _spare(self, run: str, reserve: int) -> Spare | None:
-        """Why money says no. What calls under way may cost counts as spent, so that a burst cannot overdraw."""
+    def _alert(self, agent: str, run: str, permit: str, usage: Usage, day: str) -> None:
+        """Say what the cost of a call has used up."""
         state = self.state
-        day = self.now().astimezone(UTC).date().isoformat()
-        limits = state.limits
-        if limits.budget_usd is not None:
-            spent = state.today.cost_micro_usd if state.day == day else 0
-            held = sum(call.reserved for call in state.permits.values())
-            limit = round(limits.budget_usd * MICRO)
-            if spent + held + reserve > limit:
-                return Spare(reason="budget", spent=spent, limit=limit)
-        if limits.run_budget_usd is not None:
-            spent = state.runs[run].cost_micro_usd if run in state.runs else 0
-            held = sum(call.reserved for call in state.permits.values() if call.run == run)
-            limit = round(limits.run_budget_usd * MICRO)
-            if spent + held + reserve > limit:
-                return Spare(reason="run_budget", spent=spent, limit=limit)
-        return None
-
-    def _alert(self, day: str) -> None:
-        budget = self.state.limits.budget_usd
-        if budget is None or self.state.day != day:
+        if not usage.cost_micro_usd or state.day != day:
             return
-        limit = round(budget * MICRO)
-        spent = self.state.today.cost_micro_usd
-        percent = 100 if spent >= limit else ALERT_PERCENT if spent * 100 >= limit * ALERT_PERCENT else 0
-        if percent and self.state.alerted not in {f"{day} {percent}", f"{day} 100"}:
-            self.emit(BudgetAlerted(day=day, percent=percent, spent=spent, limit=limit))
-
-
+        budget, spent = state.limits.budget_usd, state.today.cost_micro_usd
+        percent = 0 if budget is None else percent_used(spent, budget)
+        if budget is not None and percent and state.alerted not in {f"{day} {percent}", f"{day} 100"}:
+            self.emit(BudgetAlerted(day=day, percent=percent, spent=spent, limit=round(budget * MICRO)))
+        for alert in list(alerts(state, agent, run, permit, usage.cost_micro_usd)):
+            self.emit(SpendingAlerted(day=day, alert=alert))

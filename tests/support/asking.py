@@ -30,4 +30,19 @@ class Asker(Actor[AskerState], name="asker"):
         return answer.text
 
 
+    @command
+    async def several(self, texts: list[str], model: str, pause_after: int, max_tokens: int) -> list[str]:
+        """One run: asks one after another, and waits for somebody's word after so many; the answers, or why there is none."""
+        said = []
+        for number, text in enumerate(texts):
+            if number == pause_after:
+                await self.wait_for("go")
+            try:
+                message = Message(role="user", content=text)
+                said.append((await self.model(model).chat([message], max_tokens=max_tokens, fallback=False)).text)
+            except ActorError as error:
+                said.append(f"{type(error).__name__} {error.fields.get('reason')}")
+        return said
+
+
 app = App(actors=[Asker])

@@ -84,8 +84,11 @@ class Agent(Actor[AgentState], name="agent"):
     """Asks a model what it is asked."""
 
     @command
-    async def ask(self, text: str, model: str = "main", deadline_s: float = 300.0, stream: bool = False) -> str:
-        said = await self.model(model).chat([Message(role="user", content=text)], deadline_s=deadline_s, stream=stream)
+    async def ask(
+        self, text: str, model: str = "main", deadline_s: float = 300.0, stream: bool = False, max_tokens: int = 4_000
+    ) -> str:
+        message = Message(role="user", content=text)
+        said = await self.model(model).chat([message], deadline_s=deadline_s, stream=stream, max_tokens=max_tokens)
         self.emit(Said(text=said.text))
         return said.text
 
