@@ -271,8 +271,7 @@ class Actor(Generic[S]):
         Args:
             fresh: the answer waits until the view holds everything that this actor has recorded so far, and what the actors that this turn
                 asked had recorded in their own streams when they answered; else a view may lag a little. What those have told others
-                meanwhile is not waited for. When the turn runs again after a crash, answers that it takes from its journal no longer say
-                where their actors stood: then it is waited for what this actor has recorded, and for those that are asked anew.
+                meanwhile is not waited for. So it is too when the turn runs again after a crash: its journal says where they stood.
                 Unavailable: the view is not there within the deadline.
         """
         return self._turn.view(projection, fresh)

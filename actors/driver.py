@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from actors.journal import Wait
+from actors.journal import Stood, Wait
 from actors.message import Call
 from actors.models.port import Models
 from actors.step_cache import StepCache
@@ -42,8 +42,12 @@ class Driver(Protocol):
         last of them."""
         ...
 
-    async def ask(self, turn: "Turn", call: Call) -> bytes:
-        """The reply of another actor. Raises ActorError."""
+    async def ask(self, turn: "Turn", call: Call, note: Callable[[Stood], None]) -> bytes:
+        """The reply of another actor. note: is told where its shard stood then, before this returns or raises. Raises ActorError."""
+        ...
+
+    def answered(self, turn: "Turn", stood: Stood) -> None:
+        """An answer of another actor was taken from the journal."""
         ...
 
     async def query_view(self, turn: "Turn", projection: str, operation: str, body: bytes, fresh: bool) -> bytes:

@@ -63,6 +63,14 @@ class Use(NamedTuple):
         return f"{self.kind} {self.name}" + (f" [{self.key}]" if self.key is not None else "") + (f" #{self.n}" if self.n > 1 else "")
 
 
+class Stood(NamedTuple):
+    """Where the shard of another actor stood when that answered. shards: of the log then; with another number of them it says nothing."""
+
+    shard: int
+    shards: int
+    position: int
+
+
 class Entry(msgspec.Struct, kw_only=True):
     """One effect of the journal. Finished if `result` or `failure` is set."""
 
@@ -80,6 +88,8 @@ class Entry(msgspec.Struct, kw_only=True):
     """A person has been asked what became of the last attempt (S21)."""
     cleared: bool = False
     """... and said that it shall be repeated."""
+    stood: Stood | None = None
+    """Of an ask that was answered; older logs do not say it."""
     past: bool = False
     """Of a finished segment: it stays as it is, also if a later attempt fails."""
 
@@ -162,6 +172,7 @@ class _Effect(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     key: str | None = None
     n: int
+    stood: Stood | None = None
     result: msgspec.Raw = msgspec.Raw(b"null")  # msgspec reads Raw only where it stands alone, not in a union with None
 
 
@@ -337,6 +348,7 @@ def _note(entries: dict[Use, Entry], event: RecordedEvent) -> None:
         return
     entry = entries.setdefault(use, Entry(use=use, started={}))
     entry.at_us = event.recorded_at_us
+    entry.stood = effect.stood
     if event.type in _COMPLETED:
         entry.result = effect.result
     else:

@@ -1,7 +1,7 @@
 """One effect of a turn between its handler and its journal: intent, run, result; from the record on a re-run (S15, S19, S21)."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import msgspec
@@ -77,13 +77,14 @@ class Journaled:
 
     async def _effect(
         self, kind: str, name: str, key: str | None, given: dict[str, Any], run: Callable[[], Awaitable[bytes]], *,
-        plan: Plan | None = None, cached: CachedStep | None = None,
+        plan: Plan | None = None, cached: CachedStep | None = None, mark: Mapping[str, Any] | None = None,
     ) -> bytes:  # fmt: skip
         """One journaled effect: from the record if it is there, else intent, run, result.
 
         Args:
             plan: of a step: its key, and what becomes of an attempt that was cut off. An ask has its command id for that, a view changes
-                nothing. cached: its result may be one that somebody has had before (S37).
+                nothing. cached: its result may be one that somebody has had before (S37). mark: what is recorded with its outcome beside
+                that; `run` may fill it in.
         """
         self._check_may("await")
         use = self._next(kind, name, key)
@@ -102,7 +103,8 @@ class Journaled:
             self._now_us = max(self._now_us, await self._record(events))
             self.flush_chunks()
             return hit.result
-        mark = {} if cached is None else cached.mark()
+        if mark is None:
+            mark = {} if cached is None else cached.mark()
         single = plan is not None and plan.single
         attempt = 1 if entry is None else entry.attempts + 1
         deadline_us, anew = self._deadline(entry, plan)
@@ -137,7 +139,7 @@ class Journaled:
             return None, False
         return max(self._now_us, self._driver.wall_us()) + plan.timeout_us, True
 
-    async def _finish(self, use: Use, run: Callable[[], Awaitable[bytes]], mark: dict[str, Any], deadline_us: int | None) -> bytes:
+    async def _finish(self, use: Use, run: Callable[[], Awaitable[bytes]], mark: Mapping[str, Any], deadline_us: int | None) -> bytes:
         """Run what was intended and record what came of it. Raises: _LateError: it did not end in time; nothing is recorded of that."""
         self._busy += 1
         try:
@@ -169,7 +171,7 @@ class Journaled:
                 raise _LateError(begun=True) from error
             raise
 
-    async def _late(self, use: Use, plan: Plan | None, attempts: int, mark: dict[str, Any]) -> bytes:
+    async def _late(self, use: Use, plan: Plan | None, attempts: int, mark: Mapping[str, Any]) -> bytes:
         """What its policy makes of an effect at its deadline; returns its result if that is found out. attempts: after which nobody knows
         whether it happened, 0 = it did not."""
         if plan is None:

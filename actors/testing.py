@@ -14,7 +14,7 @@ import msgspec
 from actors.actor import Actor
 from actors.errors import ActorError, Rejected, Unknown
 from actors.event import Event
-from actors.journal import Wait, open_turn, sent_event, started_event, wait_event
+from actors.journal import Stood, Wait, open_turn, sent_event, started_event, wait_event
 from actors.json_schema import check
 from actors.models.port import Models
 from actors.past import segment_bases
@@ -103,8 +103,11 @@ class MemoryDriver:
     def check_send(self, turn: Turn, receiver: StreamId) -> None:
         pass
 
-    async def ask(self, turn: Turn, call: Call) -> bytes:
+    async def ask(self, turn: Turn, call: Call, note: Callable[[Stood], None]) -> bytes:
         return await self._answer(f"{call.receiver}.{call.method}", f"{call.receiver.partition('/')[0]}.{call.method}", call.args)
+
+    def answered(self, turn: Turn, stood: Stood) -> None:
+        pass
 
     async def query_view(self, turn: Turn, projection: str, operation: str, body: bytes, fresh: bool) -> bytes:
         return await self._answer(f"{projection}.{operation}", f"{projection}.{operation}", body)

@@ -19,7 +19,7 @@ from actors.driver import Driver
 from actors.errors import ActorError, BadPayload, OutcomeUnknown, StepFailed, TooLarge
 from actors.event import Event
 from actors.holding import Held
-from actors.journal import Entry, Opened, Started, Wait, derived_id
+from actors.journal import Entry, Opened, Started, Stood, Wait, derived_id
 from actors.json_schema import schema_of
 from actors.message import Call, Command
 from actors.models.port import Models
@@ -243,14 +243,19 @@ class Turn(Journaled):
         )  # fmt: skip
         given = {"receiver": receiver, "method": method, "arguments": msgspec.Raw(body), "command_id": call.command_id}
 
-        async def run() -> bytes:
-            return await self._driver.ask(self, call)
+        stood: dict[str, Stood] = {}
 
+        async def run() -> bytes:
+            return await self._driver.ask(self, call, partial(stood.__setitem__, "stood"))
+
+        entry = self.entries.get(use)
+        if entry is not None and entry.stood is not None:
+            self._driver.answered(self, entry.stood)
         held = self._held = self._held or Held(self.kind.beside)
         about = (receiver, method, arguments)
         held.asks(*about)
         try:
-            reply = await self._effect("ask", name, None, given, run)
+            reply = await self._effect("ask", name, None, given, run, mark=stood)
         except ActorError as error:
             if not isinstance(error, OutcomeUnknown):
                 held.refused(*about)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import LogFull, Overloaded
-from actors.journal import Wait, fired_events, started_event
+from actors.journal import Stood, Wait, fired_events, started_event
 from actors.models.port import Models
 from actors.step_cache import StepCache
 from actors.turn import Call, Turn
@@ -50,7 +50,10 @@ class NoEffects:
     async def record(self, turn: Turn, events: list[NewEvent]) -> int:
         raise _no_effects(turn)
 
-    async def ask(self, turn: Turn, call: Call) -> bytes:
+    async def ask(self, turn: Turn, call: Call, note: Callable[[Stood], None]) -> bytes:
+        raise _no_effects(turn)
+
+    def answered(self, turn: Turn, stood: Stood) -> None:
         raise _no_effects(turn)
 
     async def query_view(self, turn: Turn, projection: str, operation: str, body: bytes, fresh: bool) -> bytes:
@@ -239,7 +242,7 @@ class TurnDriver:
         reached(CrashPoint.TURN_JOURNALED)
         return outcome.events[-1].recorded_at_us
 
-    async def ask(self, turn: Turn, call: Call) -> bytes:
+    async def ask(self, turn: Turn, call: Call, note: Callable[[Stood], None]) -> bytes:
         shard = self._cell.shard
         if self._cell.fork is not None:
             call = call_of_fork(self._cell.fork, call)
@@ -255,8 +258,9 @@ class TurnDriver:
             del self.asks[call.command_id]
         self._item.received_time = max(self._item.received_time, reply.time)
         if reply.position:
-            there = shard.exchange.shard_of(call.receiver)
-            self._seen[there] = max(reply.position, self._seen.get(there, 0))
+            stood = Stood(shard.exchange.shard_of(call.receiver), shard.exchange.shards, reply.position)
+            self.answered(turn, stood)
+            note(stood)
         if reply.error is not None:
             raise reply.error
         return reply.body
@@ -270,6 +274,11 @@ class TurnDriver:
             if not full or shard.now_ms() + FULL_RETRY_S * 1_000 >= deadline_ms:
                 return reply
             await asyncio.sleep(FULL_RETRY_S)
+
+    def answered(self, turn: Turn, stood: Stood) -> None:
+        # After an import into another number of shards positions count anew, and the one here might never be reached.
+        if stood.shards == self._cell.shard.exchange.shards:
+            self._seen[stood.shard] = max(stood.position, self._seen.get(stood.shard, 0))
 
     async def query_view(self, turn: Turn, projection: str, operation: str, body: bytes, fresh: bool) -> bytes:
         shard = self._cell.shard

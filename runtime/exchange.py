@@ -37,6 +37,11 @@ class Exchange(Protocol):
     models: Models | None
     """Results that steps had before (S37). Losing it costs time only."""
 
+    @property
+    def shards(self) -> int:
+        """Of the log."""
+        ...
+
     async def ask(self, call: Call, turn: Turn, deadline_ms: int) -> Reply:
         """Ask another actor; repeats by id until the deadline."""
         ...

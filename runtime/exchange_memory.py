@@ -140,6 +140,10 @@ class MemoryExchange:
     def forward(self, command: Command, reply: ReplyTo) -> None:
         reply(Reply(error=Unavailable("this process is draining", retry_after_ms=100)))
 
+    @property
+    def shards(self) -> int:
+        return self._count
+
     def shard_of(self, stream: StreamId) -> int:
         return shard_of_stream(stream, self._count)
 

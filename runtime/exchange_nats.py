@@ -409,6 +409,10 @@ class NatsExchange:
         """Write out what is queued: before this process ends."""
         await self._out.flush()
 
+    @property
+    def shards(self) -> int:
+        return self.subjects.shards
+
     def shard_of(self, stream: StreamId) -> int:
         type_name, key = parse_stream_id(stream)
         return shard_of(type_name, key, self.subjects.shards)

@@ -378,7 +378,6 @@ async def test_a_write_beside_a_rebase_is_not_lost(tmp_path: Path) -> None:
 
 
 POINTS = [
-    
     CrashPoint.GRAPH_REBASE_READY,
     CrashPoint.APPEND_READY,
     CrashPoint.APPEND_COMMITTED,

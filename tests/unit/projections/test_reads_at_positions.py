@@ -2,6 +2,9 @@
 one process, where `MemoryExchange.on_view` is all that stands between turn and view."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +17,9 @@ import pytest
 from actors import Actor, State, command
 from actors.errors import BadPayload, Unavailable, Unknown
 from events.clock import SystemClock
+from events.crash_points import CrashPoint
 from events.ids import StreamId, shard_of_stream
+from events.reader_sqlite import SqliteLogReader
 from ops.examples.balances import app as balances
 from ops.settings import Settings
 from ops.view_service import in_process
@@ -22,6 +27,7 @@ from ops.views import Views, open_views
 from projections.errors import BadArgumentsError, NotReadyError
 from runtime.local import LocalRuntime, local_runtime
 from runtime.tasks import end
+from tests.support.crashing import environment
 from tests.support.views import CountedReader, Notes, WrittenLog, noted, running, streams, until
 
 SHARDS = 4
@@ -112,22 +118,30 @@ class Clerk(Actor[Desk], name="clerk"):
         return await getattr(self.view(projection), operation)(**arguments)
 
 
+CLERK_SHARD = shard_of_stream(StreamId("clerk/c"), SHARDS)
 app = balances.adding(Clerk, projections=balances.projections)
 
 
 @asynccontextmanager
-async def unhinted(data: Path) -> AsyncIterator[tuple[LocalRuntime, Views]]:
-    """A runtime, and a projector that nobody tells anything: it is behind unless it is asked for a position."""
-    async with local_runtime(app, data / "log", shards=SHARDS) as runtime, open_views(Settings(data=data), app, only=["balances"]) as views:
+async def quiet(data: Path) -> AsyncIterator[Views]:
+    """A projector that nobody tells anything: it is behind unless it is asked for a position."""
+    async with open_views(Settings(data=data), app, only=["balances"]) as views:
         (runner,) = views.runners.values()
         async with asyncio.TaskGroup() as group:
             task = group.create_task(runner.run())
             try:
                 await until(lambda: runner.status().state == "live", "live")
-                runtime.exchange.on_view = in_process(views.runners)
-                yield runtime, views
+                yield views
             finally:
                 await end(task)
+
+
+@asynccontextmanager
+async def unhinted(data: Path) -> AsyncIterator[tuple[LocalRuntime, Views]]:
+    """A runtime with such a projector."""
+    async with local_runtime(app, data / "log", shards=SHARDS) as runtime, quiet(data) as views:
+        runtime.exchange.on_view = in_process(views.runners)
+        yield runtime, views
 
 
 async def test_s37_a_fresh_view_holds_what_the_actors_that_were_asked_have_recorded(tmp_path: Path) -> None:
@@ -140,6 +154,46 @@ async def test_s37_a_fresh_view_holds_what_the_actors_that_were_asked_have_recor
             places.add(shard_of_stream(StreamId(f"account/{account}"), SHARDS) == shard_of_stream(StreamId("clerk/c"), SHARDS))
             assert await runtime.ask("clerk/c", "deposit_and_look", account=account, fresh=False) in (0, 5)
         assert places == {True, False}
+
+
+@pytest.mark.crash
+async def test_s37_a_turn_that_runs_again_after_a_kill_still_knows_what_a_fresh_view_has_to_hold(tmp_path: Path) -> None:
+    """The answer of the other actor is in the journal, and with it where that actor's shard stood."""
+    data, mark = tmp_path / "data", tmp_path / "died"
+    account = next(f"a{number}" for number in range(9) if shard_of_stream(StreamId(f"account/a{number}"), SHARDS) != CLERK_SHARD)
+    arguments = {"command_id": "look-1", "account": account, "fresh": True}
+    async with local_runtime(app, data / "log", shards=SHARDS):
+        pass
+    program = f"""
+import asyncio
+from pathlib import Path
+from tests.support.crashing import arm
+from tests.unit.projections.test_reads_at_positions import app, local_runtime
+
+async def main():
+    arm()
+    async with local_runtime(app, Path({str(data / "log")!r})) as runtime:
+        await runtime.ask("clerk/c", "deposit_and_look", **{arguments!r})
+
+asyncio.run(main())
+"""
+    async with quiet(data) as views:
+        # The second commit of the turn's journal is the answer.
+        variables = {**os.environ, **environment(CrashPoint.TURN_JOURNALED, mark, 2)}
+        ended = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program], env=variables, capture_output=True, timeout=60)
+        assert mark.exists(), ended.stderr.decode()
+        async with local_runtime(app, data / "log") as runtime:
+            runtime.exchange.on_view = in_process(views.runners)  # before any turn goes on: nothing was awaited since they were taken up
+            assert (await in_process(views.runners)("balances", "richest", b'{"limit":100}', 1.0)) == b"[]", "the view is behind"
+            assert await runtime.ask("clerk/c", "deposit_and_look", **arguments) == 5
+    reader = await SqliteLogReader.open(data / "log")
+    try:
+        events = await reader.read_stream(StreamId("clerk/c"))
+    finally:
+        await reader.close()
+    answers = [msgspec.json.decode(event.payload) for event in events if event.type == "ask.completed"]
+    deposit_at = 1  # the only event in its shard
+    assert [each["stood"] for each in answers] == [[shard_of_stream(StreamId(f"account/{account}"), SHARDS), SHARDS, deposit_at]]
 
 
 async def test_what_a_view_refuses_reaches_the_turn_as_its_error_does_on_the_wire(tmp_path: Path) -> None:
