@@ -161,7 +161,7 @@ async def test_s37_a_turn_that_runs_again_after_a_kill_still_knows_what_a_fresh_
     """The answer of the other actor is in the journal, and with it where that actor's shard stood."""
     data, mark = tmp_path / "data", tmp_path / "died"
     account = next(f"a{number}" for number in range(9) if shard_of_stream(StreamId(f"account/a{number}"), SHARDS) != CLERK_SHARD)
-    arguments = {"command_id": "look-1", "account": account, "fresh": True}
+    arguments: dict[str, Any] = {"command_id": "look-1", "account": account, "fresh": True}
     async with local_runtime(app, data / "log", shards=SHARDS):
         pass
     program = f"""
