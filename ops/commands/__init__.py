@@ -26,7 +26,7 @@ class Verb(NamedTuple):
 
 VERBS: tuple[Verb, ...] = (
     Verb("up", "Run", "ops.commands.run:up", "Start a deployment: a NATS server and workers, until Ctrl-C."),
-    Verb("worker", "Run", "ops.commands.run:worker", "Run one worker process for a deployment whose server runs."),
+    Verb("worker", "Run", "ops.commands.run:worker", "Run one worker process for a deployment whose server runs.", shown=False),
     Verb(
         "projector",
         "Run",
@@ -43,6 +43,29 @@ VERBS: tuple[Verb, ...] = (
         "Check what a deployment needs from this machine; exits 1 and says what to do if something is wrong.",
     ),
     Verb("review", "Run", "ops.commands.review:review", "Examine a Python code base and write report.md, report.html and report.json."),
+    Verb("task start", "Run", "ops.commands.tasks:start", "Start a run: agents plan it, you decide, they do it."),
+    Verb("task ls", "Run", "ops.commands.tasks:ls", "List the runs: where each stands, and what it waits for."),
+    Verb("task show", "Run", "ops.commands.tasks:show", "Show a run: its steps, what it asks, and the commands that answer."),
+    Verb("task approve", "Run", "ops.commands.tasks:approve", "Approve what a run proposes; its agents begin."),
+    Verb("task reject", "Run", "ops.commands.tasks:reject", "Reject what a run proposes; it ends, and nothing was done."),
+    Verb("task modify", "Run", "ops.commands.tasks:modify", "Have another version of the proposal made; the former ones are kept."),
+    Verb(
+        "task say", "Run", "ops.commands.tasks:say", "Decide in your own words, German or English; what is no clear yes asks back."
+    ),
+    Verb("task answer", "Run", "ops.commands.tasks:answer", "Answer a question of an agent; its step begins anew with the answer."),
+    Verb("task pause", "Run", "ops.commands.tasks:pause", "Let no further step of a run begin; what is under way goes on to its end."),
+    Verb(
+        "task resume",
+        "Run",
+        "ops.commands.tasks:resume",
+        "Let a paused run go on, with further instructions for every step that begins from here on.",
+    ),
+    Verb(
+        "task stop",
+        "Run",
+        "ops.commands.tasks:stop",
+        "End a run now, with whatever its agents do; with --rollback as if it had never been.",
+    ),
     Verb("config show", "Run", "ops.commands.config:show", "Show the settings and, with --origin, where each comes from."),
     Verb("bench", "Run", "ops.commands.bench:bench", "Measure speed beside the raw limits of this machine."),
     Verb("ask", "Talk", "ops.commands.talk:ask", "Ask an actor and print its reply."),
@@ -54,7 +77,7 @@ VERBS: tuple[Verb, ...] = (
         "waits ls",
         "Talk",
         "ops.commands.waits:ls",
-        "List the open waits: turns that wait for an answer, and actors held by a step that nobody knows the outcome of.",
+        "List all that a person can answer: who asks what, until when, and the command that answers.",
     ),
     Verb("waits answer", "Talk", "ops.commands.waits:answer", "Answer an open wait; the first answer counts."),
     Verb("dead ls", "Talk", "ops.commands.dead:ls", "List the dead letters: stored commands that were given up after their retries."),
@@ -212,6 +235,7 @@ GROUP_SUMMARIES = {
     "quarantine": "Streams that are put aside because they are damaged.",
     "dead": "Commands that were given up after their retries.",
     "projections": "Read models that are kept from the log.",
-    "waits": "Turns that wait for an answer.",
+    "task": "Work that people decide about: start, see, approve, change, pause, stop, roll back.",
+    "waits": "All that waits for a person.",
 }
 """What `--help` says of a first word that has verbs below it."""

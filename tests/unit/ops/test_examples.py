@@ -1,16 +1,21 @@
-"""The example that each `--help` of Look and Travel shows works, on the example log that comes with Cuebook."""
+"""The example that each `--help` of Look and Travel shows works, on the example log that comes with Cuebook; those of runs and waits
+work on a deployment."""
 
 import importlib
 import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ops.__main__ import main
 from ops.commands import VERBS
 from ops.settings import name_app
+from tests.support.deployment import Deployment, wait_until
+from tests.support.guided import GATE
+from tests.support.verbs import VerbOn
 
 ROOT = Path(__file__).parents[3]
 LOG = ROOT / "ops" / "examples" / "errands.jsonl"
@@ -59,3 +64,95 @@ def test_the_example_of_the_help_works_on_the_example_log(
     out, err = capsys.readouterr()
     assert code == 0, err
     assert out or "nothing is under way" in err or list(tmp_path.iterdir()) or verb == "ps"
+
+
+class People:
+    """Somebody at the terminal, whose every command must work."""
+
+    def __init__(self, deployment: Deployment, verb_on: VerbOn) -> None:
+        self._data = deployment.data
+        self._verb_on = verb_on
+
+    def types(self, line: str) -> Any:
+        """One command line; what it prints as JSON, of several lines the last."""
+        code, rows, err = self._verb_on(self._data, *shlex.split(line), "--json")
+        assert code == 0, f"{line}: {err}"
+        return rows[-1] if rows else None
+
+    def refused(self, line: str) -> int:
+        """The exit code of one that fails."""
+        return self._verb_on(self._data, *shlex.split(line), "--json")[0]
+
+    def sees(self, run: str, **expected: Any) -> Any:
+        """The run, once it stands so; `waits`: what it waits for."""
+        waits = expected.pop("waits", None)
+
+        def holds() -> Any:
+            shown = self.types(f"task show {run}")
+            found = {name: shown[name] for name in expected}
+            return shown if found == expected and waits in (None, [each["kind"] for each in shown["waits"]]) else None
+
+        return wait_until(holds, f"{run} stands so: {expected} {waits}")
+
+
+def example_of(words: str) -> str:
+    """The one example of a verb."""
+    module, _, function = next(verb.target for verb in VERBS if verb.words == words).partition(":")
+    (line,) = re.findall(r"Example: cuebook (.+)", str(getattr(importlib.import_module(module), function).__doc__))
+    return str(line)
+
+
+@pytest.mark.usefixtures("_nats_program")
+def test_the_examples_of_runs_and_waits_lead_a_run_from_its_start_to_its_end(
+    tmp_path: Path, verb_on: VerbOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every verb of the family, each by the example of its own help, in an order in which they are of use."""
+    work, gate = tmp_path / "work", tmp_path / "gate"
+    work.mkdir()
+    (work / "kept.txt").write_text("kept")
+    monkeypatch.chdir(work)
+    tried: list[str] = []
+
+    def example(words: str, run: str = "t1") -> str:
+        tried.append(words)
+        return example_of(words).replace("t1", run)
+
+    with Deployment(tmp_path / "data", app="tests.support.guided:app", environment={GATE: str(gate)}) as deployment:
+        person = People(deployment, verb_on)
+        assert person.types(example("task start") + " --wait")["phase"] == "awaiting_approval"
+        assert person.types(example("waits ls"))["answer"].endswith("task approve t1 --version 1 --data " + str(deployment.data))
+        assert person.types(example("task modify"))["verdict"] == "modified"
+        shown = person.sees("t1", version=2, waits=["approval"])
+        assert "only the tests, please" in shown["waits"][0]["question"]
+        assert person.types("task say t1 'I know'")["verdict"] == "unclear"
+        assert person.types(example("task say"))["verdict"] == "approved"
+        assert [each["question"] for each in person.types("task show t1 --wait")["waits"]] == ["Which page first?"]
+        assert person.types(example("task pause"))["paused"]
+        assert person.types(example("task ls"))["waits_for"].startswith("clarification of reviewer/")
+        person.types(example("task answer"))
+        assert not person.types(example("task resume"))["paused"]
+        wait_until(lambda: (work / "notes.md").exists(), "it works")
+        assert (work / "notes.md").read_text().endswith("write the comments in German\n")
+        person.types(example("task stop") + " --wait")
+        assert (person.types(example("task show"))["outcome"], person.types("task show t1")["restored"]) == ("cancelled", True)
+        assert [path.name for path in work.iterdir() if not path.name.startswith(".")] == ["kept.txt"]
+        assert person.refused("task approve t1") == 7, "a refusal of the run"
+        assert person.refused("task show t9") == 3
+
+        person.types("task start 'check the code and the tests' --id t2 --wait --within 10m")
+        assert person.types(example("task reject", "t2"))["phase"] == "ended"
+
+        gate.touch()
+        person.types("task start 'check the code and the tests' --id t3 --decider starter --decider operator --wait")
+        assert person.types(example("task approve", "t3"))["phase"] == "executing"
+        asked = person.types("task show t3 --wait")["waits"][0]
+        assert asked["wait_id"] == "task/t3:answer-1"
+        tried.append("waits answer")
+        assert person.types("waits answer task/t3:answer-1 '\"the first\"'")["status"] == "answered"
+        assert person.types("task show t3 --wait")["outcome"] == "done"
+        assert person.types("waits ls") is None
+    assert person.types("task ls -n 1")["run"] == "t3", "with no server running"
+    assert person.types("task show t3")["steps"][0]["text"] == "it is fine"
+    assert person.refused("task pause t3") == 5
+    family = {verb.words for verb in VERBS if verb.words.partition(" ")[0] in ("task", "waits")}
+    assert set(tried) == family
