@@ -37,27 +37,27 @@ def test_the_work_that_people_decide_about_goes_as_shown(tmp_path: Path, tmp_dat
     root = tmp_path / "code"
     root.mkdir()
     (root / "main.py").write_text("def f(x):\n    return x\n")
-    shell = next(block for block in blocks("") if "task/t1" in block)
-    start, proposals, say, stop = (shlex.split(line, comments=True)[1:] for line in shell.splitlines())
+    shell = next(block for block in blocks("") if "task start" in block)
+    start, show, say, stop = (shlex.split(line, comments=True)[1:] for line in shell.splitlines())
 
     with Deployment(tmp_data, app="ops.team_app:app", environment={"XDG_STATE_HOME": str(tmp_path / "state")}):
 
         def run(words: list[str], name: str = "t1") -> Any:
-            given = [word.replace("/path", str(root)).replace("task/t1", f"task/{name}") for word in words]
-            done = run_cuebook(*given, "--data", str(tmp_data))
+            given = [name if word == "t1" else word for word in words]
+            done = run_cuebook(*given, "--data", str(tmp_data), folder=root)
             assert done.returncode == 0, (words, done.stderr)
             return json.loads(done.stdout)
 
         def phase(wanted: str, name: str = "t1") -> Any:
             def reached() -> Any:
-                status = run(["ask", "task/t1", "status"], name)
+                status = run(["task", "show", "t1"], name)
                 return status if status["phase"] == wanted else None
 
             return wait_until(reached, wanted)
 
         run(start)
-        phase("awaiting_approval")
-        assert run(proposals)[0]["plan"]["steps"][0]["agent"] == "reviewer"
+        (proposal,) = run(show)["waits"]
+        assert (proposal["kind"], "reviewer: check the code" in proposal["question"]) == ("approval", True)
         assert run(say)["verdict"] == "approved"
         assert phase("ended")["outcome"] == "done"
         assert next((tmp_path / "state").rglob("report.html")).is_file()
