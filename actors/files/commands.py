@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from actors.child import child, drain, end_politely
+from actors.child import child, end_politely, listen
 from actors.files.limits import (
     COMMAND_FILE_BYTES_MAX,
     COMMAND_MEMORY_BYTES_MAX,
@@ -71,12 +71,11 @@ async def _run(root: str, words: Sequence[str], environment: Mapping[str, str], 
     async with child(words, cwd=root, environment=environment, stdin=nothing, stderr=together, limits=limits) as process:
         try:
             async with asyncio.timeout(timeout_s):
-                await drain(process.stdout, kept.add)
-                await process.wait()
+                await listen(process, kept.add)
         except TimeoutError:
             timed_out = True
             await end_politely(process)
-            await drain(process.stdout, kept.add)
+            await listen(process, kept.add)
     return Outcome(exit_code=process.returncode or 0, output=kept.text(), output_bytes=kept.seen, timed_out=timed_out)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -127,3 +128,34 @@ async def test_a_program_that_is_not_there_or_lies_in_the_workspace(workspace: P
     with pytest.raises(CommandMissingError):
         await run_command(str(workspace), ["evil"], 5)
     assert not (workspace / "made").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="who leaves a session is found by its environment, in /proc")
+@pytest.mark.parametrize("ends", [True, False])
+async def test_who_leaves_the_session_ends_with_it_and_holds_nothing_up(workspace: Path, ends: bool) -> None:
+    """It keeps the pipe open: neither a program that has ended nor one that is out of time is waited for any longer."""
+    text = f"""
+import os, subprocess, sys, time
+held = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+far = subprocess.Popen([sys.executable, "-c", held], start_new_session=True)
+open("pids", "w").write(f"{{far.pid}}\\n")
+print("said", flush=True)
+time.sleep({0 if ends else 600})
+"""
+    async with asyncio.timeout(20):
+        ended = await run_command(str(workspace), script(workspace, text), 1.5 if not ends else 60)
+    assert ended.timed_out is not ends
+    assert ended.output == "said\n"
+    assert await gone(int((workspace / "pids").read_text()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="who leaves a session is found by its environment, in /proc")
+def test_the_same_without_uvloop(workspace: Path) -> None:
+    """Asyncio's own wait for a program waits for its pipes as well: for ever, where somebody else holds them."""
+    far = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)"
+    script(workspace, far)
+    call = f"run_command({str(workspace)!r}, ['python', './job.py'], 60)"
+    asked = f"import asyncio\nfrom actors.files.commands import run_command\nprint(asyncio.run({call}))"
+    ended = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=20, check=True)
+    assert "exit_code=0" in ended.stdout
+    assert "timed_out=False" in ended.stdout
