@@ -17,8 +17,9 @@ Headers = Mapping[str, str]
 class Say(msgspec.Struct, frozen=True, kw_only=True):
     """One answer of the script, or one failure.
 
-    status: other than 200 = an error reply. delay_s: before the first byte; pause_s: between pieces of a stream. cut_after: the connection
-    is closed after so many pieces. garbage: bytes that are no answer. tools: (name, arguments) that the model asks for.
+    status: other than 200 = an error reply. delay_s: before the first byte; pause_s: between pieces of a stream. cut_after: the
+    connection is closed after so many pieces. hold_after: so many pieces are said, and the next ones once `ScriptedModel.go` is set.
+    garbage: bytes that are no answer. tools: (name, arguments) that the model asks for.
     """
 
     text: str = ""
@@ -28,6 +29,7 @@ class Say(msgspec.Struct, frozen=True, kw_only=True):
     delay_s: float = 0.0
     pause_s: float = 0.0
     cut_after: int | None = None
+    hold_after: int | None = None
     garbage: bool = False
     tokens: tuple[int, int] = (10, 5)
     citations: tuple[str, ...] = ()
@@ -51,6 +53,8 @@ class ScriptedModel:
         self.ledger: list[Entry] = []
         self.asked = asyncio.Event()
         """Set when the next request has come in; clear it to wait for another."""
+        self.go = asyncio.Event()
+        """Set by a test, to let an answer go on that was held."""
         self.hung_up = asyncio.Event()
         """Set when a client went away before it had its answer."""
         self._server: asyncio.Server | None = None
@@ -127,6 +131,8 @@ class ScriptedModel:
         for number, event in enumerate(events):
             if writer.is_closing():
                 raise ConnectionResetError("the client is gone")  # uvloop would raise RuntimeError
+            if number == say.hold_after:
+                await self.go.wait()
             if say.cut_after is not None and number >= say.cut_after:
                 await writer.drain()
                 return
