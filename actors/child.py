@@ -1,28 +1,23 @@
-"""Programs that agents start: a session of their own, and gone - with all that they started - when the block that started them ends."""
+"""Programs that agents start: a session of their own, and gone - with all that they started - when the block that started them ends, or
+this process does, however it does."""
 
 import asyncio
 import contextlib
-import ctypes
 import os
-import resource
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
+from typing import Final
 
-from events.clock import SystemEntropy
-
-_PR_SET_PDEATHSIG = 1
-# Loaded before any fork: the child of a threaded process must not take the loader's lock.
-_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-_MARK = "CHILD_MARK"
-_BUFFER_BYTES = 64 * 1024
-_ROUNDS = 1_000
-GRACE_S = 2.0
+_BUFFER_BYTES: Final = 64 * 1024
+_KILLED_WITHIN_S: Final = 10.0
+"""Ending a family takes milliseconds: longer, and its guard is stopped or gone."""
+_GUARD: Final = str(Path(__file__).with_name("child_guard.py"))
+GRACE_S: Final = 2.0
 """Between the polite signal and the one that cannot be ignored."""
-
-LAST_WORDS_S = 1.0
+LAST_WORDS_S: Final = 1.0
 """For what stands in the pipe of a program that has ended."""
 
 Limits = Sequence[tuple[int, int]]
@@ -42,14 +37,15 @@ class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
 
 
 class Child(asyncio.subprocess.Process):
-    """A program under way."""
+    """A program under way. Its pid is that of its guard, who hands signals on to the program's group and ends as the program does."""
 
     def __init__(self, transport: asyncio.SubprocessTransport, protocol: _Protocol, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(transport, protocol, loop)
         self._exited = protocol.exited
 
     async def wait_exited(self) -> None:
-        """Until the program has ended. Unlike `wait`, not until its pipes are closed, which somebody who left its group may hold open."""
+        """Until the program has ended. Unlike `wait`, not until its pipes are closed, which whoever left its group holds open where that
+        does not end him (not on Linux)."""
         await self._exited.wait()
 
 
@@ -59,9 +55,9 @@ async def child(
 ) -> AsyncIterator[Child]:
     """A program without a shell, its standard output a pipe.
 
-    When the block ends - normally, by an error or by cancellation - its whole process group is killed and the child is reaped, and on Linux
-    what it started in sessions of their own is killed too; the child itself dies with this process. Start it from the main thread: the
-    kernel watches the thread that forked.
+    When the block ends - normally, by an error or by cancellation - the program and whatever it started are killed, and it is reaped. The
+    same happens if this process dies, by SIGKILL too: between the two stands a guard (`child_guard`). On Linux that holds for descendants
+    in other groups and sessions as well.
 
     Raises:
         OSError: it cannot be started.
@@ -70,83 +66,59 @@ async def child(
     if any("\0" in word for word in words):
         # Asyncio says so too; uvloop cuts the word off there.
         raise ValueError("a word of a command holds a NUL")
-    mark = f"{_MARK}={SystemEntropy().token_bytes(16).hex()}"
-    name, _, token = mark.partition("=")
     loop = asyncio.get_running_loop()
-    # As asyncio.create_subprocess_exec does it, but with the transport in hand.
-    transport, protocol = await loop.subprocess_exec(
-        lambda: _Protocol(loop), *words, cwd=cwd, env={**environment, name: token}, stdin=stdin, stdout=asyncio.subprocess.PIPE,
-        stderr=stderr, start_new_session=True, preexec_fn=partial(_prepare, tuple(limits)),
-    )  # fmt: skip
-    process = Child(transport, protocol, loop)
-    try:
-        yield process
-    finally:
-        # Also what the program left behind in its group, after a normal end.
-        signal_group(process, signal.SIGKILL)
-        # asyncio's wait() waits for the pipes as well, which somebody who left the group may hold open for ever.
-        for number in range(3):
-            pipe = transport.get_pipe_transport(number)
-            if pipe is not None:
-                pipe.close()
-        await asyncio.shield(process.wait())
-        await asyncio.shield(asyncio.to_thread(_end_marked, mark.encode()))
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.setblocking(False)
+        bounds = ",".join(f"{which}:{most}" for which, most in limits)
+        with theirs:
+            # As asyncio.create_subprocess_exec does it, but with the transport in hand.
+            transport, protocol = await loop.subprocess_exec(
+                lambda: _Protocol(loop), sys.executable, "-I", "-S", _GUARD, str(theirs.fileno()), bounds, *words, cwd=cwd,
+                env=dict(environment), stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=stderr, start_new_session=True,
+                pass_fds=(theirs.fileno(),),
+            )  # fmt: skip
+        process = Child(transport, protocol, loop)
+        try:
+            await _begun(ours, words[0])
+            yield process
+        finally:
+            ours.close()  # what the guard waits for
+            await _ended(process)
+            # asyncio's wait() waits for the pipes as well.
+            for number in range(3):
+                if (pipe := transport.get_pipe_transport(number)) is not None:
+                    pipe.close()
+            await asyncio.shield(process.wait())
 
 
-def _end_marked(mark: bytes) -> None:
-    """Kill every process that was started with `mark` in its environment, as those do that leave their session (Linux; elsewhere nothing
-    tells them)."""
-    for _ in range(_ROUNDS if sys.platform == "linux" else 0):
-        found = False
-        for place in Path("/proc").iterdir():
-            if place.name.isdigit() and _is_marked(place, mark):
-                # By a handle, and looked at again: the number may belong to somebody else by now.
-                with contextlib.suppress(OSError):
-                    handle = os.pidfd_open(int(place.name))
-                    try:
-                        if _is_marked(place, mark):
-                            signal.pidfd_send_signal(handle, signal.SIGKILL)
-                            found = True
-                    finally:
-                        os.close(handle)
-        # One that was being started meanwhile is found the next time; a zombie has no environment any more.
-        if not found:
-            return
+async def _begun(channel: socket.socket, program: str) -> None:
+    said = await asyncio.get_running_loop().sock_recv(channel, 16)
+    if not said:
+        raise OSError(f"{program} could not be started: its guard has ended")
+    if code := int(said):
+        raise OSError(code, os.strerror(code), program)
 
 
-def _is_marked(place: Path, mark: bytes) -> bool:
-    try:
-        return mark in (place / "environ").read_bytes().split(b"\0")
-    except OSError:
-        return False
-
-
-def _prepare(limits: Limits) -> None:
-    """Runs in the child between fork and exec: system calls only."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    for what, most in limits:
-        _, hard = resource.getrlimit(what)
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        # Some systems refuse a limit that they do not know; then this one does not hold, and the others do.
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(what, (most, most))
-
-
-def signal_group(process: asyncio.subprocess.Process, what: signal.Signals) -> None:
-    """Send `what` to the program and all that it started; nothing if they are gone."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, what)
+async def _ended(process: Child) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_KILLED_WITHIN_S):
+            await process.wait_exited()
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()  # the program dies with its guard; nothing if they are gone
+    await asyncio.shield(process.wait_exited())
 
 
 async def end_politely(process: Child) -> None:
-    """Ask it to end; insist after `GRACE_S`."""
-    signal_group(process, signal.SIGTERM)
+    """Ask it to end; insist after `GRACE_S`. Whatever it started has ended with it."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(GRACE_S):
             await process.wait_exited()
-    signal_group(process, signal.SIGKILL)
-    await process.wait_exited()
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGUSR1)
+    await _ended(process)
 
 
 async def listen(process: Child, take: Callable[[bytes], None]) -> None:

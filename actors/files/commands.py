@@ -47,8 +47,8 @@ async def run_command(root: str, words: Sequence[str], timeout_s: float) -> Outc
 
     The program gets a session of its own, an environment without our settings and secrets, an empty home folder, no input, and limits of
     memory, file size and processes. What the workspace's repository says is to be run - hooks, filters, monitors, other programs for git -
-    is not, where the program is git itself. When this coroutine ends - result, timeout, cancellation - the whole process group is gone; it
-    also dies with the worker.
+    is not, where the program is git itself. When this coroutine ends - result, timeout, cancellation - or the worker
+    does, by SIGKILL too, the program and all that it started are gone (`actors.child`).
 
     Raises:
         CommandMissingError: see there.

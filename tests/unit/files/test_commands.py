@@ -130,7 +130,7 @@ async def test_a_program_that_is_not_there_or_lies_in_the_workspace(workspace: P
     assert not (workspace / "made").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="who leaves a session is found by its environment, in /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="who leaves a session is found on Linux only")
 @pytest.mark.parametrize("ends", [True, False])
 async def test_who_leaves_the_session_ends_with_it_and_holds_nothing_up(workspace: Path, ends: bool) -> None:
     """It keeps the pipe open: neither a program that has ended nor one that is out of time is waited for any longer."""
@@ -149,7 +149,7 @@ time.sleep({0 if ends else 600})
     assert await gone(int((workspace / "pids").read_text()))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="who leaves a session is found by its environment, in /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="who leaves a session is found on Linux only")
 def test_the_same_without_uvloop(workspace: Path) -> None:
     """Asyncio's own wait for a program waits for its pipes as well: for ever, where somebody else holds them."""
     far = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)"
