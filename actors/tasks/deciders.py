@@ -67,7 +67,7 @@ class Decided(Actor[TaskState]):
 
     def _allowed(self, session: str, allowed: list[str], *, ended: bool) -> str:
         if self.state.phase == "new":
-            raise Rejected(f"there is no run {self.id}")
+            raise Rejected(f"there is no run {self.id}", reason="no_run")
         person = self.known.who(session)
         titles = frozenset() if person is None else person.titles
         if not (titles & set(allowed) or (STARTER in allowed and self._started(session))):

@@ -221,14 +221,22 @@ def _told(
 
 
 async def _asked(settings: Settings, run: str, method: str, arguments: dict[str, Any]) -> Any:
-    from actors.errors import Unknown
+    from actors.errors import Rejected, Unknown
 
     async with open_client(settings) as cue:
         try:
             return await _ref(cue, run).ask(method, **arguments)
+        except Rejected as error:
+            if error.fields.get("reason") == "no_run":
+                raise _no_run(run) from error
+            raise
         except Unknown as error:
             step = "cuebook up --app ops.team_app:app"
             raise CommandError("the deployment that runs has no runs", why=error.message, next_step=step, code=Exit.NOT_FOUND) from error
+
+
+def _no_run(run: str) -> CommandError:
+    return CommandError(f"there is no run {run}", next_step="cuebook task ls", code=Exit.NOT_FOUND)
 
 
 def _ref(cue: "Client", run: str) -> Any:
@@ -240,6 +248,8 @@ def _ref(cue: "Client", run: str) -> Any:
 
 async def _until_news(settings: Settings, run: str, *, only: str | None = None) -> None:
     """Until the run needs a person or has ended; only: until it has come to this event."""
+    if (await _asked(settings, run, "status", {}))["phase"] == "new":
+        raise _no_run(run)
     async with open_client(settings) as cue, aclosing(cue.events(f"task/{run}", after=0, on_gap=progress)) as events:
         async for event in events:
             if event.type not in ({only} if only else _NEWS):
@@ -278,7 +288,7 @@ async def _standing(settings: Settings, run: str) -> "tuple[View, list[dict[str,
         except ValueError as error:
             raise CommandError(str(error), next_step="for example t1", code=Exit.USAGE) from error
         if state is None:
-            raise CommandError(f"there is no run {run}", next_step="cuebook task ls", code=Exit.NOT_FOUND)
+            raise _no_run(run)
         return view_of(state), [row_of(wait) for wait in await open_waits(settings, reader) if wait.actor == stream]
 
 

@@ -98,6 +98,14 @@ async def test_of_two_who_decide_at_once_one_wins_and_who_may_not_or_is_late_is_
             found = await denied(late, ANNA)
             assert (found["reason"], found["by"]) == ("too_late", "anna")
             assert (await pending.ask("stop", **operator))["outcome"] == "cancelled"
+
+            # At the terminal one is the operator, or whose key one names.
+            cli = Run(cue, "cli")
+            await cli.asked(plan=plan(step("a")), deciders=["cleo"])
+            for key, code in (((), 7), (("--key", f"file:{tmp_path}/cleo.key"), 0)):
+                done = await asyncio.to_thread(run_cuebook, "task", "approve", "cli", *key, "--data", str(data))
+                assert done.returncode == code, done.stderr
+            assert [made["by"] for made in await cli.ask("proposals")] == ["cleo"]
     events = json_lines("log", "actor:task", "-n", "0", "--json", "--data", str(data))
     for run, (won, _) in enumerate(outcomes):
         of_run = [event for event in events if event["stream"] == f"task/r{run}"]
@@ -105,10 +113,10 @@ async def test_of_two_who_decide_at_once_one_wins_and_who_may_not_or_is_late_is_
         assert verdicts == [(won, "anna" if won == "approved" else "ben")]
         assert [event["payload"]["reason"] for event in of_run if event["type"] == "turn.refused"] == ["decided_before"]
     refused = [(event["stream"], event["payload"]["reason"], event["payload"]["by"]) for event in events if event["type"] == "turn.refused"]
-    assert refused[-8:] == [
+    assert refused[-9:] == [
         *(("task/pending", "not_a_decider", name) for name in ("starter", "anna", "operator", "")),
         *(("task/mine", "not_a_decider", name) for name in ("anna", "operator")),
-        ("task/pending", "not_a_decider", "ben"), ("task/late", "too_late", "anna"),
+        ("task/pending", "not_a_decider", "ben"), ("task/late", "too_late", "anna"), ("task/cli", "not_a_decider", "operator"),
     ]  # fmt: skip
     keys = [who["session"].encode() for who in (ANNA, BEN, CLEO, MINE, operator)]
     assert not any(key in path.read_bytes() for path in (data / "log").iterdir() for key in keys), "the log holds no key"

@@ -137,7 +137,8 @@ def test_the_examples_of_runs_and_waits_lead_a_run_from_its_start_to_its_end(
         assert (person.types(example("task show"))["outcome"], person.types("task show t1")["restored"]) == ("cancelled", True)
         assert [path.name for path in work.iterdir() if not path.name.startswith(".")] == ["kept.txt"]
         assert person.refused("task approve t1") == 7, "a refusal of the run"
-        assert person.refused("task show t9") == 3
+        for line in ("task show t9", "task show t9 --wait", "task approve t9", "task pause t9"):
+            assert person.refused(line) == 3, line
 
         person.types("task start 'check the code and the tests' --id t2 --wait --within 10m")
         assert person.types(example("task reject", "t2"))["phase"] == "ended"
@@ -150,8 +151,15 @@ def test_the_examples_of_runs_and_waits_lead_a_run_from_its_start_to_its_end(
         tried.append("waits answer")
         assert person.types("waits answer task/t3:answer-1 '\"the first\"'")["status"] == "answered"
         assert person.types("task show t3 --wait")["outcome"] == "done"
+        (tmp_path / "plan.json").write_text('{"summary": "mine", "steps": [{"id": "a", "agent": "reviewer", "task": "read it"}]}')
+        person.types(f"task start 'check it' --id t4 --plan @{tmp_path}/plan.json --approved --wait")
+        person.types("task answer t4 'the last'")
+        assert person.types("task show t4 --wait")["steps"][0]["agent"] == "reviewer"
+        for plan, code in ((f"@{tmp_path}/none.json", 2), ("[]", 2), ("'{}'", 2)):
+            assert person.refused(f"task start x --plan {plan}") == code, plan
+        assert person.refused("task start x --decider nobody") == 2
         assert person.types("waits ls") is None
-    assert person.types("task ls -n 1")["run"] == "t3", "with no server running"
+    assert person.types("task ls -n 1")["run"] == "t4", "with no server running"
     assert person.types("task show t3")["steps"][0]["text"] == "it is fine"
     assert person.refused("task pause t3") == 5
     family = {verb.words for verb in VERBS if verb.words.partition(" ")[0] in ("task", "waits")}
