@@ -10,7 +10,7 @@ from ops.commands.access import open_client, open_log
 from ops.commands.common import DEFAULTS, Common
 from ops.commands.tasks import Key, session_of
 from ops.exits import CommandError, Exit
-from ops.output import print_record, print_rows, progress
+from ops.output import cell, print_record, print_rows, progress, wants_json
 from ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,7 +32,11 @@ def ls(actor: Chosen = None, /, *, common: Common = DEFAULTS) -> None:
     from ops.waiting import row_of
 
     rows = [row_of(wait) for wait in event_loop.run(_waits(common.load().settings)) if actor is None or wait.actor == actor]
-    print_rows(rows, json=common.json, columns=("kind", "asks", "question", "expires_at", "answer"))
+    print_rows(rows, json=common.json, columns=("kind", "asks", "question", "expires_at"))
+    if not wants_json(common.json):
+        # Below the table, where a line can be copied as it is.
+        for row in rows:
+            print(f"{cell(row['asks'])}: {row['answer']}")
     if not rows:
         progress("nothing waits for an answer")
 

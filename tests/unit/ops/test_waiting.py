@@ -2,6 +2,7 @@
 
 import asyncio
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ pytest.importorskip("langgraph")
 from actors.errors import Waiting
 from actors.graph.actor import INTERRUPT as OF_GRAPHS
 from actors.json_schema import check, outcome_schema, schema_of
+from ops.__main__ import main
 from ops.examples.approval import Decision, ExpenseActor
 from ops.examples.graph import TravelActor
 from ops.settings import name_app
@@ -49,7 +51,9 @@ async def put_questions(log: Path) -> None:
         await runtime.ask("task/over", "decide", session="mine", version=1, verdict="rejected")
 
 
-def test_everything_that_a_person_can_answer_is_listed_from_the_files(tmp_path: Path, verb_on: VerbOn) -> None:
+def test_everything_that_a_person_can_answer_is_listed_from_the_files(
+    tmp_path: Path, verb_on: VerbOn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = tmp_path / "data"
     data.mkdir()
     asyncio.run(put_questions(data / "log"))
@@ -79,8 +83,14 @@ def test_everything_that_a_person_can_answer_is_listed_from_the_files(tmp_path: 
             check(msgspec.json.encode(row["schema"]) if row["schema"] else None, msgspec.json.decode(words[-3]), "the example")
     assert " task approve p --version 1 --data " in found["approval"]["answer"]
     assert " task answer q ... --number 1 --data " in found["clarification"]["answer"]
-    code, rows, _ = verb_on(data, "waits", "ls", "task/q")
-    assert [row["kind"] for row in rows] == ["clarification"]
+    code, others, _ = verb_on(data, "waits", "ls", "task/q")
+    assert [row["kind"] for row in others] == ["clarification"]
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for line, shown in ((("waits", "ls"), rows), (("task", "show", "q"), others)):
+        assert main([*line, "--data", str(data)]) == 0
+        lines = [said.partition(": ")[2] for said in capsys.readouterr().out.splitlines()]
+        assert [row["answer"] for row in shown if row["answer"] not in lines] == [], "a line of its own, to be copied"
 
 
 def test_the_waits_of_graphs_are_called_what_they_are_called_there() -> None:
