@@ -10,6 +10,7 @@ from langgraph.graph.state import StateGraph
 from actors.actor import Actor, command, query
 from actors.errors import Rejected, WaitExpired
 from actors.graph.asking import Asking, Question, asking, check_answer, going_on, questions_of, schema_bytes, told
+from actors.graph.drawing import drawing, mermaid, shape_of, taken_of
 from actors.graph.kinds import Kinds
 from actors.graph.kinds_langgraph import BY_TYPE
 from actors.graph.node import SPOKEN, Run, running, short_id, tasks_of
@@ -136,8 +137,11 @@ class GraphActor(Actor[GraphState]):
 
     @query
     def drawing(self, thread: str = "main") -> str:
-        """The path of the last run as a Mermaid flowchart."""
-        return mermaid(self._thread(thread).path, self._thread(thread).status)
+        """The graph as a Mermaid flowchart, with the path of the last run on it: nodes with the order in which they ended, open questions.
+        `cuebook trace TYPE/ID` knows more of it."""
+        held = self._thread(thread)
+        run = taken_of(held.path, held.status, held.waiting)
+        return mermaid(drawing(f"{self.actor_type}/{self.id}", run, shape_of(self._compiled)))
 
     def _thread(self, thread: str) -> GraphThread:
         return self.state.threads.get(thread) or GraphThread()
@@ -266,12 +270,3 @@ def graph_actor(graph: Any, *, name: str, **attributes: Any) -> type[GraphActor]
         f"GraphActor_{name}", (GraphActor,), {"name": name}, lambda body: body.update(graph=graph, **attributes)
     )
     return made
-
-
-def mermaid(path: Sequence[str], status: str) -> str:
-    """The nodes of `path`, in order, as a Mermaid flowchart."""
-    lines = ["flowchart TD", "    n0([start])"]
-    for number, node in enumerate(path, 1):
-        label = node.replace('"', "#quot;")
-        lines += [f'    n{number}["{label}"]', f"    n{number - 1} --> n{number}"]
-    return "\n".join([*lines, f"    n{len(path)} --> last([{status}])"])

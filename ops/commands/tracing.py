@@ -9,27 +9,32 @@ from ops import event_loop
 from ops.commands.access import open_log
 from ops.commands.common import DEFAULTS, Common
 from ops.commands.final import Provisional, final_part, note_withheld
+from ops.commands.graph_path import trace_graph, write_document
 from ops.commands.look import turn_record
 from ops.exits import CommandError, Exit
-from ops.output import print_json, print_rows, progress, wants_json
+from ops.output import print_json, print_rows, wants_json
 
 if TYPE_CHECKING:
     from runtime.causes import Trace
 
 
 def trace(
-    correlation_id: Annotated[str, Parameter(help="The correlation id, as `show` and `log` give it.")],
+    correlation_id: Annotated[str, Parameter(help="The correlation id, as `show` and `log` give it; or a graph actor, as TYPE/ID.")],
     *,
     messages: Annotated[bool, Parameter(help="Who said what to whom: one row per message, an ask with its answer.")] = False,
-    mermaid: Annotated[bool, Parameter(help="As a Mermaid sequence diagram.")] = False,
+    mermaid: Annotated[bool, Parameter(help="As a Mermaid sequence diagram; of a graph as a flowchart.")] = False,
     svg: Annotated[Path | None, Parameter(help="Write a picture of it into this file ('-' = stdout); any browser shows it.")] = None,
+    thread: Annotated[str, Parameter(help="Of a graph: the conversation.")] = "main",
+    run: Annotated[str | None, Parameter(help="Of a graph: the command id of one of its runs (default: the last one).")] = None,
+    app: Annotated[str | None, Parameter(help="Of a graph: the code with its shape, MODULE:OBJECT (default: the deployment's).")] = None,
     provisional: Provisional = False,
     common: Common = DEFAULTS,
 ) -> None:
-    """Show which turn caused which, for one conversation.
+    """Show which turn caused which, for one conversation; of a graph, the path that its last run took.
 
     Its events are in: cuebook log corr:ID -n 0
     Example: cuebook trace errand-1 --svg errand.svg
+    Example: cuebook trace travel/1 --svg path.svg
     """
     from events.selection import correlated
     from runtime import causes, sequence
@@ -37,6 +42,8 @@ def trace(
     if messages + mermaid + (svg is not None) > 1:
         raise CommandError("--messages, --mermaid and --svg are three answers", next_step="name one of them", code=Exit.USAGE)
     settings = common.load().settings
+    if trace_graph(settings, correlation_id, thread=thread, run=run, app=app, mermaid=mermaid, svg=svg, json=common.json):
+        return
 
     async def main() -> causes.Trace:
         async with open_log(settings) as reader:
@@ -62,15 +69,7 @@ def _write(svg: Path, found: "Trace") -> None:
     from ops.trace_svg import picture
     from runtime.sequence import sequence
 
-    document = picture(sequence(found))
-    if str(svg) == "-":
-        print(document, end="")
-        return
-    try:
-        svg.write_text(document, encoding="utf-8")
-    except OSError as error:
-        raise CommandError(f"{svg} cannot be written", why=str(error), next_step="name another file", code=Exit.FAILURE) from error
-    progress(f"{svg}: {len(found.events):,} events, {len(document) // 1024 + 1} KiB")
+    write_document(svg, picture(sequence(found)), f"{len(found.events):,} events")
 
 
 def _print_turns(found: "Trace", *, json: bool) -> None:

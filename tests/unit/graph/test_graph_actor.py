@@ -32,7 +32,10 @@ async def test_s20_a_graph_with_a_subgraph_waits_at_its_interrupt_and_goes_on(tm
     assert set(path[1:3]) == {"research/look_up", "research/compare"}
     assert path[3:6] == ["research/ask_person", "research", "book"]
     assert path[6:] == ["tell", "tell"]
-    assert '["research/look_up"]' in (await test.when("drawing")).reply
+    drawn = (await test.when("drawing")).reply
+    assert '["1: plan"]' in drawn
+    assert '["7, 8: tell"]' in drawn
+    assert 'subgraph g_research_["5: research"]' in drawn
     assert (await test.when("values")).reply["city"] == "Oslo"
 
 
