@@ -88,6 +88,10 @@ class Held:
         if (rule := self._rule(receiver, method, _HOLDS)) is not None:
             self.open.pop((receiver, str(arguments.get(rule.key))), None)
 
+    def settled_by(self, receiver: StreamId, method: str) -> bool:
+        """Whether that command tells what became of something that was held."""
+        return self._rule(receiver, method, _SETTLES) is not None
+
     def _rule(self, receiver: StreamId, method: str, kind_of_rule: str) -> Any:
         kind = self._kinds.get(receiver.partition("/")[0])
         found = None if kind is None else kind.methods.get(method)

@@ -34,7 +34,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """An ask to another actor, made by a turn. The id is derived, so a re-run asks with the same one; `repeated` says that this is one."""
+    """An ask to another actor, made by a turn. The id is derived, so a re-run asks with the same one; `repeated` says that this is one.
+    settles: it tells what has happened, and so is asked also when nobody waits for the turn any more (`actors.holding.settles`)."""
 
     receiver: StreamId
     method: str
@@ -42,3 +43,4 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     command_id: CommandId
     timeout_s: float | None
     repeated: bool = False
+    settles: bool = False

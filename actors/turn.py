@@ -237,9 +237,10 @@ class Turn(Journaled):
         body = effects.arguments_of(receiver, method, arguments)
         name = f"{receiver}.{method}"
         use = self._peek("ask", name, None)
+        held = self._held = self._held or Held(self.kind.beside)
         call = Call(
             receiver=receiver, method=method, args=body, command_id=self._id("ask", name, use.n), timeout_s=timeout_s,
-            repeated=use in self.entries,
+            repeated=use in self.entries, settles=held.settled_by(receiver, method),
         )  # fmt: skip
         given = {"receiver": receiver, "method": method, "arguments": msgspec.Raw(body), "command_id": call.command_id}
 
@@ -251,7 +252,6 @@ class Turn(Journaled):
         entry = self.entries.get(use)
         if entry is not None and entry.stood is not None:
             self._driver.answered(self, entry.stood)
-        held = self._held = self._held or Held(self.kind.beside)
         about = (receiver, method, arguments)
         held.asks(*about)
         try:

@@ -7,6 +7,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from actors.errors import LogFull, Overloaded
 from actors.journal import Stood, Wait, fired_events, started_event
 from actors.models.port import Models
@@ -252,7 +254,9 @@ class TurnDriver:
         if self._cell.mailbox.ready:
             shard.probes.blocked(self._cell)
         try:
-            reply = await self._ask(turn, call, shard.call_deadline_ms(turn.command, call.timeout_s))
+            # A started turn goes on behind its own deadline (S10), and what it has done until then must be told.
+            within = msgspec.structs.replace(turn.command, deadline_ms=None) if call.settles else turn.command
+            reply = await self._ask(turn, call, shard.call_deadline_ms(within, call.timeout_s))
         finally:
             self._asking -= 1
             del self.asks[call.command_id]

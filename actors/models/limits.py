@@ -29,6 +29,10 @@ LET_THROUGH_AT_ONCE = 200
 
 BUSY_RETRY_S = (0.05, 5.0)
 ATTEMPTS_MAX = 8
+FAIR_CHANCE_S = 5.0
+"""A provider that gives no answer for so long has failed, though its caller's deadline was shorter than its timeout: else one that hangs
+would be asked for ever by the impatient. What was cut off sooner says nothing: its caller had waited too long for the permit."""
+
 BACKOFF_S = (0.5, 30.0)
 REPAIRS_MAX = 1
 

@@ -29,7 +29,9 @@ class Asking(Protocol):
 
     def ref(self, actor: str, id: str, *, timeout_s: float | None = None) -> Any: ...
 
-    async def step(self, name: str, function: Callable[..., Any], *args: Any, key: str | None = None) -> Any: ...
+    async def step(
+        self, name: str, function: Callable[..., Any], *args: Any, key: str | None = None, timeout_s: float | None = None
+    ) -> Any: ...
 
 
 OnText = Callable[[str], None]

@@ -309,8 +309,10 @@ class Provider(Actor[ProviderState], name="provider"):
         return Held(reason="busy", retry_s=0.0)
 
     @command
+    @settles("permit")
     def leave(self, permit: str) -> None:
-        """Give back a permit, or a place in line, without a call that could be reported. Nothing if there is none of that name."""
+        """Give back a permit, or a place in line, without a call that says something of the provider. Nothing if there is none of that
+        name."""
         if permit not in self.state.permits and permit not in self.state.line:
             return
         now = self.now().timestamp()

@@ -14,12 +14,13 @@ import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 from tenacity.stop import stop_base
 
-from actors.errors import BadPayload, DeadlinePassed, OutcomeUnknown, Unavailable
+from actors.errors import BadPayload, DeadlinePassed, OutcomeUnknown, StepFailed, Unavailable
 from actors.models.admission import Admission, Admitted, Held, Queued
 from actors.models.errors import AnswerInvalid, BudgetSpent, ModelRefused, ModelUnavailable
-from actors.models.limits import BACKOFF_S, REPAIRS_MAX, ProviderLimits
+from actors.models.limits import BACKOFF_S, FAIR_CHANCE_S, REPAIRS_MAX, ProviderLimits
 from actors.models.port import Asking, Models
-from actors.models.records import Answer, Failure, Message, Piece, Request, ToolSpec
+from actors.models.records import Answer, Failure, Message, Piece, Request, ToolSpec, Usage
+from actors.recovery import DEADLINE
 
 T = TypeVar("T")
 DEADLINE_S = 300.0
@@ -60,40 +61,38 @@ class ModelRef:
         deadline allows that, else fails at once.
 
         Args:
+            deadline_s: for everything: waits for a permit, attempts, waits between them. What is under way then is ended. Across restarts.
             stream: show what is said on ``cue.chunk`` as `Piece` records.
             fallback: whether those who stand in for the provider may answer.
 
         Raises:
             ModelUnavailable: no answer in time. ModelRefused: never an answer to this. BudgetSpent: no money left.
 
-        If cancelled, the request is ended and reported as lost by its lease.
+        If cancelled, the request is ended; its permit goes back with the end of the turn.
         """
-        actor = self._actor
         request = Request(
             messages=tuple(messages), tools=tuple(tools), json_schema=json_schema, temperature=temperature, max_tokens=max_tokens
         )
-        call = actor.new_id()
-        ends_at = actor.now().timestamp() + deadline_s
-        names = [self._name, *(self._models.fallbacks(self._name) if fallback else ())]
-        for position, name in enumerate(names):
-            try:
-                attempt = _Attempts(actor, self._models, name, request, call, ends_at, stream, last=position == len(names) - 1)
-                return await attempt.answer()
-            except ModelUnavailable:
-                if position == len(names) - 1:
-                    raise
-        raise ModelUnavailable(f"{self._name} has no one to ask", provider=self._name, reason="none")
+        return await self._answer(request, _Deadline(self._actor, deadline_s), stream=stream, fallback=fallback)
 
-    async def ask_for(self, type: "type[T]", messages: Sequence[Message], **options: Any) -> T:
-        """An answer of a given shape, checked; a model that misses it is told why and asked once more.
+    async def ask_for(
+        self, type: "type[T]", messages: Sequence[Message], *, deadline_s: float = DEADLINE_S, stream: bool = False, fallback: bool = True,
+        **options: Any,
+    ) -> T:  # fmt: skip
+        """An answer of a given shape, checked; a model that misses it is told why and asked once more, before the same deadline.
+
+        Args:
+            options: `tools`, `temperature`, `max_tokens`, as of `chat`.
 
         Raises:
             AnswerInvalid: it missed it twice. And as `chat`.
         """
         schema = msgspec.json.schema(type)
-        said = list(messages)
+        said, tools = list(messages), tuple(options.pop("tools", ()))
+        deadline = _Deadline(self._actor, deadline_s)
         for repairs in range(REPAIRS_MAX + 1):
-            answer = await self.chat(said, json_schema=schema, **options)
+            request = Request(messages=tuple(said), json_schema=schema, tools=tools, **options)
+            answer = await self._answer(request, deadline, stream=stream, fallback=fallback)
             try:
                 return msgspec.json.decode(_unfenced(answer.text), type=type)
             except msgspec.DecodeError as error:
@@ -109,12 +108,44 @@ class ModelRef:
                 ]
         raise AnswerInvalid("no answer was asked for", provider=self._name, reason="schema")
 
+    async def _answer(self, request: Request, deadline: "_Deadline", *, stream: bool, fallback: bool) -> Answer:
+        """Of the first of those who may be asked that gives one."""
+        actor = self._actor
+        call = actor.new_id()
+        names = [self._name, *(self._models.fallbacks(self._name) if fallback else ())]
+        for position, name in enumerate(names):
+            last = position == len(names) - 1
+            try:
+                return await _Attempts(actor, self._models, name, request, call, deadline, stream, last=last).answer()
+            except ModelUnavailable as error:
+                if last or error.fields.get("reason") == DEADLINE:
+                    raise
+        raise ModelUnavailable(f"{self._name} has no one to ask", provider=self._name, reason="none")
+
+
+class _Deadline:
+    """Of one call, whoever is asked: counted from the first entry that it makes in the journal. What is recorded before that, and is
+    `Actor.now` until then, may be old: a command that waited in its mailbox is no shorter of time than another."""
+
+    def __init__(self, actor: Asking, seconds: float) -> None:
+        self._actor = actor
+        self._seconds = seconds
+        self._ends_at: float | None = None
+
+    def begin(self) -> None:
+        """An entry has been made. Idempotent."""
+        if self._ends_at is None:
+            self._ends_at = self._actor.now().timestamp() + self._seconds
+
+    def left_s(self) -> float:
+        return self._seconds if self._ends_at is None else self._ends_at - self._actor.now().timestamp()
+
 
 class _Attempts:
     """All attempts of one call at one provider."""
 
     def __init__(
-        self, actor: Asking, models: Models, name: str, request: Request, call: str, ends_at: float, stream: bool, *, last: bool
+        self, actor: Asking, models: Models, name: str, request: Request, call: str, deadline: _Deadline, stream: bool, *, last: bool
     ) -> None:
         self._actor = actor
         self._models = models
@@ -122,14 +153,14 @@ class _Attempts:
         self._limits: ProviderLimits = models.limits(name)
         self._request = request
         self._call = call
-        self._ends_at = ends_at
+        self._deadline = deadline
         self._stream = stream
         self._last = last
         self._tried = 0
 
     async def answer(self) -> Answer:
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._limits.attempts) | _deadline(self),
+            stop=stop_after_attempt(self._limits.attempts) | _too_late(self._deadline),
             retry=retry_if_result(lambda ended: isinstance(ended, Failure) and ended.kind == "transient"),
             wait=self._wait_s,
             sleep=self._sleep,
@@ -150,8 +181,21 @@ class _Attempts:
         agent, run = actor.actor_type, actor.correlation_id
         function = partial(self._models.call, on_text=self._piece() if self._stream else _silent)
         key = f"{self._call}-{self._name}"
-        ended: Answer | Failure = await actor.step("model", _typed(function), self._name, self._request, self._call, key=key)
         provider = actor.ref(PROVIDER, self._name)
+        began, left = actor.now(), self._deadline.left_s()
+        try:
+            ended: Answer | Failure = await actor.step(
+                "model", _typed(function), self._name, self._request, self._call, key=key, timeout_s=max(0.0, left)
+            )
+        except StepFailed as error:
+            lasted_s = (actor.now() - began).total_seconds()
+            if lasted_s >= min(FAIR_CHANCE_S, self._limits.timeout_s):
+                await provider.report(permit=permit, agent=agent, run=run, usage=Usage(), failure=str(error.fields["type"]))
+            else:
+                await provider.leave(permit=permit)  # it says nothing of the provider
+            if error.fields["type"] != DEADLINE:
+                raise
+            raise self._out_of_time("there was no answer before the deadline") from error
         if isinstance(ended, Answer):
             await provider.report(permit=permit, agent=agent, run=run, usage=ended.usage)
         else:
@@ -168,13 +212,17 @@ class _Attempts:
         actor = self._actor
         reserve = self._limits.cost(sum(len(message.content) for message in self._request.messages) // 3, self._request.max_tokens)
         while True:
-            left = self._ends_at - actor.now().timestamp()
+            left = self._deadline.left_s()
             if left <= 0:
-                raise ModelUnavailable(f"{self._name}: the deadline has passed", provider=self._name, reason="deadline")
-            said = await actor.ref(PROVIDER, self._name).admit(
-                agent=actor.actor_type, run=actor.correlation_id, reserve=reserve, deadline_s=min(left, self._limits.timeout_s),
-                limits=msgspec.to_builtins(self._limits), permit=actor.new_id(), patience_s=left, stays=self._last,
-            )  # fmt: skip
+                raise self._out_of_time("the deadline has passed")
+            try:
+                said = await actor.ref(PROVIDER, self._name, timeout_s=left).admit(
+                    agent=actor.actor_type, run=actor.correlation_id, reserve=reserve, deadline_s=min(left, self._limits.timeout_s),
+                    limits=msgspec.to_builtins(self._limits), permit=actor.new_id(), patience_s=left, stays=self._last,
+                )  # fmt: skip
+            except (DeadlinePassed, OutcomeUnknown) as error:
+                raise self._out_of_time("the deadline came before a permit") from error
+            self._deadline.begin()
             admission = msgspec.convert(said, _ADMISSION)
             if isinstance(admission, Queued):
                 admission = await self._turn_in_line(admission, left)
@@ -218,8 +266,8 @@ class _Attempts:
     async def _sleep(self, seconds: float) -> None:
         await self._actor.step("pause", pause, round(seconds, 3))
 
-    def left_s(self) -> float:
-        return self._ends_at - self._actor.now().timestamp()
+    def _out_of_time(self, why: str) -> ModelUnavailable:
+        return ModelUnavailable(f"{self._name}: {why}", provider=self._name, reason=DEADLINE, attempts=self._tried)
 
     def _piece(self) -> Callable[[str], None]:
         offset = 0
@@ -234,14 +282,14 @@ class _Attempts:
         return said
 
 
-class _deadline(stop_base):  # noqa: N801  named as tenacity names its conditions
+class _too_late(stop_base):  # noqa: N801  named as tenacity names its conditions
     """Stop when the wait that is due would pass the deadline."""
 
-    def __init__(self, attempts: _Attempts) -> None:
-        self._attempts = attempts
+    def __init__(self, deadline: _Deadline) -> None:
+        self._deadline = deadline
 
     def __call__(self, state: RetryCallState) -> bool:
-        return state.upcoming_sleep >= self._attempts.left_s()
+        return state.upcoming_sleep >= self._deadline.left_s()
 
 
 async def pause(seconds: float) -> None:

@@ -1,6 +1,7 @@
 """The real client libraries against a real HTTP server that speaks the real protocols, right and wrong."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,14 @@ pytest.importorskip("langchain_openai", reason="needs cuebook[models]")
 pytest.importorskip("langchain_anthropic", reason="needs cuebook[models]")
 pytest.importorskip("langchain_perplexity", reason="needs cuebook[models]")
 
+from actors.errors import Unavailable
 from actors.models.langchain_models import Endpoint, Kind, LangChainClient, open_client
 from actors.models.records import Answer, Failure, Message, Request, ToolCall, ToolSpec
+from actors.models.registry import Configured, ProviderRegistry
+from runtime.local import local_runtime
+from runtime.tasks import Tasks
 from tests.support.scripted_model import Say, ScriptedModel
+from tests.unit.models.support import APP
 
 KINDS: tuple[Kind, ...] = ("openai", "anthropic", "perplexity")
 ASKED = Request(messages=(Message(role="system", content="Be brief."), Message(role="user", content="What colour is the sky?")))
@@ -128,3 +134,16 @@ async def test_a_dated_retry_after_counts_from_the_date_of_the_reply() -> None:
     headers = {"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT", "date": "Fri, 31 Dec 1999 23:59:29 GMT"}
     assert _retry_after(headers) == 30.0
     assert _retry_after({"retry-after": "soon"}) is None
+
+
+async def test_s15_the_deadline_of_a_call_closes_its_connection(tmp_path: Path) -> None:
+    async with ScriptedModel(Say(text="too late", delay_s=60.0)) as server:
+        registry = ProviderRegistry({"main": Configured(client=client_of("openai", server, 60.0))}, Tasks().spawn)
+        async with local_runtime(APP, tmp_path, shards=1, models=registry) as runtime:
+            with pytest.raises(Unavailable) as told:
+                await runtime.ask("agent/a", "ask", text="?", deadline_s=3.0)
+            assert told.value.fields["reason"] == "deadline"
+            async with asyncio.timeout(5):
+                await server.hung_up.wait()
+        await registry.close()
+        assert len(server.ledger) == 1

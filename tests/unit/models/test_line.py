@@ -122,7 +122,7 @@ def test_the_line_keeps_its_order_over_a_snapshot() -> None:
         world = World({"main": client}, {"main": ProviderLimits(concurrency=1)})
 
         async def act(runtime: LocalRuntime) -> None:
-            lanes = [ask(runtime, f"b{number:03}") for number in range(300)]
+            lanes = [ask(runtime, f"b{number:03}", deadline_s=600.0) for number in range(300)]
             await all_of(lanes)
 
         await world.play(virtual, act)
