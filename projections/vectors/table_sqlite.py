@@ -19,18 +19,23 @@ An index holds one space and one model. A vector of another model is in another 
 """
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
+import structlog
 
 from events.embedding import Embedding, check_embedding
-from events.errors import EmbeddingError, InvariantError
+from events.errors import CuebookError, EmbeddingError, InvariantError
+from events.reads_sqlite import in_snapshot
 from projections.vectors import graph_file
 from projections.vectors.index import VECTORS_PER_GRAPH, Backend, Background, Hit, Space, VectorIndex
 from projections.vectors.opening import backend, open_index, products
+from projections.vectors.rows_sqlite import Rows, rows_after
 
 if TYPE_CHECKING:
     from events.sqlite_library import SqliteConnection
@@ -41,6 +46,13 @@ else:
 
 BYTES_MAX: Final = 1024 * 1024 * 1024
 """Of vectors in memory, of all spaces together: about 500,000 of 512 numbers. Who searched longest ago goes first."""
+
+
+AHEAD_MIN: Final = 4_096
+"""Vectors of a space from which on they are read when the view is opened; fewer take the first search some 40 ms."""
+_TOLD_S: Final = 1.0
+Progress = Callable[[int], None]
+log = structlog.get_logger("cuebook.vectors")
 
 
 class VectorsStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,11 +82,14 @@ class SqliteVectors:
         table: its name, and the beginning of the names of two others.
     """
 
-    def __init__(self, table: str = "vectors", *, bytes_max: int = BYTES_MAX, vectors_per_graph: int = VECTORS_PER_GRAPH) -> None:
+    def __init__(
+        self, table: str = "vectors", *, bytes_max: int = BYTES_MAX, vectors_per_graph: int = VECTORS_PER_GRAPH, ahead_min: int = AHEAD_MIN
+    ) -> None:
         if not table.isidentifier():
             raise InvariantError(f"{table!r} is not the name of a table")
         self._table = table
         self._bytes_max = bytes_max
+        self._ahead_min = ahead_min
         self._folder: Path | None = None
         self._background = Background()
         self._per_graph = vectors_per_graph
@@ -100,8 +115,40 @@ class SqliteVectors:
         """In `Projection.opened`. folder: for files of indexes, of this view alone."""
         self._folder = folder / self._table
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        rows = db.execute(f"SELECT space, model, bytes FROM {self._table}_models").fetchall()
-        graph_file.tidy(self._folder, [_space(*row) for row in rows])
+        rows = db.execute(f"SELECT space, model, bytes, count FROM {self._table}_models").fetchall()
+        graph_file.tidy(self._folder, [_space(*row[:3]) for row in rows])
+        self._load_ahead(db, rows)
+
+    def _load_ahead(self, db: Database, rows: Iterable[tuple[str, str, int, int]]) -> None:
+        """Read in the background what the first search of each space would wait for, the largest first, as far as there is room."""
+        counts: dict[str, int] = {}
+        room = self._bytes_max
+        for space, _, bytes_, count in sorted(rows, key=lambda row: -row[2] * row[3]):
+            room -= bytes_ * count
+            if count >= self._ahead_min and room >= 0:
+                counts[space] = counts.get(space, 0) + count
+        file = db.execute("PRAGMA database_list").fetchall()[0][2]
+        if counts and file:
+            self._background.submit(partial(self._read_ahead, Path(file), counts))
+
+    def _read_ahead(self, file: Path, counts: Mapping[str, int]) -> None:
+        from events.sqlite_library import SqliteError, open_reader
+
+        try:
+            db = open_reader(file)
+        except (SqliteError, CuebookError) as error:
+            log.warning("vectors_not_read_ahead", reason=str(error))
+            return
+        try:
+            for space, count in counts.items():
+                in_snapshot(db, partial(self._chosen(space).follow, db, _Reading(space, count, self._background)))
+        except _StoppedError:
+            return
+        except (SqliteError, CuebookError) as error:
+            # The first search reads them, and says what is wrong.
+            log.warning("vectors_not_read_ahead", reason=str(error))
+        finally:
+            db.close()
 
     def put(self, db: Database, *, space: str, id: int, embedding: Embedding, position: int) -> None:
         """Store the vector of `id`, in place of the one that it had, of whatever model that was.
@@ -180,16 +227,12 @@ class SqliteVectors:
     ) -> list[Hit]:
         """The nearest of the space, as `VectorIndex.search`, as the rows are on this connection. Vectors of other models are never found.
 
-        The first search of a space reads its vectors: 100,000 in about a second.
+        The first search of a space reads its vectors, 100,000 in about a second, or waits for who is reading them ahead.
 
         Raises:
             EmbeddingError: the vectors of this model have other dimensions.
         """
-        with self._choosing:
-            followed = self._spaces.get(space)
-            if followed is None:
-                followed = self._spaces[space] = self._followed(space)
-            self._spaces.move_to_end(space)
+        followed = self._chosen(space)
         if followed.follow(db):
             self._make_room(space)
         index = followed.indexes.get(embedding.model)
@@ -207,6 +250,14 @@ class SqliteVectors:
         ).fetchone()
         numbers = msgspec.json.decode(found, type=list[int])
         return dict(zip(numbers, products(embedding.vector, vectors or b"", len(numbers)), strict=True))
+
+    def _chosen(self, space: str) -> "_FollowedSpace":
+        with self._choosing:
+            followed = self._spaces.get(space)
+            if followed is None:
+                followed = self._spaces[space] = self._followed(space)
+            self._spaces.move_to_end(space)
+            return followed
 
     def _followed(self, space: str) -> "_FollowedSpace":
         def opened(model: str, ids: list[int], vectors: list[bytes], position: int) -> VectorIndex:
@@ -266,6 +317,30 @@ class SqliteVectors:
                 each.close()
 
 
+class _StoppedError(Exception):
+    """The view is closed."""
+
+
+class _Reading:
+    """Says how far the vectors of a space have been read ahead: at most once a second, and at the end."""
+
+    def __init__(self, space: str, count: int, background: Background) -> None:
+        self._space = space
+        self._count = count
+        self._background = background
+        self._read = 0
+        self._told_at = time.monotonic()
+
+    def __call__(self, rows: int) -> None:
+        if self._background.closing:
+            raise _StoppedError
+        self._read += rows
+        now = time.monotonic()
+        if self._read >= self._count or now - self._told_at >= _TOLD_S:
+            self._told_at = now
+            log.info("vectors_read_ahead", space=self._space, read=self._read, of=self._count)
+
+
 class _FollowedSpace:
     """The indexes of one space, one for each model, and the place in the log up to which they know its rows."""
 
@@ -277,8 +352,9 @@ class _FollowedSpace:
         self._following = threading.Lock()
         self._seen = 0
 
-    def follow(self, db: Database) -> bool:
-        """Take over what has changed in the rows; whether anything had."""
+    def follow(self, db: Database, progress: Progress = lambda rows: None) -> bool:
+        """Take over what has changed in the rows; whether anything had. progress: is told of each lot of rows that the first time reads;
+        what it raises ends that, and nothing was taken over."""
         newest = self._newest(db)
         if newest == self._seen:
             return False
@@ -294,7 +370,7 @@ class _FollowedSpace:
             if self._seen:
                 self._catch_up(db)
             else:
-                self._load(db, newest)
+                self._load(db, newest, progress)
             self._seen = newest
             return True
 
@@ -302,33 +378,34 @@ class _FollowedSpace:
         (newest,) = db.execute(f"SELECT max(position) FROM {self._table} WHERE space = ?", (self.name,)).fetchone()
         return int(newest) if newest is not None else None
 
-    def _load(self, db: Database, position: int) -> None:
+    def _load(self, db: Database, position: int, progress: Progress) -> None:
         by_model: dict[str, tuple[list[int], list[bytes]]] = {}
-        for id, model, vector in db.execute(
-            f"SELECT id, model, vector FROM {self._table} WHERE space = ? AND vector IS NOT NULL ORDER BY position, id", (self.name,)
-        ):
-            ids, vectors = by_model.setdefault(model, ([], []))
-            ids.append(id)
-            vectors.append(vector)
+        for rows in rows_after(db, self._table, self.name, 0):
+            for id, model, vector in zip(rows.ids, rows.models, rows.vectors, strict=True):
+                if vector is not None:
+                    ids, vectors = by_model.setdefault(model, ([], []))
+                    ids.append(id)
+                    vectors.append(vector)
+            progress(len(rows.ids))
         for model, (ids, vectors) in by_model.items():
             self.indexes[model] = self._opened(model, ids, vectors, position)
 
     def _catch_up(self, db: Database) -> None:
-        rows = db.execute(
-            f"SELECT id, model, vector, position FROM {self._table} WHERE space = ? AND position > ? ORDER BY position, id",
-            (self.name, self._seen),
-        ).fetchall()
-        ids = [row[0] for row in rows]
-        position = rows[-1][3]
-        for model in {row[1] for row in rows if row[2] is not None}:
-            own = [(row[0], row[2]) for row in rows if row[1] == model and row[2] is not None]
+        for rows in rows_after(db, self._table, self.name, self._seen):
+            self._take_over(rows)
+
+    def _take_over(self, rows: Rows) -> None:
+        ids, position = rows.ids, rows.position
+        changed = list(zip(rows.ids, rows.models, rows.vectors, strict=True))
+        for model in {each for _, each, vector in changed if vector is not None}:
+            own = [(id, vector) for id, each, vector in changed if each == model and vector is not None]
             index = self.indexes.get(model)
             if index is None:
                 self.indexes[model] = self._opened(model, [each for each, _ in own], [vector for _, vector in own], position)
             else:
                 index.put([each for each, _ in own], [vector for _, vector in own])
         for model, index in list(self.indexes.items()):
-            kept = {row[0] for row in rows if row[1] == model and row[2] is not None}
+            kept = {id for id, each, vector in changed if each == model and vector is not None}
             index.remove([each for each in ids if each not in kept])
             index.passed(position)
             if not index.statistics().vectors:

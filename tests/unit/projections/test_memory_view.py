@@ -419,6 +419,7 @@ async def test_a_recall_looks_up_its_candidates_and_does_not_walk_through_the_wo
             view.apply(
                 *[facts.stored("shop", f"thing {n} of lot {n % 37}x{count}", vector=meaning("", hashed(f"n{n}"))) for n in range(1_000)]
             )
+            await view.ask("recall", workspace="shop", query="lot 5x1000", k=10)  # the index has read what is new
             steps = [0]
 
             def counted(steps: list[int] = steps) -> int:

@@ -1,6 +1,8 @@
 """Vectors in the rows of a view: the index says what the rows say, whatever happened to either."""
 
+import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,9 @@ from events.embedding import Embedding, embedding
 from events.errors import EmbeddingError, InvariantError
 from events.sqlite_library import SqliteConnection, library
 from projections.comparing import rows_of
+from projections.vectors import graph_file, table_sqlite
 from projections.vectors.index import Hit
+from projections.vectors.rows_sqlite import Rows, rows_after
 from projections.vectors.table_sqlite import SqliteVectors
 from tests.support.vectors import clustered, nearest, recorded, same
 
@@ -23,11 +27,11 @@ MODEL = "m-1"
 class Opened:
     """A view's file with nothing but vectors, in one process."""
 
-    def __init__(self, folder: Path, *, bytes_max: int = 1 << 30) -> None:
+    def __init__(self, folder: Path, *, bytes_max: int = 1 << 30, ahead_min: int = 1_000_000) -> None:
         self.path = folder / "view.db"
         fresh = not self.path.exists()
         self.db = self.connect()
-        self.vectors = SqliteVectors(bytes_max=bytes_max, vectors_per_graph=PER_GRAPH)
+        self.vectors = SqliteVectors(bytes_max=bytes_max, vectors_per_graph=PER_GRAPH, ahead_min=ahead_min)
         if fresh:
             self.db.execute("PRAGMA journal_mode=WAL")
             with self.db:
@@ -222,6 +226,73 @@ def test_after_a_restart_the_answers_are_the_same_with_and_without_files(tmp_pat
     assert (lost.vectors.statistics().loaded, lost.vectors.statistics().built) == (0, 3)
     lost.check("w")
     lost.close()
+
+
+def test_large_spaces_are_in_memory_before_anybody_searches_them(tmp_path: Path) -> None:
+    """As far as there is room, the largest first; a small one is read by its first search."""
+    first = Opened(tmp_path)
+    first.put("large", range(1, 501))
+    first.put("middle", range(501, 801))
+    first.put("small", range(801, 811))
+    first.remove("large", [3])
+    first.close()
+    for room, expected in ((1 << 30, 799), (600 * DIMENSIONS * 4, 499), (100, 0)):
+        opened = Opened(tmp_path, bytes_max=room, ahead_min=100)
+        assert opened.vectors.wait_idle(60)
+        assert opened.vectors.statistics().vectors == expected
+        opened.check("large", "middle", "small")
+        opened.close()
+
+
+def test_a_view_that_is_closed_does_not_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Opened(tmp_path)
+    first.put("w", range(1, 501))
+    first.close()
+    real, began, go_on = rows_after, threading.Event(), threading.Event()
+
+    def held(db: SqliteConnection, table: str, space: str, position: int) -> Iterator[Rows]:
+        for number, rows in enumerate(real(db, table, space, position, count=100)):
+            if number == 1:
+                began.set()
+                assert go_on.wait(30)
+            yield rows
+
+    monkeypatch.setattr(table_sqlite, "rows_after", held)
+    opened = Opened(tmp_path, ahead_min=100)
+    assert began.wait(30)
+    closing = threading.Thread(target=opened.close)
+    closing.start()
+    while not opened.vectors._background.closing:
+        time.sleep(0.001)
+    go_on.set()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert opened.vectors.statistics().vectors == 0
+
+
+@pytest.mark.parametrize("count", [1, 7, 4_096])
+def test_rows_come_whole_and_in_order_however_many_at_a_time(opened: Opened, count: int) -> None:
+    """Many of one place in the log, of two models with other dimensions, and removed ones between."""
+    with opened.db:
+        for each in range(1, 60):
+            longer = Embedding("m-2", VECTORS[each] + bytes(4 * DIMENSIONS))
+            vector = longer if each % 5 == 0 else Embedding(MODEL, VECTORS[each])
+            opened.vectors.put(opened.db, space="w", id=1_000 - each, embedding=vector, position=each // 20 + 1)
+        opened.vectors.remove(opened.db, space="w", ids=[950, 951, 970], position=4)
+        opened.vectors.put(opened.db, space="other", id=1, embedding=Embedding(MODEL, VECTORS[1]), position=2)
+    found = list(rows_after(opened.db, "vectors", "w", 1, count=count))
+    flat = [row for rows in found for row in zip(rows.ids, rows.models, rows.vectors, strict=True)]
+    assert flat == opened.db.execute(
+        "SELECT id, model, vector FROM vectors WHERE space = 'w' AND position > 1 ORDER BY position, id"
+    ).fetchall()
+    assert [rows.position for rows in found][-1] == 4
+    assert all(len(rows.ids) <= count for rows in found)
+
+
+@pytest.mark.parametrize("size", [0, 2_047, 2_048, 6_144])
+def test_a_digest_is_that_of_the_whole_vector(size: int) -> None:
+    vector = bytes(number % 251 for number in range(size))
+    assert graph_file.digest(vector) == hashlib.blake2b(vector, digest_size=graph_file.DIGEST_BYTES).digest()
 
 
 def test_s29_an_erased_space_leaves_no_row_no_file_and_no_answer(tmp_path: Path) -> None:
