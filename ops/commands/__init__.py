@@ -95,7 +95,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("streams", "Look", "ops.commands.look:streams", "List the streams: one per actor that has recorded anything."),
     Verb("show", "Look", "ops.commands.look:show", "Show one event, with its state, its patch, its causes and effects if asked."),
     Verb("state", "Look", "ops.commands.look:state", "Show the state of an actor, now or after any version of its past."),
-    Verb("trace", "Look", "ops.commands.tracing:trace", "Show which turn caused which, for one conversation."),
+    Verb("trace", "Look", "ops.commands.tracing:trace", "Show which turn caused which in a conversation; of a graph, its path."),
     Verb("ps", "Look", "ops.commands.under_way:ps", "Show what is under way, and what waits for whom."),
     Verb("memory search", "Look", "ops.commands.memory:search", "Find memories that answer a question, the best first."),
     Verb("memory ls", "Look", "ops.commands.memory:ls", "List the newest memories of a workspace."),

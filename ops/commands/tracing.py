@@ -30,7 +30,7 @@ def trace(
     provisional: Provisional = False,
     common: Common = DEFAULTS,
 ) -> None:
-    """Show which turn caused which, for one conversation; of a graph, the path that its last run took.
+    """Show which turn caused which in a conversation; of a graph, its path.
 
     Its events are in: cuebook log corr:ID -n 0
     Example: cuebook trace errand-1 --svg errand.svg
