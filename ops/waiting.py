@@ -108,7 +108,9 @@ async def _of_turn(settings: Settings, reader: "LogReader", folder: Folder, wait
     else:
         entry = await reader.inbox(wait.stream, wait.command_id)
         if entry is not None:
-            question = f"{question} ({entry.method} {(entry.args or b'{}').decode(errors='replace')})"
+            # From another machine what a command was given does not come along.
+            given = f" {entry.args.decode(errors='replace')}" if entry.args else ""
+            question = f"{question} ({entry.method}{given})"
     return OpenWait(
         kind=kind, actor=wait.stream, name=name, wait_id=wait.wait_id, command_id=wait.command_id, asks=asks, question=question[:_TEXT_MAX],
         schema=schema, opened_at_us=wait.opened_at_us, expires_at_us=wait.expires_at_us, deciders=None,

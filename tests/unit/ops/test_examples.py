@@ -2,6 +2,7 @@
 work on a deployment."""
 
 import importlib
+import json
 import re
 import shlex
 import sys
@@ -125,6 +126,15 @@ def test_the_examples_of_runs_and_waits_lead_a_run_from_its_start_to_its_end(
         shown = person.sees("t1", version=2, waits=["approval"])
         assert "only the tests, please" in shown["waits"][0]["question"]
         assert person.types("task say t1 'I know'")["verdict"] == "unclear"
+        elsewhere = tmp_path / "elsewhere"
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("CUEBOOK_NATS_URL", deployment.nats_url)
+            for line in ("waits ls", "task ls", "task show t1"):
+                here, there = (verb_on(data, *shlex.split(line), "--json") for data in (deployment.data, elsewhere))
+                assert json.loads(json.dumps(here).replace(str(deployment.data), str(elsewhere))) == json.loads(json.dumps(there)), line
+            assert verb_on(elsewhere, "task", "pause", "t1")[0] == 2, "who are you?"
+            key = ("--key", f"file:{deployment.data / 'operator.key'}")
+            assert [verb_on(elsewhere, "task", verb, "t1", *key)[0] for verb in ("pause", "resume")] == [0, 0]
         assert person.types(example("task say"))["verdict"] == "approved"
         assert [each["question"] for each in person.types("task show t1 --wait")["waits"]] == ["Which page first?"]
         assert person.types(example("task pause"))["paused"]
