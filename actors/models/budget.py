@@ -6,43 +6,17 @@ way may cost counts as spent, so that a burst cannot overdraw.
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
 from actors.models.admission import Spare, Stop
 from actors.models.limits import ALERT_PERCENT, RUNS_KEPT
+from actors.models.provider_state import Permit, ProviderState, Spent
 from actors.models.records import Usage
-
-if TYPE_CHECKING:
-    from actors.models.provider import ProviderState
 
 MICRO = 1_000_000
 Scope = Literal["agent", "run", "call"]
-
-
-class Permit(msgspec.Struct, frozen=True, kw_only=True):
-    """A call under way: whose it is, until when it counts, and what it may cost at most (millionths of a dollar)."""
-
-    agent: str
-    run: str
-    expires_at: float
-    reserved: int = 0
-
-
-class Spent(msgspec.Struct, kw_only=True):
-    """Calls that were answered, their tokens, their cost in millionths of a dollar."""
-
-    calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_micro_usd: int = 0
-
-    def add(self, usage: Usage) -> None:
-        self.calls += 1
-        self.input_tokens += usage.input_tokens
-        self.output_tokens += usage.output_tokens
-        self.cost_micro_usd += usage.cost_micro_usd
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +34,7 @@ def day_of(now: datetime) -> str:
     return now.astimezone(UTC).date().isoformat()
 
 
-def spend(state: "ProviderState", agent: str, run: str, day: str, usage: Usage) -> None:
+def spend(state: ProviderState, agent: str, run: str, day: str, usage: Usage) -> None:
     """Book what a call has used up. Part of the fold."""
     if state.day != day:
         state.day, state.today, state.agents_today, state.agents_alerted = day, Spent(), {}, {}
@@ -76,7 +50,7 @@ def spend(state: "ProviderState", agent: str, run: str, day: str, usage: Usage) 
         state.runs_alerted.pop(longest_ago, None)
 
 
-def note(state: "ProviderState", alert: Alert) -> None:
+def note(state: ProviderState, alert: Alert) -> None:
     """Keep in mind what was said. Part of the fold."""
     if alert.scope == "agent":
         state.agents_alerted[alert.name] = alert.percent
@@ -84,7 +58,7 @@ def note(state: "ProviderState", alert: Alert) -> None:
         state.runs_alerted[alert.name] = alert.percent
 
 
-def spare(state: "ProviderState", agent: str, run: str, reserve: int, day: str) -> Spare | None:
+def spare(state: ProviderState, agent: str, run: str, reserve: int, day: str) -> Spare | None:
     """Why money says no to a call that may cost `reserve` at most; None: it does not."""
     limits, is_today = state.limits, state.day == day
     by_agent = state.agents_today.get(agent) if is_today else None
@@ -109,7 +83,7 @@ def percent_used(spent: int, budget_usd: float) -> int:
     return 100 if spent >= limit else ALERT_PERCENT if spent * 100 >= limit * ALERT_PERCENT else 0
 
 
-def alerts(state: "ProviderState", agent: str, run: str, permit: str, cost: int) -> Iterator[Alert]:
+def alerts(state: ProviderState, agent: str, run: str, permit: str, cost: int) -> Iterator[Alert]:
     """What is to be said, and was not yet, now that a call under `permit` is booked with `cost`."""
     limits, nothing = state.limits, Spent()
     by_agent, by_run = state.agents_today.get(agent, nothing), state.runs.get(run, nothing)

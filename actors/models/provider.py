@@ -12,11 +12,11 @@ from typing import Any, Literal
 import msgspec
 
 from actors.actor import Actor, command, query
-from actors.event import Event, State
+from actors.event import Event
 from actors.holding import holds, settles
 from actors.models.admission import Admission, Admitted, Held, Queued, is_lent
 from actors.models.breaker import Breaker, Phase
-from actors.models.budget import MICRO, Alert, Permit, Spent, alerts, day_of, note, percent_used, spare, spend
+from actors.models.budget import MICRO, Alert, alerts, day_of, note, percent_used, spare, spend
 from actors.models.limits import (
     BUSY_RETRY_S,
     LEASE_GRACE_S,
@@ -26,38 +26,13 @@ from actors.models.limits import (
     ProviderLimits,
 )
 from actors.models.line import InLine, first_of, last_by_rate, leave_at_opening, look_again_at, next_free, not_before, too_late
+from actors.models.provider_state import Permit, ProviderState, Spent
 from actors.models.records import Usage
 from actors.patience import NotYet
 from actors.upcast import upcaster
 
 _TIMER_LATE_S = 0.001
 """A timer is due this much behind its time, so that rounding never wakes it just before."""
-
-
-class ProviderState(State):
-    """`next_free` is when the rate lets the next call begin, in seconds since the epoch; `day` the UTC date that `today` and `agents_today`
-    count. `line` are those who wait, by permit; `places` the last place given in it; `timer_at` when its timer is due. `agents_alerted`,
-    `runs_alerted`: how many percent were said of today's agents, and of the runs. `runs_used`: how many calls there had been when the run
-    last called."""
-
-    limits: ProviderLimits = ProviderLimits()
-    breaker: Breaker = msgspec.field(default_factory=Breaker)
-    permits: dict[str, Permit] = {}
-    next_free: float = 0.0
-    day: str = ""
-    today: Spent = msgspec.field(default_factory=Spent)
-    total: Spent = msgspec.field(default_factory=Spent)
-    agents: dict[str, Spent] = {}
-    runs: dict[str, Spent] = {}
-    failures: dict[str, int] = {}
-    alerted: str = ""
-    line: dict[str, InLine] = {}
-    places: int = 0
-    timer_at: float = 0.0
-    agents_today: dict[str, Spent] = {}
-    agents_alerted: dict[str, int] = {}
-    runs_used: dict[str, int] = {}
-    runs_alerted: dict[str, int] = {}
 
 
 class LimitsSet(Event[ProviderState], tag="provider.limits_set", version=2):

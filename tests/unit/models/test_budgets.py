@@ -11,7 +11,8 @@ from actors import Actor, State, command
 from actors.errors import ActorError, Rejected
 from actors.models import budget, records
 from actors.models.limits import ProviderLimits
-from actors.models.provider import Provider, ProviderState
+from actors.models.provider import Provider
+from actors.models.provider_state import ProviderState
 from actors.models.records import Usage
 from actors.models.registry import Configured, ProviderRegistry
 from actors.registry import ActorType

@@ -13,7 +13,8 @@ import pytest
 from actors.errors import ActorError, Unavailable
 from actors.models.limits import LEASE_GRACE_S, ProviderLimits
 from actors.models.port import OnText
-from actors.models.provider import CallAdmitted, CallAnswered, LimitsSet, ProviderState
+from actors.models.provider import CallAdmitted, CallAnswered, LimitsSet
+from actors.models.provider_state import ProviderState
 from actors.models.records import Answer, Failure, Request
 from events.envelope import RecordedEvent
 from runtime.local import LocalRuntime
