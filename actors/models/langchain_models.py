@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 Kind = Literal["openai", "anthropic", "perplexity"]
 INSTALL: Final = "pip install 'cuebook[models]'"
+NEEDED: Final[Mapping[Kind, tuple[str, ...]]] = {
+    "openai": ("langchain-openai",),
+    "anthropic": ("langchain-anthropic",),
+    "perplexity": ("langchain-perplexity", "perplexityai"),
+}
+"""The distributions that `open_client` imports: a second or two of a processor, so it is not done to see whether they are there."""
 _TRANSIENT_STATUS: Final = frozenset({408, 409, 425, 429})
 
 

@@ -1,7 +1,7 @@
 """The providers of this process: clients, limits, and one flight for identical questions."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -21,11 +21,12 @@ _UNSEEN: Final = Usage()
 
 
 class Configured(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider: its client, what it is allowed, and who stands in for it."""
+    """One provider: its client, what it is allowed, and who stands in for it. opened: what is waited for before the time of a call runs."""
 
     client: ModelClient
     limits: ProviderLimits = ProviderLimits()
     fallbacks: tuple[str, ...] = ()
+    opened: Callable[[], Awaitable[object]] | None = None
 
 
 class _Flight:
@@ -104,6 +105,8 @@ class ProviderRegistry:
 
     async def _fly(self, configured: Configured, request: Request, key: str, flight: _Flight) -> Answer | Failure:
         limits = configured.limits
+        if configured.opened is not None:
+            await configured.opened()
         try:
             async with asyncio.timeout(limits.timeout_s):
                 ended = await configured.client.call(request, key, flight.hear)

@@ -32,15 +32,15 @@ TOO_SLOW = ("has an owner after", "it said nothing within")
 """What `up` says when it gives up on a machine that is too busy to start it."""
 
 
-def wait_until(condition: Callable[[], T | None], what: str, timeout_s: float = 45.0) -> T:
-    """The first true value of `condition`; looks every 10 ms."""
+def wait_until(condition: Callable[[], T | None], what: str | Callable[[], str], timeout_s: float = 45.0) -> T:
+    """The first true value of `condition`; looks every 10 ms. what: a function is asked when it was in vain."""
     give_up = time.monotonic() + timeout_s
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > give_up:
-            raise AssertionError(f"after {timeout_s:.0f} s still not: {what}")
+            raise AssertionError(f"after {timeout_s:.0f} s still not: {what if isinstance(what, str) else what()}")
         time.sleep(0.01)
 
 
@@ -231,14 +231,14 @@ class Deployment:
         """Shard to the pid of its owner; only shards whose owner has bumped its epoch and is not stalled."""
         return owners(self.data, self.shards)
 
-    def wait_owned(self, *, without: int = 0, timeout_s: float = 45.0) -> dict[int, int]:
-        """Wait until every shard has an owner, none of them the pid `without`."""
+    def wait_owned(self, *, without: int = 0, timeout_s: float = READY_S) -> dict[int, int]:
+        """Wait until every shard has an owner, none of them the pid `without`; where all died, that is as long as a start."""
 
         def owned() -> dict[int, int] | None:
             found = self.owners()
             return found if len(found) == self.shards and without not in found.values() else None
 
-        return wait_until(owned, f"every shard has an owner other than {without}: {self.owners()}", timeout_s)
+        return wait_until(owned, lambda: f"every shard has an owner other than {without}: {self._standing()}", timeout_s)
 
     def wait_balanced(self) -> dict[int, int]:
         """Wait until every worker has its share, so that nothing moves any more; shard to pid."""
@@ -248,7 +248,10 @@ class Deployment:
             loads = [list(found.values()).count(pid) for pid in pids]
             return found if len(found) == self.shards == sum(loads) and max(loads) - min(loads) <= 1 else None
 
-        return wait_until(balanced, f"every worker has its share: {self.owners()} of {self.workers}")
+        return wait_until(balanced, lambda: f"every worker has its share: {self._standing()}")
+
+    def _standing(self) -> str:
+        return f"{self.owners()} of {self.workers}\n{self.said[-2_000:]}\n{self.logs()}"
 
     def kill_worker(self, pid: int) -> None:
         """SIGKILL one worker of ours; returns when it is gone."""
