@@ -80,6 +80,11 @@ class Actor(Generic[S]):
         return self._turn.kind.name
 
     @property
+    def home(self) -> int:
+        """Where this actor lives: actors of one home always live in one process, whichever that is by now. The same on a re-run."""
+        return self._turn.home
+
+    @property
     def correlation_id(self) -> str:
         """What everything that one request set in motion has in common; also on a re-run."""
         return self._turn.command.correlation_id or self._turn.command.command_id

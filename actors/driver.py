@@ -32,6 +32,11 @@ class Driver(Protocol):
         """Of the code that decides: a result of other code is not taken from the cache."""
         ...
 
+    @property
+    def home(self) -> int:
+        """Where the actor lives: actors of one home always live in one process, also after it has died and another has taken them over."""
+        ...
+
     def wall_us(self) -> int:
         """Now, on the clock that stamps journal entries. What is decided by it must be recorded: a re-run asks at another time."""
         ...

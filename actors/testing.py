@@ -55,6 +55,7 @@ class MemoryDriver:
     """The `Driver` of actors.testing: a journal in a list, virtual time, answers by name."""
 
     code_version: str | None = None
+    home = 0
 
     def __init__(
         self, stream: StreamId, answers: Mapping[str, Answer], now_us: int, start_version: int, step_cache: StepCache | None = None,

@@ -323,6 +323,10 @@ class Turn(Journaled):
     def models(self) -> Models | None:
         return self._driver.models
 
+    @property
+    def home(self) -> int:
+        return self._driver.home
+
     def now(self) -> datetime:
         return datetime.fromtimestamp(self._now_us / 1_000_000, UTC)
 

@@ -45,6 +45,7 @@ class NoEffects:
     step_cache: StepCache | None = None
     models: Models | None = None
     code_version: str | None = None
+    home = 0
 
     def wall_us(self) -> int:
         return 0  # nothing is recorded here that it could decide
@@ -120,6 +121,10 @@ class TurnDriver:
     @property
     def code_version(self) -> str | None:
         return self._cell.shard.code_version
+
+    @property
+    def home(self) -> int:
+        return self._cell.shard.number
 
     @property
     def opening(self) -> bool:

@@ -21,11 +21,9 @@ LEASE_GRACE_S = 30.0
 RATE_BURST_S = 6.0
 """A rate lets this much of a minute come at once."""
 
-LINE_MAX = 2_000
-"""How many may wait for a permit of one provider; who comes then is told that it is busy, and asks again."""
-
-LET_THROUGH_AT_ONCE = 200
-"""By one turn of the provider, which may record 1,000 events; the others of a long line follow at once in turns of their own."""
+LINE_MAX = 900
+"""How many may wait for a permit of one provider; who comes then is told that it is busy, and asks again. One turn, which may record 1,000
+events, can let all of them through."""
 
 BUSY_RETRY_S = (0.05, 5.0)
 ATTEMPTS_MAX = 8

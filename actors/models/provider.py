@@ -20,15 +20,28 @@ from actors.models.budget import MICRO, Alert, alerts, day_of, note, percent_use
 from actors.models.limits import (
     BUSY_RETRY_S,
     LEASE_GRACE_S,
-    LET_THROUGH_AT_ONCE,
     LINE_MAX,
     TRIAL_AFTER_S,
     ProviderLimits,
 )
-from actors.models.line import InLine, first_of, last_by_rate, leave_at_opening, look_again_at, next_free, not_before, too_late
+from actors.models.line import (
+    InLine,
+    first_of,
+    is_shared,
+    last_by_rate,
+    leave_at_opening,
+    look_again_at,
+    next_free,
+    not_before,
+    others_share,
+    too_late,
+    under_way,
+    who_share,
+)
 from actors.models.provider_state import Permit, ProviderState, Spent
 from actors.models.records import Usage
 from actors.patience import NotYet
+from actors.recovery import DEADLINE
 from actors.upcast import upcaster
 
 _TIMER_LATE_S = 0.001
@@ -56,8 +69,8 @@ def _without_budgets_of_agents_and_calls(payload: dict[str, Any]) -> dict[str, A
     return payload
 
 
-class CallAdmitted(Event[ProviderState], tag="provider.call_admitted"):
-    """A call may begin, `next_free` says when the one after it may."""
+class CallAdmitted(Event[ProviderState], tag="provider.call_admitted", version=2):
+    """A call may begin, `next_free` says when the one after it may. Version 1 knew no questions."""
 
     permit: str
     call: Permit
@@ -67,6 +80,11 @@ class CallAdmitted(Event[ProviderState], tag="provider.call_admitted"):
         state.line.pop(self.permit, None)
         state.permits[self.permit] = self.call
         state.next_free = self.next_free
+
+
+@upcaster("provider.call_admitted", 1)
+def _without_a_question(payload: dict[str, Any]) -> dict[str, Any]:
+    return payload
 
 
 class CallQueued(Event[ProviderState], tag="provider.call_queued"):
@@ -82,7 +100,8 @@ class CallQueued(Event[ProviderState], tag="provider.call_queued"):
 
 class CallersLeft(Event[ProviderState], tag="provider.callers_left"):
     """Callers who stand in line, or hold a permit, no more. reason: their ``deadline`` has passed, the breaker is ``open`` and they do not
-    wait for the trial, there is no ``budget`` for them, or their turn has ended without a call (``given_up``)."""
+    wait for the trial, there is no ``budget`` for them, or they have no end of a call to report (``given_up``): their turn ended before,
+    or the call that failed was that of somebody who asked the same, and is reported by him."""
 
     permits: list[str]
     reason: Literal["deadline", "open", "budget", "given_up"]
@@ -229,7 +248,7 @@ class Provider(Actor[ProviderState], name="provider"):
     @holds("permit", release="leave", lent=is_lent)
     def admit(
         self, agent: str, run: str, reserve: int, deadline_s: float, limits: ProviderLimits | None = None, permit: str = "",
-        patience_s: float = 0.0, stays: bool = True,
+        patience_s: float = 0.0, stays: bool = True, question: str = "",
     ) -> Admission:  # fmt: skip
         """Whether a call may begin: at once, or as soon as everybody is through who came before.
 
@@ -242,6 +261,8 @@ class Provider(Actor[ProviderState], name="provider"):
                 line, and gets a name if it is let through.
             patience_s: how long it would stand there.
             stays: whether it waits for the trial if the breaker is open.
+            question: what is asked, and where its answer can be shared: one who asks what somebody else is asking there is let through with
+                it, whatever the rate and the number of calls, because they are one call.
         """
         if limits is not None:
             self.configure(limits)
@@ -257,15 +278,16 @@ class Provider(Actor[ProviderState], name="provider"):
         stop = spare(state, agent, run, reserve, day_of(self.now()))
         if stop is not None:
             return stop
-        if not state.line and not_before(state, now) <= now:
-            permit = permit or self.new_id()
-            self._let_through(permit, Permit(agent=agent, run=run, expires_at=now + deadline_s + LEASE_GRACE_S, reserved=reserve), now)
+        if is_shared(state, question) or (not state.line and not_before(state, now) <= now):
+            permit, expires = permit or self.new_id(), now + deadline_s + LEASE_GRACE_S
+            self._let_through(permit, Permit(agent=agent, run=run, expires_at=expires, reserved=reserve, question=question), now)
             return Admitted(permit=permit, delay_s=0.0)
         if not queues or last_by_rate(state, now) >= now + patience_s:
             return self._refused(now)
         caller = InLine(
-            agent=agent, run=run, place=state.places + 1, until=now + patience_s, lease_s=deadline_s, reserve=reserve, stays=stays
-        )
+            agent=agent, run=run, place=state.places + 1, until=now + patience_s, lease_s=deadline_s, reserve=reserve, stays=stays,
+            question=question,
+        )  # fmt: skip
         self.emit(CallQueued(permit=permit, caller=caller))
         self._set_timer(now)
         return Queued(permit=permit, ahead=len(state.line) - 1)
@@ -310,6 +332,9 @@ class Provider(Actor[ProviderState], name="provider"):
         """How a call ended. `failure` is its code, empty where it was answered."""
         state, now = self.state, self.now()
         day = day_of(now)
+        if failure == DEADLINE and permit != state.breaker.trial and others_share(state, permit):
+            self.leave(permit)  # the call goes on for others: what becomes of it, they report
+            return
         if failure:
             opens = transient and state.breaker.opens_with(permit)
             kind: Literal["transient", "permanent"] = "transient" if transient else "permanent"
@@ -333,7 +358,7 @@ class Provider(Actor[ProviderState], name="provider"):
         """How the provider is doing."""
         state = self.state
         return Health(
-            breaker=state.breaker.phase, consecutive_failures=state.breaker.failures, under_way=len(state.permits), in_line=len(state.line),
+            breaker=state.breaker.phase, consecutive_failures=state.breaker.failures, under_way=under_way(state), in_line=len(state.line),
             today=state.today, total=state.total, agents=state.agents, agents_today=state.agents_today,
             failures=state.failures,
         )  # fmt: skip
@@ -367,6 +392,9 @@ class Provider(Actor[ProviderState], name="provider"):
                 self.emit(BreakerOpened(at=now - TRIAL_AFTER_S, reason="lost"))
 
     def _let_through(self, permit: str, call: Permit, now: float) -> None:
+        if is_shared(self.state, call.question):
+            self.emit(CallAdmitted(permit=permit, call=msgspec.structs.replace(call, reserved=0), next_free=self.state.next_free))
+            return
         self.emit(CallAdmitted(permit=permit, call=call, next_free=next_free(self.state, now)))
         if self.state.breaker.phase == "open":
             self.emit(BreakerTried(permit=permit))
@@ -378,18 +406,24 @@ class Provider(Actor[ProviderState], name="provider"):
             return
         if late := too_late(state.line, now):
             self.emit(CallersLeft(permits=late, reason="deadline"))
-        done = 0
-        while state.line and not_before(state, now) <= now and done < LET_THROUGH_AT_ONCE:
-            done += 1
-            permit = first_of(state.line)
-            caller = state.line[permit]
-            if spare(state, caller.agent, caller.run, caller.reserve, day_of(self.now())) is not None:
-                self.emit(CallersLeft(permits=[permit], reason="budget"))
-                continue
-            expires = now + min(caller.lease_s, caller.until - now) + LEASE_GRACE_S
-            call = Permit(agent=caller.agent, run=caller.run, expires_at=expires, reserved=caller.reserve)
-            self._let_through(permit, call, now)
+        while state.line and not_before(state, now) <= now:
+            first = first_of(state.line)
+            question = state.line[first].question
+            self._admit_from_line(first, now)
+            for same in who_share(state, question):
+                self._admit_from_line(same, now)
         self._set_timer(now, timed=timed)
+
+    def _admit_from_line(self, permit: str, now: float) -> None:
+        caller = self.state.line[permit]
+        if spare(self.state, caller.agent, caller.run, caller.reserve, day_of(self.now())) is not None:
+            self.emit(CallersLeft(permits=[permit], reason="budget"))
+            return
+        call = Permit(
+            agent=caller.agent, run=caller.run, expires_at=now + min(caller.lease_s, caller.until - now) + LEASE_GRACE_S,
+            reserved=caller.reserve, question=caller.question,
+        )  # fmt: skip
+        self._let_through(permit, call, now)
 
     def _set_timer(self, now: float, *, timed: bool = True) -> None:
         """Have the line looked at when time lets somebody through, or a lease runs out. One that is due earlier does as well."""

@@ -10,12 +10,14 @@ from actors.models.records import Usage
 
 
 class Permit(msgspec.Struct, frozen=True, kw_only=True):
-    """A call under way: whose it is, until when it counts, and what it may cost at most (millionths of a dollar)."""
+    """A call under way: whose it is, until when it counts, what it may cost at most (millionths of a dollar), and what it asks where:
+    permits of one question are one call at the provider, of which the first reserves the cost. Empty: nobody shares it."""
 
     agent: str
     run: str
     expires_at: float
     reserved: int = 0
+    question: str = ""
 
 
 class Spent(msgspec.Struct, kw_only=True):

@@ -69,6 +69,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
 
     transient: it may go otherwise next time (timeout, lost connection, 408, 425, 429, 5xx, a stream that ends early or is garbage).
     permanent: it will not (wrong key, bad request, unknown model). `code` is short and stable: ``timeout``, ``connection``, ``http_429``.
+    `shared` = another caller's identical question was under way, and it failed for both: one failure of the provider, reported once.
     """
 
     kind: Literal["transient", "permanent"]
@@ -76,6 +77,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
     message: str
     retry_after_s: float | None = None
     usage: Usage = Usage()
+    shared: bool = False
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):

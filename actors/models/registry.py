@@ -32,12 +32,14 @@ class Configured(msgspec.Struct, frozen=True, kw_only=True):
 class _Flight:
     """A question under way, and those who wait for its answer."""
 
-    __slots__ = ("listeners", "said", "task")
+    __slots__ = ("listeners", "paid", "said", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[Answer | Failure] | None = None
         self.listeners: list[OnText] = []
         self.said: list[str] = []
+        self.paid = False
+        """Somebody has taken what it cost upon himself: the first to hear the answer, since who began it may be gone."""
 
     def hear(self, text: str) -> None:
         self.said.append(text)
@@ -78,7 +80,6 @@ class ProviderRegistry:
         configured = self._of(provider)
         address = provider, canonical_hash(request)
         flight = self._flights.get(address)
-        first = flight is None
         if flight is None:
             flight = self._flights[address] = _Flight()
             flight.listeners.append(on_text)
@@ -99,9 +100,10 @@ class ProviderRegistry:
                 self._landed(address, flight)
                 task.cancel()
                 await asyncio.wait([task])
-        if first:
+        if not flight.paid:
+            flight.paid = True
             return ended
-        return msgspec.structs.replace(ended, usage=_UNSEEN, **({"shared": True} if isinstance(ended, Answer) else {}))
+        return msgspec.structs.replace(ended, usage=_UNSEEN, shared=True)
 
     async def _fly(self, configured: Configured, request: Request, key: str, flight: _Flight) -> Answer | Failure:
         limits = configured.limits

@@ -21,6 +21,7 @@ from actors.models.limits import BACKOFF_S, FAIR_CHANCE_S, REPAIRS_MAX, Provider
 from actors.models.port import Asking, Models
 from actors.models.records import Answer, Failure, Message, Piece, Request, ToolSpec, Usage
 from actors.recovery import DEADLINE
+from events.codec import canonical_hash
 
 T = TypeVar("T")
 DEADLINE_S = 300.0
@@ -157,6 +158,8 @@ class _Attempts:
         self._stream = stream
         self._last = last
         self._tried = 0
+        # Flights are shared within a process: only what always lives in one, whoever dies, may count as one call.
+        self._question = f"{actor.home}-{canonical_hash(request)[:32]}"
 
     async def answer(self) -> Answer:
         retrying = AsyncRetrying(
@@ -198,6 +201,8 @@ class _Attempts:
             raise self._out_of_time("there was no answer before the deadline") from error
         if isinstance(ended, Answer):
             await provider.report(permit=permit, agent=agent, run=run, usage=ended.usage)
+        elif ended.shared:
+            await provider.leave(permit=permit)
         else:
             await provider.report(
                 permit=permit, agent=agent, run=run, usage=ended.usage, failure=ended.code, transient=ended.kind == "transient"
@@ -219,6 +224,7 @@ class _Attempts:
                 said = await actor.ref(PROVIDER, self._name, timeout_s=left).admit(
                     agent=actor.actor_type, run=actor.correlation_id, reserve=reserve, deadline_s=min(left, self._limits.timeout_s),
                     limits=msgspec.to_builtins(self._limits), permit=actor.new_id(), patience_s=left, stays=self._last,
+                    question=self._question,
                 )  # fmt: skip
             except (DeadlinePassed, OutcomeUnknown) as error:
                 raise self._out_of_time("the deadline came before a permit") from error
