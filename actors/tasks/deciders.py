@@ -51,6 +51,9 @@ class Decided(Actor[TaskState]):
         return self._named(session) or (STARTER if self._started(session) else "")
 
     def _started(self, session: str) -> bool:
+        """Whether that is whoever started the run: by his name, if the deployment knew him then, as his key may be another one since."""
+        if self.state.by:
+            return self._named(session) == self.state.by
         return hmac.compare_digest(digest_of(session), self.state.session_sha256)
 
     def _may_decide(self, session: str, *, ended: bool = False) -> str:

@@ -113,6 +113,16 @@ async def test_whoever_starts_a_run_may_be_one_of_several(cue: LocalRuntime) -> 
     assert [made["by"] for made in await cue.ask("task/r", "proposals")] == ["starter"]
 
 
+async def test_whoever_is_known_remains_who_he_is_with_another_key_and_his_former_key_is_nobodys(tmp_path: Path) -> None:
+    async with local_runtime(with_people(app, PEOPLE), tmp_path) as cue:
+        await asked(cue, "r", plan=plan(step("a")), session="anna's")
+    since = People({digest_of("anna's new"): Person(name="anna")})
+    async with local_runtime(with_people(app, since), tmp_path) as cue:
+        assert (await denied(cue, "r", "decide", "anna's", **YES))["reason"] == "foreign_session"
+        assert (await cue.ask("task/r", "decide", session="anna's new", **YES))["verdict"] == "approved"
+        assert [made["by"] for made in await cue.ask("task/r", "proposals")] == ["anna"]
+
+
 async def test_what_waits_says_who_asks_what_until_when_and_who_may_answer(cue: LocalRuntime) -> None:
     status = await asked(cue, "r", plan=plan(step("a", ask="Which colour?")), deciders=["anna"])
     (waiting,) = await cue.ask("task/r", "waiting")
