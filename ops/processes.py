@@ -24,6 +24,7 @@ from ops import child
 from ops.exits import CommandError, Exit
 from ops.private_files import make_private_folder, write_private
 from ops.up_state import ChildState, UpState, read_up
+from runtime.tasks import Tasks
 from runtime.wire import iso_time
 
 RESTART_DELAY_MIN_S, RESTART_DELAY_MAX_S = 0.1, 10.0
@@ -31,6 +32,8 @@ RESTART_DELAY_MIN_S, RESTART_DELAY_MAX_S = 0.1, 10.0
 # dead ones left, at the moment when they need it most; where nobody lives, the first is there the sooner.
 RESTART_GAP_S = 0.8
 HEALTHY_AFTER_S = 30.0
+TOLD_WITHIN_S = 2.0
+"""The longest that a start waits for `on_child_reaped`."""
 # On top of the drain that the children are allowed: to flush, release and exit.
 DRAIN_MARGIN_S = 5.0
 # A child that ends with one of these found something that another start would find again.
@@ -59,8 +62,9 @@ class ProcessTree:
     Args:
         data: the deployment's folder.
         drain_s: how long children may take to finish after the first signal.
-        on_child_reaped: awaited with (role, pid) as soon as a dead child is reaped and before it is started again, so
-            that its shards can be handed over at once (S4). What it raises is logged and changes nothing.
+        on_child_reaped: called with (role, pid) as soon as a dead child is reaped and before it is started again, so
+            that its shards can be handed over at once (S4). What it raises is logged and changes nothing; one that takes longer than
+            `TOLD_WITHIN_S` is cancelled, and no start waits for it any more.
         argv_of: the command of a role.
     """
 
@@ -79,6 +83,7 @@ class ProcessTree:
         self._live: dict[str, ChildState] = {}
         self._verdict = 0
         self._last_start = -RESTART_GAP_S
+        self._tasks = Tasks()
         self._stop = asyncio.Event()
         self._now = asyncio.Event()
         self._lock: int | None = None
@@ -152,9 +157,12 @@ class ProcessTree:
             0, or the exit code of a child that refused to start (usage, conflict): starting it again would not help, so
             the whole tree stops.
         """
-        async with asyncio.TaskGroup() as group:
-            for role in roles:
-                group.create_task(self._keep(role), name=f"keep {role.name}")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for role in roles:
+                    group.create_task(self._keep(role), name=f"keep {role.name}")
+        finally:
+            await self._tasks.cancel_all()
         return self._verdict
 
     async def _keep(self, role: Role) -> None:
@@ -205,7 +213,11 @@ class ProcessTree:
             del self._live[role.name]
         self.publish()
         if not self.is_stopping():
-            await self._tell_reaped(role.name, process.pid)
+            # Asked to end and not waited for: what swallows a cancellation (`tasks.end`) would keep the role from ever being started.
+            telling = self._tasks.spawn(self._tell_reaped(role.name, process.pid), name=f"tell of {role.name}")
+            await asyncio.wait([telling], timeout=TOLD_WITHIN_S)
+            if telling.cancel():
+                log.warning("child_reaped_hook_slow", role=role.name, pid=process.pid)
         return code
 
     async def _watch(self, process: subprocess.Popen[bytes]) -> int:

@@ -95,6 +95,36 @@ async def test_a_dead_child_is_reaped_told_and_started_again(tmp_data: Path, tmp
     assert not (tmp_data / "up.json").exists()
 
 
+async def test_s4_a_child_is_started_again_although_telling_of_its_death_never_ends(
+    tmp_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hook speaks to a server, through a client that may swallow a cancellation."""
+    monkeypatch.setattr(processes, "TOLD_WITHIN_S", 0.1)
+    swallowed = 0
+
+    async def reaped(role: str, pid: int) -> None:
+        nonlocal swallowed
+        while not swallowed:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+        await asyncio.Event().wait()
+
+    said = tmp_path / "said"
+    async with (
+        ProcessTree(tmp_data, on_child_reaped=reaped, argv_of=lambda r: script(POLITE, r)) as tree,
+        asyncio.TaskGroup() as group,
+    ):
+        running = group.create_task(tree.run([Role(name="worker-1", arguments=(str(said),))]))
+        await wait_lines(said, 1)
+        os.kill(tree.children()[0].pid, signal.SIGKILL)
+        await wait_lines(said, 2)
+        tree.request_stop()
+        assert await running == 0
+    assert swallowed == 1
+
+
 async def test_of_several_that_died_one_after_another_starts_again(tmp_data: Path, tmp_path: Path) -> None:
     """Those who live serve what the dead ones left, and need the processor for it."""
     said = tmp_path / "said"
