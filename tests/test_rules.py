@@ -1,4 +1,4 @@
-"""Every rule of the semantics has a test that cites it, and every test that RELIABILITY.md names exists."""
+"""Every rule of the semantics has a test that cites it, and every test that RELIABILITY.md and SECURITY.md name exists."""
 
 import ast
 import re
@@ -64,6 +64,14 @@ def test_each_promise_names_a_test() -> None:
     assert len(numbers) >= 30
     for number in numbers:
         _check(f"P-{number}")
+
+
+def test_every_test_that_the_security_document_names_exists() -> None:
+    """And every file of tests about tricks is named there."""
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (ROOT / "ops" / "docs" / "SECURITY.md").read_text(encoding="utf-8"))
+    assert [f"{file}::{name}" for file, name in named if name not in known_tests().get(file, set())] == []
+    tricks = {"test_path_tricks.py", "test_path_races.py", "test_rollback.py", "test_argument_tricks.py", "test_claude_code_faults.py"}
+    assert tricks <= {file for file, _ in named}
 
 
 def _check(line: str) -> None:

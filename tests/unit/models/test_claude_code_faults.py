@@ -156,6 +156,20 @@ async def test_a_flood_of_complaints_holds_nothing_up_and_its_end_is_told(tmp_pa
 
 
 @pytest.mark.timeout(30)
+async def test_a_result_without_an_end_of_line_counts_though_somebody_holds_the_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claude_code, "_LAST_WORDS_S", 0.3)
+    body = f"""
+import subprocess
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+sys.stdout.write(json.dumps({RESULT!r}))
+"""
+    ended, _ = await ask(client(program(tmp_path, body)))
+    assert isinstance(ended, Answer)
+
+
+@pytest.mark.timeout(30)
 @pytest.mark.parametrize(
     "after",
     [
