@@ -295,6 +295,26 @@ def test_a_digest_is_that_of_the_whole_vector(size: int) -> None:
     assert graph_file.digest(vector) == hashlib.blake2b(vector, digest_size=graph_file.DIGEST_BYTES).digest()
 
 
+def test_files_of_one_space_under_the_names_of_another_bring_nothing_of_it(tmp_path: Path) -> None:
+    """Whoever exchanges the files of two workspaces: each is still answered from its own rows, with graphs made again."""
+    first = Opened(tmp_path)
+    first.put("mine", range(1, PER_GRAPH + 1))
+    first.put("theirs", range(1_001, 1_001 + PER_GRAPH))
+    first.check("mine", "theirs")
+    assert first.vectors.wait_idle(60)
+    first.close()
+    one, other = sorted((tmp_path / "vectors").iterdir())
+    one.rename(tmp_path / "held")
+    other.rename(one)
+    (tmp_path / "held").rename(other)
+    again = Opened(tmp_path)
+    again.check("mine", "theirs")
+    assert again.vectors.wait_idle(60)
+    assert (again.vectors.statistics().loaded, again.vectors.statistics().built) == (0, 2)
+    again.check("mine", "theirs")
+    again.close()
+
+
 def test_s29_an_erased_space_leaves_no_row_no_file_and_no_answer(tmp_path: Path) -> None:
     opened = Opened(tmp_path)
     opened.put("gone", range(1, 2 * PER_GRAPH))
