@@ -70,7 +70,7 @@ MUTATIONS = (
         "tests/unit/runtime/test_reply_after_commit.py::test_s10_an_expired_command_is_refused_and_leaves_nothing",
     ),
     Mutation(
-        "left-over journal entries (S19)", "actors/turn.py",
+        "left-over journal entries (S19)", "actors/stepping.py",
         "        if unused:\n            raise effects.diverged(unused, None)", "        return",
         "tests/unit/actors/test_rerun.py::test_a_left_over_concurrent_step_is_found_at_the_end_of_the_turn",
     ),
