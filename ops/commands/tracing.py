@@ -34,7 +34,7 @@ def trace(
 
     Its events are in: cuebook log corr:ID -n 0
     Example: cuebook trace errand-1 --svg errand.svg
-    Example: cuebook trace travel/1 --svg path.svg
+    Of a graph: cuebook trace travel/1 --svg path.svg
     """
     from events.selection import correlated
     from runtime import causes, sequence
