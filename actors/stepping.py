@@ -40,10 +40,12 @@ class Journaled:
     """The part of `actors.turn.Turn` that every effect goes through."""
 
     __slots__ = (
-        "_busy", "_driver", "_now_us", "_once_gone", "_past", "_task", "_uses", "command", "entries", "key", "kind", "method",
-        "once_running", "readonly", "recorded", "suspended",
+        "_busy", "_driver", "_now_us", "_once_gone", "_past", "_task", "_under_way", "_uses", "command", "ended", "entries", "key",
+        "kind", "method", "once_running", "readonly", "recorded", "suspended",
     )  # fmt: skip
     command: Command
+    ended: bool
+    """The handler has ended: whatever it left behind has no more effects."""
     entries: dict[Use, Entry]
     key: str
     kind: ActorType[Any]
@@ -61,6 +63,8 @@ class Journaled:
     """Set once no step that is not repeated is under way, if somebody waits for that."""
     _past: Past
     _task: asyncio.Task[Any] | None
+    _under_way: set[asyncio.Task[Any]] | None
+    """Tasks beside the handler's own in which effects are under way."""
     _uses: dict[tuple[str, str, str | None], int]
 
     def flush_chunks(self) -> None:
@@ -91,6 +95,21 @@ class Journaled:
         entry = self.entries.get(use)
         if entry is not None and entry.finished:
             return self._recorded(entry)
+        task = asyncio.current_task()
+        if task is None or task is self._task:
+            return await self._new(use, entry, given, run, plan, cached, mark)
+        under_way = self._under_way = self._under_way or set()
+        under_way.add(task)
+        try:
+            return await self._new(use, entry, given, run, plan, cached, mark)
+        finally:
+            under_way.discard(task)
+
+    async def _new(
+        self, use: Use, entry: Entry | None, given: dict[str, Any], run: Callable[[], Awaitable[bytes]], plan: Plan | None,
+        cached: CachedStep | None, mark: Mapping[str, Any] | None,
+    ) -> bytes:  # fmt: skip
+        """An effect that has no outcome yet."""
         if entry is None:
             self._check_follows(use)
         else:
@@ -270,6 +289,17 @@ class Journaled:
         self.suspended = True
         raise Suspended
 
+    async def end_effects(self, cause: BaseException | None) -> None:
+        """The handler has ended, with `cause` or well, and with it end the effects that it left under way in tasks of its own: they would
+        go on beside other turns, or beside the next attempt of this one. What happens at most once comes to its end first (S21), unless
+        the turn is cancelled or no longer ours."""
+        if cause is None or isinstance(cause, Exception | Suspended):
+            await self._no_other_once()
+        if tasks := list(self._under_way or ()):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
     def _check_live(self) -> None:
         """A handler that caught what unwinds its waiting turn does nothing more."""
         if self.suspended:
@@ -280,6 +310,8 @@ class Journaled:
             raise InvariantError(f"{self.method.name} is a query: it may {what} nothing")
         if self.suspended:
             raise Suspended
+        if self.ended:
+            raise InvariantError(f"{self.method.name} had ended when something that it had begun wanted to {what}")
 
     def _recorded(self, entry: Entry) -> bytes:
         entry.consumed = True

@@ -101,6 +101,8 @@ class Turn(Journaled):
         self._held: Held | None = None
         self._busy = 0
         self._once_gone = None
+        self._under_way = None
+        self.ended = False
         self._task = None
         self.suspended = False
         self.once_running = {}
@@ -125,9 +127,18 @@ class Turn(Journaled):
             Exception: whatever the handler raised.
         """
         actor: Actor[Any] = self.kind.cls(self)
-        result = self.method.function(actor, **arguments)
-        if self.method.asynchronous:
-            result = await result
+        try:
+            result = self.method.function(actor, **arguments)
+            if self.method.asynchronous:
+                result = await result
+        except BaseException as cause:
+            self.ended = True
+            if self._under_way:
+                await self.end_effects(cause)
+            raise
+        self.ended = True
+        if self._under_way:
+            await self.end_effects(None)
         self._check_live()
         self._check_left_over()
         return self.encode_reply(result)
