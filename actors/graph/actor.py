@@ -126,7 +126,8 @@ class GraphActor(Actor[GraphState]):
 
     @query
     def status(self, thread: str = "main") -> str:
-        """new, waiting, expired, done; stopped: the run was cancelled, or failed, behind an interrupt: `resume` goes on from there."""
+        """As of what is committed: new; waiting, also while the run goes on behind its answer; expired; done; or stopped: the run was
+        cancelled, or failed, behind an interrupt, and `resume` goes on from there."""
         held = self._thread(thread)
         return "stopped" if held.status == "waiting" and not self._waits(held) else held.status
 

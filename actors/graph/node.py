@@ -68,6 +68,8 @@ class Run:
         self._actor = actor
         self._saver = saver
         self._scopes: dict[str, Scope] = {}
+        self.results: dict[str, Any] = {}
+        """What calls of tools gave, by their scopes: a node that is tried again, because another of its tools failed, makes them once."""
 
     @property
     def actor(self) -> Actor[Any]:

@@ -70,13 +70,19 @@ class _Attempt:
 
 
 async def _called(run: Run, call: Any, execute: Execute) -> Any:
-    """What `execute` gives, as a step ``tool NAME`` of the task that it is in, or what a former execution gave."""
+    """What `execute` gives, as a step ``tool NAME`` of the task that it is in, or what a former execution gave.
+
+    A recorded failure is raised again, as `StepFailed`, unless the journal says that the node was tried again behind it: then it is gone on
+    to that. Only a node that a crash cut off between the two sees a `StepFailed` where it had seen the tool's own error.
+    """
     actor: Any = run.actor
     turn, kinds = actor._turn, actor._kinds()
     recovery: Recovery = actor.tool_recovery.get(call["name"], "repeat")
     name, namespace = TOOL + call["name"], get_config()["configurable"]["checkpoint_ns"]
     with calling(call["name"], call["id"] or "") as own:
         node, scope = run.actor_of(namespace, own), run.scope_of(namespace, own)
+        if scope.name in run.results:
+            return _unpacked(run.results[scope.name], kinds, call)
         while True:
             attempt = _Attempt(execute, kinds)
             result: Any
@@ -97,6 +103,7 @@ async def _called(run: Run, call: Any, execute: Execute) -> Any:
             if isinstance(result, dict) and result.get(_STOPPED):
                 continue  # it asked, then; the answer is for the execution that follows
             _consume(turn.entries, own)
+            run.results[scope.name] = result
             return _unpacked(result, kinds, call)
 
 

@@ -149,13 +149,16 @@ async def test_a_failure_of_a_tool_keeps_its_type_for_who_retries_it() -> None:
     test = ActorTest(graph_actor(graph(*calls, retry_policy=policy), name="shaken"))
     reply = (await test.when("run", input={"messages": []})).reply
     assert said(reply)[1] == "steady"
-    assert Counter(what for what, _ in DONE)["shaky"] == 3
+    assert Counter(what for what, _ in DONE) == {"look Oslo": 1, "shaky": 3}, "what had succeeded is not done again for the sake of another"
     events = list(test._events)
     assert [each["type"] for each in steps(events, "failed")] == ["ConnectionError"] * 2
-    # A process that finds the failures and their repetitions goes through them.
-    DONE.clear()
-    assert said(await run_again(test, events, len(events) - 2)) == said(reply)
-    assert DONE == []
+    # A process that finds the failures and their repetitions goes through them, wherever it was cut off behind the last repetition.
+    begun = [number for number, event in enumerate(events, 1) if event.type == "step.started" and b"tool shaky" in bytes(event.payload)]
+    assert len(begun) == 3
+    for upto in range(begun[-1], len(events)):
+        DONE.clear()
+        assert said(await run_again(test, events, upto)) == said(reply), upto
+        assert "look Oslo" not in dict(DONE), upto
     # Without a policy it is the run that fails, with the tool's own error.
     with pytest.raises(ConnectionError):
         await ActorTest(graph_actor(graph(("shaky", {"times": 9})), name="shaken2")).when("run", input={"messages": []})

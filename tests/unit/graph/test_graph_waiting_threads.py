@@ -1,12 +1,17 @@
 """Threads of a graph that wait, against a real log: restarts, expiries, and who may go on with them (S20, S21, S22)."""
 
 import asyncio
+import operator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
+from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
 
 from actors.errors import BadPayload, Rejected, Waiting
+from actors.graph import graph_actor
+from runtime import App
 from runtime.local import LocalRuntime, local_runtime
 from tests.support.asking_graph import app
 from tests.support.logs import events_of
@@ -102,3 +107,56 @@ async def test_s22_a_cancelled_run_gives_its_thread_back(tmp_path: Path) -> None
             await runtime.ask("text/a", "resume", answers={question["id"]: 7})
         done = await runtime.ask("text/a", "resume", answers={question["id"]: "Ada"})
         assert done["words"] == ["print 1", "signed Ada"]
+
+
+class Words(TypedDict, total=False):
+    words: Annotated[list[str], operator.add]
+
+
+GATES: dict[str, asyncio.Event] = {}
+
+
+async def held_up(state: Words) -> Words:
+    """Stands still, or asks first and stands still then."""
+    said = [] if state["words"] == ["stand"] else [interrupt("well?")]
+    GATES["standing"].set()
+    await GATES["open"].wait()
+    return {"words": said}
+
+
+def standing() -> App:
+    GATES.update(standing=asyncio.Event(), open=asyncio.Event())
+    builder: Any = StateGraph(Words)
+    builder.add_node("held_up", held_up)
+    builder.add_edge(START, "held_up")
+    return App(actors=[graph_actor(builder, name="text")])
+
+
+async def test_s21_the_turn_that_was_answered_goes_on_before_who_was_in_the_mailbox_earlier(tmp_path: Path) -> None:
+    """The answer ends the wait beside the mailbox, while another thread holds the actor."""
+    async with local_runtime(standing(), tmp_path) as runtime:
+        wait_id = await asked(runtime, input={"words": ["ask"]})
+        start = asyncio.get_running_loop().create_task
+        other = start(runtime.ask("text/a", "run", input={"words": ["stand"]}, thread="other"))
+        await GATES["standing"].wait()
+        early = start(runtime.ask("text/a", "run", command_id="early", timeout_s=None, input={"words": ["again"]}))
+        await asyncio.sleep(0)
+        assert (await runtime.answer("text/a", wait_id, "yes"))["status"] == "answered"
+        GATES["open"].set()
+        await other
+        assert (await runtime.ask("text/a", "run", command_id="r", input={"words": ["ask"]}))["words"] == ["ask", "yes"]
+        with pytest.raises(Waiting) as begun:
+            await early
+        assert begun.value.fields["wait_id"] != wait_id
+        assert (await runtime.ask("text/a", "values"))["words"] == ["ask", "yes", "again"]
+
+
+async def test_a_run_that_goes_on_behind_its_answer_is_not_called_stopped(tmp_path: Path) -> None:
+    async with local_runtime(standing(), tmp_path) as runtime:
+        wait_id = await asked(runtime, input={"words": ["ask"]})
+        await runtime.answer("text/a", wait_id, "yes")
+        await GATES["standing"].wait()
+        assert await runtime.ask("text/a", "status") == "waiting"
+        GATES["open"].set()
+        assert (await runtime.ask("text/a", "run", command_id="r", input={"words": ["ask"]}))["words"] == ["ask", "yes"]
+        assert await runtime.ask("text/a", "status") == "done"
