@@ -1,4 +1,4 @@
-"""The line before a provider over NATS: a worker is killed while ten wait, the provider's own or that of half of the callers."""
+"""The line before a provider over NATS: a worker ends while ten wait, the provider's own or that of half of the callers."""
 
 import asyncio
 import signal
@@ -73,8 +73,12 @@ def check(events: list[RecordedEvent]) -> None:
     assert not held
 
 
-@pytest.mark.parametrize("victim", ["the provider's", "the other"])
-async def test_s9_who_stands_in_line_goes_on_after_a_kill(workers: Workers, victim: str) -> None:
+@pytest.mark.parametrize(
+    ("victim", "how"),
+    [("the provider's", signal.SIGKILL), ("the other", signal.SIGKILL), ("the provider's", signal.SIGTERM)],
+    ids=["the provider's is killed", "the other is killed", "the provider's is stopped"],
+)
+async def test_s9_who_stands_in_line_goes_on_when_a_worker_ends(workers: Workers, victim: str, how: signal.Signals) -> None:
     pytest.importorskip("langchain_openai", reason="needs cuebook[models]")
     begun: list[Any] = []
 
@@ -100,8 +104,8 @@ async def test_s9_who_stands_in_line_goes_on_after_a_kill(workers: Workers, vict
                 return bool(health["in_line"] == CALLERS - CONCURRENCY and len(begun) == CONCURRENCY)
 
             await eventually(all_wait, "two are being answered and ten wait")
-            killed.send(signal.SIGKILL)
-            killed.wait()
+            killed.send(how)
+            await asyncio.to_thread(killed.wait)
             assert await asyncio.gather(*asked) == ["yes"] * CALLERS
     done = Counter(entry.key for entry in model.ledger if entry.done)
     assert sorted(done.values()) == [1] * CALLERS, "one effect per key"
