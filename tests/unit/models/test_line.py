@@ -115,20 +115,29 @@ def test_who_is_admitted_at_once_writes_what_it_always_wrote() -> None:
     virtually(main)
 
 
-def test_the_line_keeps_its_order_over_a_snapshot() -> None:
+def test_i8_the_line_keeps_its_order_over_a_snapshot() -> None:
     """A snapshot sorts the keys of the state: the order stands in the places."""
     client = Timed(1.0)
+    names = [f"b{number:03}" for number in range(220)]
 
     async def main(virtual: Virtual) -> None:
-        world = World({"main": client}, {"main": ProviderLimits(concurrency=1)})
+        limits = {"main": ProviderLimits(concurrency=1)}
 
-        async def act(runtime: LocalRuntime) -> None:
-            lanes = [ask(runtime, f"b{number:03}", deadline_s=600.0) for number in range(300)]
-            await all_of(lanes)
+        async def before(runtime: LocalRuntime) -> None:
+            for name in names:
+                ask(runtime, name).add_done_callback(lambda done: done.cancelled() or done.exception())
+            while not virtual.log.content(0).snapshots:
+                await asyncio.sleep(1.0)
+            assert (await runtime.ask(PROVIDER, "health"))["in_line"] > 20
 
-        await world.play(virtual, act)
-        assert client.order == [f"b{number:03}" for number in range(300)]
-        assert virtual.log.content(0).snapshots, "too few events for a snapshot"
+        async def after(runtime: LocalRuntime) -> None:
+            await all_of([ask(runtime, name) for name in names])
+
+        await World({"main": client}, limits).play(virtual, before, killed=True)
+        done = len(client.order)
+        await World({"main": client}, limits).play(virtual, after)
+        assert client.order[done] == client.order[done - 1], "the one that was being answered is answered anew"
+        assert client.order[:done] + client.order[done + 1 :] == names
 
     virtually(main)
 
@@ -215,6 +224,56 @@ def test_a_caller_that_never_comes_back_loses_its_permit_by_a_timer() -> None:
         assert payloads(virtual, "provider.permits_lost") == [{"permits": ["p"]}]
 
     virtually(main)
+
+
+def test_s10_who_died_in_line_gets_no_permit_behind_its_deadline() -> None:
+    client = Timed(20.0)
+
+    async def main(virtual: Virtual) -> None:
+        async def act(runtime: LocalRuntime) -> None:
+            asked = [ask(runtime, "a")]
+            await asyncio.sleep(0.1)
+            said = await runtime.ask(PROVIDER, "admit", agent="gone", run="r", reserve=0, deadline_s=9.0, permit="p", patience_s=9.0)
+            assert said["type"] == "queued"
+            asked.append(ask(runtime, "b"))
+            await all_of(asked)
+            assert client.began[1][1] - client.began[0][1] == pytest.approx(20.0, abs=0.05)
+
+        await World({"main": client}, {"main": ProviderLimits(concurrency=1)}).play(virtual, act)
+        assert payloads(virtual, "provider.callers_left") == [{"permits": ["p"], "reason": "deadline"}]
+
+    virtually(main)
+
+
+def test_the_slowest_of_hundreds_waits_for_those_before_it_and_no_longer() -> None:
+    """Ten at a time at a provider that takes four: while everybody polled, one in a hundred waited a minute, and some for ever."""
+    took: list[float] = []
+    calls, at_once, concurrency = 200, 10, 4
+    chance = random.Random(5)
+
+    class Slow(Timed):
+        async def call(self, request: Request, key: str, on_text: OnText) -> Answer | Failure:
+            self.seconds = chance.uniform(0.2, 2.0)
+            return await super().call(request, key, on_text)
+
+    async def act(runtime: LocalRuntime) -> None:
+        async def lane(numbers: range) -> None:
+            for number in numbers:
+                began = asyncio.get_running_loop().time()
+                await ask(runtime, f"a{number}", deadline_s=100.0)
+                took.append(asyncio.get_running_loop().time() - began)
+
+        async with asyncio.TaskGroup() as group:
+            for first in range(at_once):
+                group.create_task(lane(range(first, calls, at_once)))
+
+    World({"main": Slow()}, {"main": ProviderLimits(concurrency=concurrency, timeout_s=30.0)}).run(act)
+    took.sort()
+    mean, p99 = sum(took) / calls, took[calls * 99 // 100]
+    print(f"mean {mean:.2f} s, p99 {p99:.2f} s, longest {took[-1]:.2f} s")
+    # Ten share four lanes of 1.1 s: 2.75 s each; the unluckiest meets the slowest answers everywhere, two rounds and its own.
+    assert mean == pytest.approx(1.1 * at_once / concurrency, rel=0.1)
+    assert p99 < 3 * 2.0
 
 
 def test_one_of_the_line_makes_the_trial_and_the_others_follow_its_answer() -> None:
