@@ -11,6 +11,7 @@ from actors.actor import command
 from actors.agents.tools import FILES, TOOLS, Hands, use
 from actors.errors import BadPayload, Gone, Rejected, StepFailed, TooLarge, Unknown
 from actors.event import Event, State
+from actors.files.limits import PATH_BYTES_MAX
 from actors.files.rules import Grant
 from actors.models.records import Message, ToolCall
 from actors.tasks.agent import Agent
@@ -53,11 +54,14 @@ class AgentState(State):
 
 
 class ToolUsed(Event[AgentState], tag="agent.tool_used"):
-    """The model asked for a tool. `outcome`: it did so, was refused, or what the model asked made no sense."""
+    """The model asked for a tool. `outcome`: it did so, was refused, or what the model asked made no sense. rule: why it was refused, and
+    target: the file or program that was refused."""
 
     tool: str
     call: str
     outcome: Literal["done", "refused", "wrong"]
+    rule: str = ""
+    target: str = ""
 
     def apply(self, state: AgentState) -> None:
         state.tools_used[self.tool] = state.tools_used.get(self.tool, 0) + 1
@@ -140,18 +144,20 @@ class DeclaredAgent(Agent[AgentState]):
         """What the model is told about its call. Only what it can mend becomes a text; everything else ends the turn."""
         tool = TOOLS.get(call.name) if call.name in self.declared.tools else None
         outcome: Literal["done", "refused", "wrong"] = "wrong"
+        rule = target = ""
         if tool is None:
             text = f"there is no tool {call.name!r}; there are: {', '.join(self.declared.tools) or 'none'}"
         else:
             try:
                 used = await use(call.name, by, _arguments(call, tool.arguments))
-                text, outcome = used.text, "refused" if used.refused else "done"
+                text, outcome, rule = used.text, "refused" if used.rule else "done", used.rule
+                target = _target(call) if rule else ""
                 written += [used.written] if used.written else []
             except msgspec.ValidationError as error:
                 text = f"the arguments do not fit: {error}"
             except (Rejected, BadPayload, Unknown, TooLarge, Gone, StepFailed) as error:
                 text = error.message
-        self.emit(ToolUsed(tool=call.name[:64], call=call.id, outcome=outcome))
+        self.emit(ToolUsed(tool=call.name[:64], call=call.id, outcome=outcome, rule=rule, target=target))
         more = len(text) - _RESULT_CHARS_MAX
         return text if more <= 0 else f"{text[:_RESULT_CHARS_MAX]}\n[{more:,} more characters]"
 
@@ -186,6 +192,10 @@ def _told(job: Job) -> str:
         files = f" (files: {', '.join(result.files)})" if result.files else ""
         said.append(f"{step} is done{files}: {result.text[:_RESULT_CHARS_MAX]}")
     return "\n".join(said)
+
+
+def _target(call: ToolCall) -> str:
+    return str(call.arguments.get("path") or call.arguments.get("command") or "")[:PATH_BYTES_MAX]
 
 
 def _arguments(call: ToolCall, type: type[msgspec.Struct]) -> Any:

@@ -54,10 +54,11 @@ class AskPerson(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tool has to say to the model, and whether it did what it was asked. written: the file that the `files` actor has confirmed."""
+    """What a tool has to say to the model. rule: why it did not do what it was asked, "" = it did. written: the file that the `files` actor
+    has confirmed."""
 
     text: str
-    refused: bool = False
+    rule: str = ""
     written: str = ""
 
 
@@ -95,7 +96,7 @@ async def _delete(by: Hands, given: DeleteFile) -> Used:
 async def _run(by: Hands, given: RunCommand) -> Used:
     if given.command not in by.grant.commands:
         allowed = ", ".join(by.grant.commands) or "none"
-        return Used(text=f"refused (not_granted): {by.agent.actor_type} may run {allowed}", refused=True)
+        return Used(text=f"refused (not_granted): {by.agent.actor_type} may run {allowed}", rule="not_granted")
     return _said(await by.files.run(command=given.command, arguments=given.arguments))
 
 
@@ -110,7 +111,7 @@ async def _recall(by: Hands, given: Recall) -> Used:
 
 async def _ask(by: Hands, given: AskPerson) -> Used:
     if not by.for_run:
-        return Used(text="refused (not_granted): there is nobody to ask; say in the answer what is missing", refused=True)
+        return Used(text="refused (not_granted): there is nobody to ask; say in the answer what is missing", rule="not_granted")
     raise NeedsAnswer(given.question)
 
 
@@ -118,11 +119,11 @@ async def use(name: str, by: Hands, given: Any) -> Used:
     """Let `by` use the tool `name` with arguments of its type. Raises: what the tool raises; StepFailed, Rejected and the like are for the
     model to mend. NeedsAnswer: a person is asked, and this attempt is over."""
     if not by.workspace and name != "ask_person":
-        return Used(text="refused (not_granted): there is no workspace", refused=True)
+        return Used(text="refused (not_granted): there is no workspace", rule="not_granted")
     if name in _OF_MEMORY and by.agent.id != by.workspace:
         # A memory is its workspace's own: only an actor with that id reaches it (design: one token separates workspaces).
         why = f"memory is kept for {by.agent.actor_type}/{by.workspace} (`agent_id` of a step names it), not for {by.agent.id}"
-        return Used(text=f"refused (not_granted): {why}", refused=True)
+        return Used(text=f"refused (not_granted): {why}", rule="not_granted")
     return await TOOLS[name].function(by, given)
 
 
@@ -131,7 +132,7 @@ def _said(reply: Any, written: str = "") -> Used:
     plain = msgspec.to_builtins(reply)
     if isinstance(plain, dict) and plain.get("type") == "refused":
         refusal = msgspec.convert(plain, Refusal)
-        return Used(text=f"refused ({refusal.rule}): {refusal.reason}", refused=True)
+        return Used(text=f"refused ({refusal.rule}): {refusal.reason}", rule=refusal.rule)
     if isinstance(plain, dict) and plain.get("type") == "content":
         return Used(text=str(plain["text"]))
     return Used(text=msgspec.json.encode(plain).decode(), written=written)

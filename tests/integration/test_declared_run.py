@@ -89,3 +89,5 @@ async def test_a_run_is_done_by_agents_from_a_file(tmp_path: Path) -> None:
         ("read_file", "done"), ("recall", "refused"), ("write_file", "refused"), ("write_file", "refused"), ("write_file", "done"),
         ("remember", "refused"),
     ]  # fmt: skip
+    refused = [(each["rule"], each["target"]) for each in used if each["tool"] == "write_file" and each["outcome"] == "refused"]
+    assert refused == [("outside_grant", "main.py"), ("outside_workspace", "../x.md")], "what its own file does not grant, and the paths"
