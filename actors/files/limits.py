@@ -18,6 +18,7 @@ CHECKPOINT_FILES_MAX = 50_000
 IGNORE_BYTES_MAX = 1024 * 1024
 """Of one ``.gitignore``; a longer one counts as none."""
 
+LINE_CHARS_SHOWN = 300
 REFUSALS_SHOWN = 100
 """Refused files that one event names."""
 

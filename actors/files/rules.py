@@ -15,7 +15,7 @@ from actors.files.limits import COMMAND_TIMEOUT_S, FILE_BYTES_MAX
 from actors.files.names import Refusal, path_parts
 from events.memo import memo
 
-Operation = Literal["read", "write", "delete", "run", "undo", "checkpoint", "restore"]
+Operation = Literal["read", "write", "delete", "move", "find", "search", "run", "undo", "checkpoint", "restore"]
 
 PROTECTED: Final = (
     "*.env", ".env.*", "*.key", "*.pem", "*.secret", "id_rsa*", "id_ed25519*", "*.p12", "*.pfx", ".netrc", ".npmrc", ".pypirc",

@@ -12,14 +12,26 @@ import msgspec
 
 from actors.actor import Actor, command, query
 from actors.errors import Rejected, StepFailed
-from actors.event import Event, State
 from actors.files import checkpoints, disk
 from actors.files.commands import Outcome
 from actors.files.disk import Found
 from actors.files.edits import Edit, edited
-from actors.files.limits import CHANGES_KEPT, CHECKPOINTS_KEPT, COMMAND_END_S, PATH_BYTES_MAX, REFUSALS_SHOWN
-from actors.files.listing import LeftOut
+from actors.files.finding import Lines, Paths, find_below, search_below
+from actors.files.limits import COMMAND_END_S, PATH_BYTES_MAX, REFUSALS_SHOWN
 from actors.files.names import Refusal
+from actors.files.records import (
+    AccessDenied,
+    Change,
+    ChangesUndone,
+    Checkpoint,
+    CheckpointMade,
+    CheckpointRestored,
+    CommandRun,
+    FileDeleted,
+    FilesState,
+    FileWritten,
+    WorkspaceOpened,
+)
 from actors.files.rules import DEFAULT_RULES, Operation, Rules, command_line, decide, too_large
 from actors.files.steps import Content, Missing, as_it_was, keep, put, read_text, read_whole, run_program, workspace_folder
 from actors.workspace_id import workspace_id
@@ -28,145 +40,23 @@ from events.codec import encode
 T = TypeVar("T")
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One file that was written or deleted. `before` and `after` are None where there was, or is, no file; `folders` of those that lead to
-    it, the last ones, were made with it."""
-
-    number: int
-    path: str
-    before: Found | None
-    after: Found | None
-    folders: int = 0
-
-
-class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint"):
-    """A state of the whole workspace that can be restored. `changes` is the number of the last change in it."""
-
-    commit: str
-    label: str
-    files: int
-    left_out: int
-    changes: int
-
-
-class FilesState(State):
-    """`done` counts changes for ever; `changes` are the newest of them that can be undone, those after number `forgotten`. chosen: people
-    have set these rules for this workspace; else they are those of the app."""
-
-    root: str = ""
-    rules: Rules = DEFAULT_RULES
-    chosen: bool = False
-    done: int = 0
-    forgotten: int = 0
-    changes: list[Change] = []
-    checkpoints: list[Checkpoint] = []
-    denied: int = 0
-
-
-class WorkspaceOpened(Event[FilesState], tag="files.workspace_opened"):
-    """The workspace is known by its folder, and these capabilities hold from here on. `rules_sha256` names them in short."""
-
-    root: str
-    rules: Rules
-    rules_sha256: str
-    chosen: bool | None = None
-    """None = of a log from before apps had rules: whatever was not the default had been chosen."""
-
-    def apply(self, state: FilesState) -> None:
-        state.root, state.rules = self.root, self.rules
-        state.chosen = self.rules != DEFAULT_RULES if self.chosen is None else self.chosen
-
-
-class FileWritten(Event[FilesState], tag="files.written"):
-    """A file has new content. The old one is in the workspace's backups under its digest."""
-
-    agent: str
-    change: Change
-
-    def apply(self, state: FilesState) -> None:
-        _keep(state, self.change)
-
-
-class FileDeleted(Event[FilesState], tag="files.deleted"):
-    """A file is gone. It is in the workspace's backups under its digest."""
-
-    agent: str
-    change: Change
-
-    def apply(self, state: FilesState) -> None:
-        _keep(state, self.change)
-
-
-class AccessDenied(Event[FilesState], tag="files.access_denied"):
-    """An agent was refused."""
-
-    agent: str
-    operation: Operation
-    target: str
-    refusal: Refusal
-
-    def apply(self, state: FilesState) -> None:
-        state.denied += 1
-
-
-class ChangesUndone(Event[FilesState], tag="files.changes_undone"):
-    """Every file changed after change number `to` is byte for byte what it was then."""
-
-    to: int
-    paths: list[str]
-
-    def apply(self, state: FilesState) -> None:
-        state.changes = [change for change in state.changes if change.number <= self.to]
-
-
-class CheckpointMade(Event[FilesState], tag="files.checkpoint_made"):
-    """The workspace can be brought back to this. `refused` names the first hundred that are not in it, each with the rule."""
-
-    checkpoint: Checkpoint
-    refused: list[LeftOut] = []
-
-    def apply(self, state: FilesState) -> None:
-        state.checkpoints = [*state.checkpoints, self.checkpoint][-CHECKPOINTS_KEPT:]
-
-
-class CheckpointRestored(Event[FilesState], tag="files.checkpoint_restored"):
-    """The workspace is byte for byte what the checkpoint held, apart from what `restored.refused` names."""
-
-    checkpoint: Checkpoint
-    restored: checkpoints.Restored
-
-    def apply(self, state: FilesState) -> None:
-        state.changes = [change for change in state.changes if change.number <= self.checkpoint.changes]
-
-
-class CommandRun(Event[FilesState], tag="files.command_run"):
-    """A program was run in the workspace. Its output is in the step's record and in the reply."""
-
-    agent: str
-    command: str
-    arguments: list[str]
-    exit_code: int
-    timed_out: bool
-    output_sha256: str
-
-    def apply(self, state: FilesState) -> None:
-        """It changes nothing that this actor keeps."""
-
-
-def _keep(state: FilesState, change: Change) -> None:
-    state.done = change.number
-    state.changes.append(change)
-    if len(state.changes) > CHANGES_KEPT:
-        state.forgotten = state.changes.pop(0).number
-
-
 class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
     """A change that was made."""
 
     change: Change
 
 
+class Moved(msgspec.Struct, frozen=True, kw_only=True, tag="moved"):
+    """A file has another name: what came, and what went."""
+
+    came: Change
+    went: Change
+
+
 ReadReply: TypeAlias = Content | Refusal
+MoveReply: TypeAlias = Moved | Refusal
+FindReply: TypeAlias = Paths | Refusal
+SearchReply: TypeAlias = Lines | Refusal
 ChangeReply: TypeAlias = Changed | Refusal
 UndoReply: TypeAlias = list[str] | Refusal
 CheckpointReply: TypeAlias = Checkpoint | Refusal
@@ -263,6 +153,72 @@ class Files(Actor[FilesState], name="files"):
         if refusal is not None:
             return self._denied(agent, "delete", path, refusal)
         return await self._change(agent, path, None, expected, True)
+
+    @command
+    async def move(self, path: str, to: str, agent: str = "", overwrite: bool = False) -> MoveReply:
+        """Give a file another name, byte for byte and with its permissions: two changes, which are undone like others.
+
+        Args:
+            overwrite: whether a file that stands at `to` may go.
+        """
+        agent = self._agent(agent)
+        limit = self._rules().max_file_bytes
+        for place in (path, to):
+            refusal = decide(agent, "write", place, self.state.rules)
+            if refusal is not None:
+                return self._denied(agent, "move", place, refusal)
+        if path.casefold() == to.casefold():
+            # On some disks both are one file, which would be written and then removed.
+            raise Rejected(f"{path} and {to} may be the same name", path=path)
+        held = await self._tried("keep", keep, path, limit)
+        there = await self._tried("keep", keep, to, limit)
+        for place, seen in ((path, held), (to, there)):
+            if isinstance(seen, Refusal):
+                return self._denied(agent, "move", place, seen)
+        if not isinstance(held, Found):
+            raise Rejected(f"{path} is not there", path=path)
+        target = there if isinstance(there, Found) else None
+        if target is not None and not overwrite:
+            raise Rejected(f"{to} is there already", path=to, sha256=target.sha256)
+        folders = there.folders if isinstance(there, Missing) else 0
+        # The new name first: at no moment is the content nowhere.
+        refusal = await self._apply(to, "put", held, target, None)
+        if refusal is not None:
+            return self._denied(agent, "move", to, refusal)
+        came = Change(number=self.state.done + 1, path=to, before=target, after=held, folders=folders)
+        self.emit(FileWritten(agent=agent, change=came))
+        refusal = await self._apply(path, "put", None, held, None)
+        if refusal is not None:
+            # The copy stands in the log and can be undone.
+            return self._denied(agent, "move", path, refusal)
+        went = Change(number=self.state.done + 1, path=path, before=held, after=None)
+        self.emit(FileDeleted(agent=agent, change=went))
+        return Moved(came=came, went=went)
+
+    @command
+    async def find(self, folder: str = "", pattern: str = "**", agent: str = "", after: str = "", limit: int = 1_000) -> FindReply:
+        """Files and links below `folder` ("" = all) that fit `pattern`, written as in grants: by path, those behind `after`. What git would
+        ignore and what the rules refuse is not shown."""
+        agent = self._agent(agent)
+        refusal = decide(agent, "read", folder, self._rules()) if folder else None
+        if refusal is None:
+            found = await self._tried("find", find_below, folder, self.state.rules, pattern, after, limit)
+            if not isinstance(found, Refusal):
+                return found
+            refusal = found
+        return self._denied(agent, "find", folder, refusal)
+
+    @command
+    async def search(self, text: str, folder: str = "", pattern: str = "**", agent: str = "", limit: int = 200) -> SearchReply:
+        """Lines that hold `text`, letter by letter, in the text files that `find` shows."""
+        agent = self._agent(agent)
+        refusal = decide(agent, "read", folder, self._rules()) if folder else None
+        if refusal is None:
+            found = await self._tried("search", search_below, folder, self.state.rules, pattern, text, limit)
+            if not isinstance(found, Refusal):
+                return found
+            refusal = found
+        return self._denied(agent, "search", folder, refusal)
 
     @command
     async def undo(self, to: int) -> UndoReply:

@@ -6,7 +6,7 @@ import pytest
 
 from actors.files import Files, Grant, Rules
 from actors.files.listing import LeftOut
-from actors.files.workspace_files import CheckpointMade
+from actors.files.records import CheckpointMade
 from actors.testing import ActorTest, Result
 from actors.workspace_id import workspace_id
 

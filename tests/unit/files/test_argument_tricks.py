@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors.files import CommandTool, Files, Grant, Rules
-from actors.files.workspace_files import AccessDenied
+from actors.files.records import AccessDenied
 from actors.testing import ActorTest, Result
 from actors.tools.git import run_git, search_path
 from actors.workspace_id import workspace_id

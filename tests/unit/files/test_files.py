@@ -9,8 +9,8 @@ import pytest
 
 from actors.files import DEFAULT_RULES, Files, Rules, files_with
 from actors.files.disk import DiskRefusalError, Found, digest, read_below, write_below
+from actors.files.records import FilesState, WorkspaceOpened
 from actors.files.steps import FileChangedError, keep, put
-from actors.files.workspace_files import FilesState, WorkspaceOpened
 from actors.testing import ActorTest
 from actors.workspace_id import workspace_id
 from tests.unit.files.conftest import RULES

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from actors.files import CommandTool, Files, Grant, Rules
-from actors.files.workspace_files import AccessDenied
+from actors.files.records import AccessDenied
 from actors.testing import ActorTest, Result
 from actors.workspace_id import workspace_id
 from tests.unit.files.conftest import refusals
@@ -28,8 +28,16 @@ OPERATIONS: dict[str, Operation] = {
     "write": lambda files, path: files.when("write", path=path, content="evil", agent="fixer"),
     "edit": lambda files, path: files.when("edit", path=path, edits=[{"kind": "insert", "first": 1, "text": "evil"}], agent="fixer"),
     "delete": lambda files, path: files.when("delete", path=path, agent="fixer"),
+    "move": lambda files, path: files.when("move", path=path, to="src/new.py", overwrite=True, agent="fixer"),
+    "move to": lambda files, path: files.when("move", path="src/cart.py", to=path, overwrite=True, agent="fixer"),
+    "find": lambda files, path: files.when("find", folder=path, agent="fixer"),
+    "search": lambda files, path: files.when("search", text="", folder=path, agent="fixer"),
     "run": lambda files, path: files.when("run", command="show", arguments=[path], agent="fixer"),
 }
+
+RECORDED = {"edit": "write", "move to": "move"}
+# To find below nothing is to find below all.
+OF_FOLDERS = {"find", "search"}
 
 NAMES: list[tuple[str, str, str]] = [
     ("climbs out", "../outside/x.py", "outside_workspace"),
@@ -119,11 +127,13 @@ def denied(result: Result) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize(("trick", "path", "rule"), NAMES, ids=[name for name, _, _ in NAMES])
 async def test_a_name_is_refused_with_an_event(files: ActorTest, workspace: Path, trick: str, path: str, rule: str, operation: str) -> None:
+    if operation in OF_FOLDERS and not path:
+        pytest.skip("the whole workspace")
     before = tree(workspace.parent)
     result = await OPERATIONS[operation](files, path.format(root=workspace) if "{root}" in path else path)
     assert result.reply["type"] == "refused", trick
     assert result.reply["rule"] == rule, result.reply
-    assert denied(result) == [("write" if operation == "edit" else operation, rule)]
+    assert denied(result) == [(RECORDED.get(operation, operation), rule)]
     assert tree(workspace.parent) == before
 
 
@@ -170,6 +180,18 @@ def lay(workspace: Path, path: str, put: Lay) -> Path:
     return place
 
 
+async def shows_nothing_from_there(files: ActorTest, workspace: Path, operation: str, path: str, put: Lay) -> None:
+    """Below what is no folder nothing is looked for, with an event; and looking below all of the workspace does not enter it."""
+    place = lay(workspace, path, put)
+    if not place.is_dir() or place.is_symlink():
+        result = await OPERATIONS[operation](files, str(place.relative_to(workspace)))
+        assert denied(result) == [(operation, "link")]
+    whole = await OPERATIONS[operation](files, "src")
+    assert SECRET.strip() not in str(whole.reply)
+    assert "passwd" not in str(whole.reply)
+    assert "outside" not in str(whole.reply)
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize(("trick", "path", "rule", "put"), LAID, ids=[one[0] for one in LAID])
@@ -178,12 +200,15 @@ async def test_what_lies_there_is_refused_with_an_event(
 ) -> None:
     if operation == "run" and trick in NOT_FOR_PROGRAMS:
         pytest.skip("a program may be told of it")
+    if operation in OF_FOLDERS:
+        await shows_nothing_from_there(files, workspace, operation, path, put)
+        return
     lay(workspace, path, put)
     before = tree(workspace.parent)
     result = await OPERATIONS[operation](files, path)
     assert result.reply["type"] == "refused", trick
     assert result.reply["rule"] == rule, result.reply
-    assert denied(result) == [("write" if operation == "edit" else operation, rule)]
+    assert denied(result) == [(RECORDED.get(operation, operation), rule)]
     assert tree(workspace.parent) == before
 
 
