@@ -355,8 +355,8 @@ class Threads:
         self.forget(target_id)
 
     def _fork(self, source_id: str, target_id: str) -> Steps[bool]:
-        source = yield from self.settled(source_id)
         target = yield from self.settled(target_id)
+        source = yield from self.settled(source_id)  # last, so that little happens to it before the copy is submitted
         if source.is_empty():
             return True
         if not target.is_empty():
@@ -366,7 +366,8 @@ class Threads:
             version, life = source.version, source.life
         if head is None or head.version != version:
             head = yield self.shard.read(index.head, source.stream)
-            version = head.version
+            if head is None or head.version != version:
+                return False  # it is being written, and what is not committed yet may be that it begins anew
 
         def check() -> None:
             # Under the guard, in which the copy is submitted: a deletion that is submitted later finds it, and leaves what it reads.

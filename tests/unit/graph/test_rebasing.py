@@ -15,12 +15,13 @@ from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from actors.graph import EventLogSaver, rebasing
+from actors.graph import EventLogSaver, StaleWriteOwnerError, rebasing
 from actors.graph.threads import run_sync
 from events.crash_points import CrashPoint
 from events.sqlite_library import library, open_reader
 from events.verify import verify
 from tests.support.crashing import environment
+from tests.support.deployment import run_cuebook
 
 KB = 1_024
 
@@ -375,6 +376,50 @@ async def test_a_write_beside_a_rebase_is_not_lost(tmp_path: Path) -> None:
         found = await listed(saver, "t")
         assert found[0].pending_writes == written
         assert {f"beside{number}" for number in range(10)} <= {task for task, _, _ in written or ()}
+
+
+async def test_s33_a_copy_beside_a_rebase_holds_what_was_there_before_it_or_after(tmp_path: Path) -> None:
+    """Whichever comes first in the log; and it does so still when its source is deleted."""
+    held: dict[str, list[str]] = {}
+    async with EventLogSaver.open(tmp_path, durability="process") as saver:
+        for number in range(20):
+            ids = await chain(saver, f"s{number}", 8, KB)
+            calls = [saver.acopy_thread(f"s{number}", f"c{number}"), saver.aprune([f"s{number}"])]
+            async with asyncio.TaskGroup() as group:
+                for call in calls if number % 2 else reversed(calls):
+                    group.create_task(call)
+            held[f"c{number}"] = [each.checkpoint["id"] for each in await listed(saver, f"c{number}")]
+            assert held[f"c{number}"] in (ids[::-1], ids[-1:])
+            assert [each.checkpoint["id"] for each in await listed(saver, f"s{number}")] == ids[-1:]
+        assert {len(each) for each in held.values()} == {1, 8}, "both orders were met"
+        assert types(tmp_path).count("graph.rebased") == 20
+        await saver.aprune([f"s{number}" for number in range(20)], strategy="delete")
+    async with EventLogSaver.open(tmp_path, durability="process") as saver:
+        assert {name: [each.checkpoint["id"] for each in await listed(saver, name)] for name in held} == held
+    assert verify(tmp_path / "log") == []
+
+
+async def test_a_claim_outlives_a_rebase_and_so_does_an_import(tmp_path: Path) -> None:
+    folder, copy = tmp_path / "threads", tmp_path / "copy"
+    async with EventLogSaver.open(folder, durability="process") as saver:
+        old = await saver.aclaim_write_ownership("t")
+        await chain(old, "t", 20)
+        new = await saver.aclaim_write_ownership("t")
+        with pytest.raises(StaleWriteOwnerError):
+            await old.aprune(["t"])
+        await new.aprune(["t"])
+        assert types(folder).count("graph.rebased") == 1
+        left = await listed(saver, "t")
+        with pytest.raises(StaleWriteOwnerError):
+            await put(old, "t", {"text": "not mine any more"}, 21)
+    for words_ in (("export", str(tmp_path / "log.jsonl"), "--data", str(folder)),
+                   ("import", str(tmp_path / "log.jsonl"), "--data", str(copy), "--shards", "1")):  # fmt: skip
+        done = await asyncio.to_thread(run_cuebook, *words_)
+        assert done.returncode == 0, done.stderr
+    async with EventLogSaver.open(copy, durability="process") as saver:
+        assert await listed(saver, "t") == await listed(saver, None) == left
+        assert (await saver.aclaim_write_ownership("t"))._claims == {"t": 3}
+    assert verify(copy / "log") == []
 
 
 POINTS = [
