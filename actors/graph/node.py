@@ -151,7 +151,7 @@ class _NodeTurn:
         self._turn = turn
         self._scope = scope
         self._written = written
-        self.kind, self.key, self.command, self.models = turn.kind, turn.key, turn.command, turn.models
+        self.kind, self.key, self.command, self.models, self.home = turn.kind, turn.key, turn.command, turn.models, turn.home
 
     @property
     def state(self) -> Any:
