@@ -1,6 +1,8 @@
 """What nodes ask of the actor that their graph runs in: journaled under the node, found by its re-run and by no other's (S15, S19)."""
 
+import ast
 import asyncio
+import inspect
 import operator
 import os
 from collections import Counter
@@ -12,6 +14,7 @@ import pytest
 from langgraph.graph import START, StateGraph
 from langgraph.types import RetryPolicy, Send, interrupt
 
+from actors import actor as actor_module
 from actors import idempotency_key
 from actors.errors import BadPayload, StepFailed
 from actors.graph import get_actor, graph_actor
@@ -239,3 +242,20 @@ async def test_a_node_asks_other_actors_and_speaks_on_cue_chunk() -> None:
     assert all(each["key"].startswith("asks:") for each in started)
 
 
+async def test_s15_a_node_has_whatever_an_actor_asks_its_turn_for() -> None:
+    """All of it, also what an actor came to ask for later; what a node has not is refused with a reason."""
+    tree = ast.parse(inspect.getsource(actor_module))
+    asked = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self._turn"}
+    assert asked >= {"step", "models", "home"}
+    lacking: list[str] = []
+
+    async def looking(state: Notes) -> Notes:
+        turn = get_actor()._turn
+        lacking.extend(name for name in sorted(asked) if not hasattr(turn, name))
+        return {"notes": ["looked"]}
+
+    builder: Any = StateGraph(Notes)
+    builder.add_node("looking", looking)
+    builder.add_edge(START, "looking")
+    assert (await ActorTest(graph_actor(builder, name="looker")).when("run", input={})).reply == {"notes": ["looked"]}
+    assert lacking == []
