@@ -33,10 +33,10 @@ async def recorded(data: Path, *types: str) -> list[dict[str, Any]]:
 
 
 async def begun(cue: Client) -> str:
-    """The run waits; the id of its wait."""
+    """The run waits; the id of its wait. Its deadline bounds its calls too, and the first of them loads the client."""
     while True:
         try:
-            await cue.ref("asker", "a").ask("several", texts=TEXTS, command_id=RUN, timeout_s=3, **ASKED)
+            await cue.ref("asker", "a").ask("several", texts=TEXTS, command_id=RUN, timeout_s=12, **ASKED)
         except Waiting as waits:
             return str(waits.fields["wait_id"])
         except OutcomeUnknown:
