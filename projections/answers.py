@@ -36,6 +36,8 @@ class ProjectionAnswers:
         self._under_way = 0
         self._at_rest = asyncio.Event()
         self._at_rest.set()
+        if opened:
+            projection.answering(path)
 
     @property
     def busy(self) -> bool:

@@ -107,6 +107,10 @@ class Projection:
         """The file was opened, or created: before the first event and the first operation. For what is held in memory beside the rows, such
         as an index: `db` holds the committed rows, `folder` belongs to this view alone, and goes with it when it is replaced."""
 
+    def answering(self, path: Path) -> None:
+        """Operations may be called from here on, on readers of the file at `path`; never for a view that is only built or compared. For
+        reading ahead what the first of them would wait for: in a thread, and with a connection of its own."""
+
     def begun(self, db: Database) -> None:
         """A transaction has begun. One before it may have been rolled back: forget what `apply` collected outside of `db`."""
 

@@ -73,6 +73,9 @@ class MemoryProjection(Projection):
     def opened(self, db: Database, folder: Path) -> None:
         self._vectors.opened(db, folder)
 
+    def answering(self, path: Path) -> None:
+        self._vectors.answering(path)
+
     def apply(self, db: Database, event: RecordedEvent) -> None:
         self._tables.apply(db, event)
 

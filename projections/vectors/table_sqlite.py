@@ -11,6 +11,7 @@ vector are worth is checked as they come in.
 
         def create(self, db): self.vectors.create(db)
         def opened(self, db, folder): self.vectors.opened(db, folder)
+        def answering(self, path): self.vectors.answering(path)
         def closing(self, db): self.vectors.close()
         def apply(self, db, event):
             self.vectors.put(db, space=..., id=row_id(event), embedding=..., position=event.position)
@@ -21,7 +22,7 @@ An index holds one space and one model. A vector of another model is in another 
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Set
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -115,40 +116,39 @@ class SqliteVectors:
         """In `Projection.opened`. folder: for files of indexes, of this view alone."""
         self._folder = folder / self._table
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        rows = db.execute(f"SELECT space, model, bytes, count FROM {self._table}_models").fetchall()
-        graph_file.tidy(self._folder, [_space(*row[:3]) for row in rows])
-        self._load_ahead(db, rows)
+        rows = db.execute(f"SELECT space, model, bytes FROM {self._table}_models").fetchall()
+        graph_file.tidy(self._folder, [_space(*row) for row in rows])
 
-    def _load_ahead(self, db: Database, rows: Iterable[tuple[str, str, int, int]]) -> None:
-        """Read in the background what the first search of each space would wait for, the largest first, as far as there is room."""
-        counts: dict[str, int] = {}
-        room = self._bytes_max
-        for space, _, bytes_, count in sorted(rows, key=lambda row: -row[2] * row[3]):
-            room -= bytes_ * count
-            if count >= self._ahead_min and room >= 0:
-                counts[space] = counts.get(space, 0) + count
-        file = db.execute("PRAGMA database_list").fetchall()[0][2]
-        if counts and file:
-            self._background.submit(partial(self._read_ahead, Path(file), counts))
+    def answering(self, path: Path) -> None:
+        """In `Projection.answering`: read in the background what the first search of each large space would wait for."""
+        self._background.submit(partial(self._read_ahead, path))
 
-    def _read_ahead(self, file: Path, counts: Mapping[str, int]) -> None:
+    def _read_ahead(self, path: Path) -> None:
         from events.sqlite_library import SqliteError, open_reader
 
         try:
-            db = open_reader(file)
-        except (SqliteError, CuebookError) as error:
-            log.warning("vectors_not_read_ahead", reason=str(error))
-            return
-        try:
-            for space, count in counts.items():
-                in_snapshot(db, partial(self._chosen(space).follow, db, _Reading(space, count, self._background)))
+            db = open_reader(path)
+            try:
+                for space, count in self._large(db).items():
+                    in_snapshot(db, partial(self._chosen(space).follow, db, _Reading(space, count, self._background)))
+            finally:
+                db.close()
         except _StoppedError:
             return
         except (SqliteError, CuebookError) as error:
             # The first search reads them, and says what is wrong.
             log.warning("vectors_not_read_ahead", reason=str(error))
-        finally:
-            db.close()
+
+    def _large(self, db: Database) -> dict[str, int]:
+        """Spaces with their numbers of vectors, the largest first, as far as there is room."""
+        counts: dict[str, int] = {}
+        room = self._bytes_max
+        rows = db.execute(f"SELECT space, bytes, count FROM {self._table}_models ORDER BY bytes * count DESC, space").fetchall()
+        for space, bytes_, count in rows:
+            room -= bytes_ * count
+            if count >= self._ahead_min and room >= 0:
+                counts[space] = counts.get(space, 0) + count
+        return counts
 
     def put(self, db: Database, *, space: str, id: int, embedding: Embedding, position: int) -> None:
         """Store the vector of `id`, in place of the one that it had, of whatever model that was.
@@ -334,6 +334,8 @@ class _Reading:
     def __call__(self, rows: int) -> None:
         if self._background.closing:
             raise _StoppedError
+        if not rows:
+            return
         self._read += rows
         now = time.monotonic()
         if self._read >= self._count or now - self._told_at >= _TOLD_S:
@@ -388,6 +390,7 @@ class _FollowedSpace:
                     vectors.append(vector)
             progress(len(rows.ids))
         for model, (ids, vectors) in by_model.items():
+            progress(0)
             self.indexes[model] = self._opened(model, ids, vectors, position)
 
     def _catch_up(self, db: Database) -> None:

@@ -1,5 +1,6 @@
 """Vectors in the rows of a view: the index says what the rows say, whatever happened to either."""
 
+import asyncio
 import hashlib
 import threading
 import time
@@ -11,11 +12,16 @@ import pytest
 from events.embedding import Embedding, embedding
 from events.errors import EmbeddingError, InvariantError
 from events.sqlite_library import SqliteConnection, library
+from ops.bench.memory_texts import stored
+from projections.answers import ProjectionAnswers
 from projections.comparing import rows_of
+from projections.embedding.hashing import HashEmbedder
+from projections.memory.projection import MemoryProjection
 from projections.vectors import graph_file, table_sqlite
 from projections.vectors.index import Hit
 from projections.vectors.rows_sqlite import Rows, rows_after
 from projections.vectors.table_sqlite import SqliteVectors
+from projections.view_sqlite import SqliteView
 from tests.support.vectors import clustered, nearest, recorded, same
 
 DIMENSIONS = 16
@@ -37,6 +43,7 @@ class Opened:
             with self.db:
                 self.vectors.create(self.db)
         self.vectors.opened(self.db, folder)
+        self.vectors.answering(self.path)
 
     def connect(self) -> SqliteConnection:
         return library.connect(self.path, check_same_thread=False)
@@ -242,6 +249,20 @@ def test_large_spaces_are_in_memory_before_anybody_searches_them(tmp_path: Path)
         assert opened.vectors.statistics().vectors == expected
         opened.check("large", "middle", "small")
         opened.close()
+
+
+async def test_a_memory_reads_ahead_as_soon_as_it_answers_and_not_where_it_is_only_compared(tmp_path: Path) -> None:
+    projection = MemoryProjection(HashEmbedder())
+    projection._vectors._ahead_min = 10
+    view = await SqliteView.open(projection, tmp_path, "log")
+    await view.apply([stored(number, number + 1) for number in range(30)], expected={}, positions={0: 30})
+    assert projection.wait_idle(30)
+    assert projection._vectors.statistics().vectors == 0
+    answers = ProjectionAnswers(projection, view.path)
+    assert await asyncio.to_thread(projection.wait_idle, 30)
+    assert projection._vectors.statistics().vectors == 30
+    await answers.close()
+    await view.close()
 
 
 def test_a_view_that_is_closed_does_not_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
