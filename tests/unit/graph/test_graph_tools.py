@@ -1,7 +1,9 @@
 """Tool calls of a graph that knows of no actor: each is an effect with its key, and a finished one is not done again (S15, S19, S21)."""
 
 import asyncio
+import inspect
 import os
+import re
 from collections import Counter
 from typing import Any
 
@@ -12,7 +14,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import RetryPolicy, interrupt
 
-from actors import idempotency_key
+from actors import Actor, idempotency_key
 from actors.errors import StepFailed
 from actors.graph import get_actor, graph_actor
 from actors.message import Command
@@ -182,3 +184,21 @@ async def test_a_graph_that_became_an_actor_still_runs_alone() -> None:
     reply = await compiled.ainvoke({"messages": []})
     assert reply["messages"][1].content == "Oslo is there. " * 10
     assert DONE == [("look Oslo", "")]
+
+
+async def test_a_node_answers_whatever_an_actor_asks_of_its_turn() -> None:
+    """`Actor` asks its turn by name; the turn that a node sees is another class, which nothing else would hold to it."""
+    asked = set(re.findall(r"self\._turn\.(\w+)", inspect.getsource(Actor)))
+    assert {"step", "home", "command", "emit"} <= asked
+    found: list[str] = []
+
+    async def look(state: MessagesState) -> dict[str, Any]:
+        turn = get_actor()._turn
+        found.extend(sorted(name for name in asked if not hasattr(turn, name)))
+        return {}
+
+    builder: Any = StateGraph(MessagesState)
+    builder.add_node("look", look)
+    builder.add_edge(START, "look")
+    await ActorTest(graph_actor(builder, name="looking")).when("run", input={"messages": []})
+    assert found == []
