@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
-from pathspec import GitIgnoreSpec
 
 from actors.files.disk import DiskRefusalError, folder_of, read_below
+from actors.files.ignoring import Pattern, patterns_of, said_of
 from actors.files.limits import IGNORE_BYTES_MAX
 from actors.files.names import WORKSPACE_FOLDER, Refusal, path_parts
 from actors.files.rules import Rules, holds_secrets, too_large
@@ -46,7 +46,7 @@ class _Ignore(NamedTuple):
     """The rules of one folder, which speak of what lies below it."""
 
     prefix: int
-    spec: GitIgnoreSpec
+    patterns: list[Pattern]
 
 
 def listing(root: str, rules: Rules) -> Listing:
@@ -83,7 +83,7 @@ def listing(root: str, rules: Rules) -> Listing:
             if status is None or inner in _SILENT:
                 continue
             is_folder = stat.S_ISDIR(status.st_mode)
-            if _ignored("/".join(inner) + ("/" if is_folder else ""), ignore):
+            if _ignored("/".join(inner), is_folder, ignore):
                 continue
             refusal = _refusal("/".join(inner), status, rules)
             if refusal is not None:
@@ -136,24 +136,13 @@ def _rules_of(root: str, parts: tuple[str, ...]) -> Iterable[_Ignore]:
         return
     if read is None:
         return
-    text = read[0].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    yield _Ignore(len("/".join((*parts, ""))), GitIgnoreSpec.from_lines(line for line in lines if _understood(line)))
+    yield _Ignore(len("/".join((*parts, ""))), patterns_of(read[0].decode("utf-8", "surrogateescape")))
 
 
-def _understood(line: str) -> bool:
-    """Git skips a line that makes no sense; pathspec refuses the whole file."""
-    try:
-        GitIgnoreSpec.from_lines([line])
-    except ValueError:
-        return False
-    return True
-
-
-def _ignored(path: str, ignore: tuple[_Ignore, ...]) -> bool:
+def _ignored(path: str, is_folder: bool, ignore: tuple[_Ignore, ...]) -> bool:
     """The last rule of the deepest folder that says anything about `path` counts."""
     for rules in reversed(ignore):
-        said = rules.spec.check_file(path[rules.prefix :]).include
+        said = said_of(path[rules.prefix :], is_folder, rules.patterns)
         if said is not None:
             return said
     return False

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from actors.files import DEFAULT_RULES, checkpoints
@@ -164,31 +164,17 @@ async def test_a_named_pipe_where_git_looks_for_rules_holds_nothing_up(files: Ac
 
 
 PATTERNS = st.sampled_from(
-    [
-        "*.log",
-        "!keep.log",
-        "/a",
-        "b/",
-        "a/*.py",
-        "**/c",
-        "a/**",
-        "!a/b",
-        "# note",
-        "",
-        "*.p[yx]",
-        "a/b/",
-        "\\#x",
-        "c ",
-        "!",
-        "[",
-        "/*",
-        "!/a/",
-    ]
-)
+    ["*.log", "!keep.log", "/a", "b/", "a/*.py", "**/c", "a/**", "!a/b", "# note", "", "*.p[yx]", "a/b/", "\\#x", "c ", "!", "[", "/*",
+     "!/a/",
+     "[!k]*.log", "[[:alpha:]].py", "a/[a-b]/*", "x.??", "**/b/**", "a/**/x.py", "/", "b\\", "!/a/b/", "c.t**", "**", "/**/a",
+     " x", "x.py  "]
+)  # fmt: skip
 RULES_TEXT = st.lists(PATTERNS, max_size=6).map(lambda lines: "\n".join(lines) + "\n")
 PLACES = [f"{folder}{name}" for folder in ("", "a/", "b/", "a/b/", "c/a/", "a/c/") for name in ("x.py", "x.log", "keep.log", "#x", "c.txt")]
 
 
+@example(top="a/**\n", inner="!keep.log\n")
+@example(top="b/\n!/a/\n", inner="\n")
 @settings(max_examples=int(os.environ.get("CUEBOOK_TEST_IGNORE_EXAMPLES", "60")), deadline=None, suppress_health_check=list(HealthCheck))
 @given(top=RULES_TEXT, inner=RULES_TEXT)
 def test_the_same_files_are_ignored_as_by_git(tmp_path_factory: pytest.TempPathFactory, top: str, inner: str) -> None:
