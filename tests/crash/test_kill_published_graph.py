@@ -32,7 +32,7 @@ from tests.support.forked_worker import SAID, order_death, take_back
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.usefixtures("_nats_program")]
 APP = "tests.support.published_app:app"
-EVERY = int(os.environ.get("CUEBOOK_GRAPH_EVERY", "6"))
+EVERY = int(os.environ.get("CUEBOOK_GRAPH_EVERY", "12"))
 INPUT: Any = {"topic": "news", "names": [], "mails": []}
 NAME, DECISION = "Ada", "approve"
 PATH = [
