@@ -20,7 +20,7 @@ pytest.importorskip("langchain_openai", reason="needs cuebook[models]")
 from actors.errors import Unavailable
 from runtime.client import Client, connect
 from tests.support.checker import fnv1a
-from tests.support.deployment import Deployment, run_cuebook, wait_until_async
+from tests.support.deployment import READY_S, Deployment, run_cuebook, wait_until_async
 from tests.support.scripted_model import Entry, Say, ScriptedModel
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.usefixtures("_nats_program")]
@@ -68,8 +68,14 @@ class Killed(NamedTuple):
     provider: dict[str, Any]
 
 
-async def play(deployment: Deployment, chance: random.Random) -> Killed:
-    """Kill the owner of whichever run is under way, until enough were killed; begin another where one has ended before."""
+def asked_or_done(model: ScriptedModel, before: int, going: "asyncio.Task[Any]") -> bool:
+    """Whether the model was asked once more, or there is nothing left to ask."""
+    return len(model.ledger) > before or going.done()
+
+
+async def play(deployment: Deployment, model: ScriptedModel, chance: random.Random) -> Killed:
+    """Kill the owner of whichever run is under way, until enough were killed; begin another where one has ended before. Two of three owners
+    get to ask the model first: who is killed as soon as it has the shard is still busy with its own start."""
     replies: dict[str, Any] = {}
     kills = 0
     async with connect(deployment.nats_url) as cue:
@@ -77,9 +83,11 @@ async def play(deployment: Deployment, chance: random.Random) -> Killed:
             run = f"r{len(replies)}"
             going = asyncio.get_running_loop().create_task(ask(cue, run))
             while kills < KILLS and not going.done():
+                pid = await wait_until_async(partial(owner_of, deployment, run), "the run has an owner", READY_S)
+                if chance.random() < 2 / 3:
+                    await wait_until_async(partial(asked_or_done, model, len(model.ledger), going), "it asks the model", READY_S)
                 await asyncio.sleep(chance.random() * 0.6)  # a real clock: a kill hits whatever is under way
-                pid = await wait_until_async(partial(owner_of, deployment, run), "the run has an owner")
-                if not going.done():
+                if not going.done() and pid in deployment.workers.values():
                     await asyncio.to_thread(deployment.kill_worker, pid)
                     kills += 1
             replies[run] = await going
@@ -146,7 +154,7 @@ async def test_i14_a_graph_killed_at_random_ends_and_repeats_no_finished_call(se
         environment = {"THE_KEY": "sk-none", "LONG_GRAPH_FILES": str(folder / "files")}
         with Deployment(folder / "data", app=APP, environment=environment) as deployment:
             await asyncio.to_thread(deployment.wait_balanced)
-            killed = await play(deployment, random.Random(SEED))
+            killed = await play(deployment, model, random.Random(SEED))
         ledger = list(model.ledger)
     for run, reply in killed.replies.items():
         assert reply["thoughts"] == [f"about {run} step {number}" for number in range(1, PAIRS + 1)]
