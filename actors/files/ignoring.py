@@ -3,6 +3,8 @@
 import re
 from typing import Final, NamedTuple
 
+from actors.files.globs import ANY, Segment, fits, segment
+
 _CLASSES: Final = {
     "alnum": "0-9A-Za-z", "alpha": "A-Za-z", "blank": r" \t", "cntrl": r"\x00-\x1f\x7f", "digit": "0-9", "graph": r"\x21-\x7e",
     "lower": "a-z", "print": r"\x20-\x7e", "punct": r"\x21-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e", "space": r" \t\n\r\f\v", "upper": "A-Z",
@@ -15,7 +17,7 @@ class Pattern(NamedTuple):
 
     ignores: bool
     folders_only: bool
-    expression: re.Pattern[str]
+    names: tuple[Segment, ...]
 
 
 def patterns_of(text: str) -> list[Pattern]:
@@ -27,8 +29,9 @@ def patterns_of(text: str) -> list[Pattern]:
 def said_of(path: str, is_folder: bool, patterns: list[Pattern]) -> bool | None:
     """Whether `path`, relative to the folder of the file, is ignored: by the last rule that fits it, and only it, not what is in it. None =
     no rule says anything."""
+    names = path.split("/")
     for pattern in reversed(patterns):
-        if (is_folder or not pattern.folders_only) and pattern.expression.fullmatch(path):
+        if (is_folder or not pattern.folders_only) and fits(names, pattern.names):
             return pattern.ignores
     return None
 
@@ -40,12 +43,22 @@ def _pattern(line: str) -> Pattern | None:
     line = _trimmed(line if ignores else line[1:])
     folders_only = line.endswith("/")
     line = line.removesuffix("/")
+    if not line.strip("/"):
+        return None
     # A slash at the start or inside binds it to the folder of the file; else it fits a name anywhere below.
     bound = "/" in line
-    expression = _expression(line.removeprefix("/"))
-    if expression is None or not line.strip("/"):
-        return None
-    return Pattern(ignores, folders_only, re.compile(expression if bound else f"(?:.*/)?{expression}", re.DOTALL))
+    names: list[Segment] = [] if bound else [None]
+    parts = line.removeprefix("/").split("/")
+    for number, part in enumerate(parts):
+        if bound and len(part) >= 2 and not part.strip("*"):
+            # Behind the last slash it is what lies below, not the folder itself.
+            names += [ANY, None] if number == len(parts) - 1 else [None]
+            continue
+        fixed = _fixed(part)
+        if fixed is None:
+            return None
+        names.append(segment(fixed))
+    return Pattern(ignores, folders_only, tuple(names))
 
 
 def _trimmed(line: str) -> str:
@@ -57,45 +70,32 @@ def _trimmed(line: str) -> str:
     return bare + " " * held
 
 
-def _expression(pattern: str) -> str | None:
-    """None = git takes it for one that fits nothing."""
-    out: list[str] = []
+def _fixed(pattern: str) -> list[str] | None:
+    """The expressions between the stars of one name. None = git takes it for one that fits nothing."""
+    out = [""]
     at = 0
     while at < len(pattern):
         one = pattern[at]
         if one == "*":
-            end = at
-            while end < len(pattern) and pattern[end] == "*":
-                end += 1
-            whole = end - at >= 2 and (at == 0 or pattern[at - 1] == "/")
-            if whole and end == len(pattern) and at > 0:
-                out.append(".+")
-            elif whole and pattern[end : end + 1] == "/":
-                out.append("(?:.*/)?")
-                end += 1
-            else:
-                out.append("[^/]*")
-            at = end
-            continue
-        if one == "[":
+            if pattern[at - 1 : at] != "*" or at == 0:
+                out.append("")
+        elif one == "?":
+            out[-1] += "."
+        elif one == "[":
             bracket = _bracket(pattern, at)
             if bracket is None:
                 return None
-            expression, at = bracket
-            out.append(expression)
+            out[-1] += bracket[0]
+            at = bracket[1]
             continue
-        if one == "\\":
-            at += 1
-            if at == len(pattern):
-                return None
-            one = pattern[at]
-        elif one == "?":
-            out.append("[^/]")
-            at += 1
-            continue
-        out.append(re.escape(one))
+        else:
+            if one == "\\":
+                at += 1
+                if at == len(pattern):
+                    return None
+            out[-1] += re.escape(pattern[at])
         at += 1
-    return "".join(out)
+    return out
 
 
 def _bracket(pattern: str, start: int) -> tuple[str, int] | None:
@@ -108,7 +108,7 @@ def _bracket(pattern: str, start: int) -> tuple[str, int] | None:
     while at < len(pattern):
         if pattern[at] == "]" and at > first:
             inner = "".join(items)
-            return (f"(?!/)[^{inner}]" if without else f"(?!/)[{inner}]" if inner else "(?!)"), at + 1
+            return (f"[^{inner}]" if without and inner else "." if without else f"[{inner}]" if inner else "(?!)"), at + 1
         if pattern.startswith("[:", at) and (closed := pattern.find(":]", at)) > 0:
             name = pattern[at + 2 : closed]
             if name not in _CLASSES:

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from actors.files.globs import ANY, Segment, fits, segment
 from actors.files.limits import COMMAND_TIMEOUT_S, FILE_BYTES_MAX
 from actors.files.names import Refusal, path_parts
 from events.memo import memo
@@ -78,43 +79,32 @@ DEFAULT_RULES: Final = Rules(
 
 
 @memo("patterns of paths", 1_024)
-def _one_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    """What fits one of `patterns`, as one expression: the same few lists are asked at every access to a file."""
-    return re.compile("|".join(f"(?:{_expression(pattern)})" for pattern in patterns) or "(?!)")
-
-
-@memo("patterns of names that hold secrets", 1_024)
-def _one_of_any_case(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    """The same for names that are compared without case."""
-    return _one_of(tuple(pattern.casefold() for pattern in patterns))
-
-
-def _expression(pattern: str) -> str:
-    """`pattern` as a whole-path expression: `**` is any number of folders, `*` and `?` stay within a name."""
-    out: list[str] = []
-    segments = pattern.split("/")
-    for number, segment in enumerate(segments):
-        last = number == len(segments) - 1
-        if segment == "**":
-            out.append(".+" if last else "(?:[^/]+/)*")
-            continue
-        out.append("".join("[^/]*" if one == "*" else "[^/]" if one == "?" else re.escape(one) for one in segment))
-        if not last:
-            out.append("/")
-    return "".join(out)
+def _names_of(pattern: str) -> tuple[Segment, ...]:
+    """`pattern` name by name: the same few are asked at every access to a file. `**` is any number of folders, `*` and `?` stay within one
+    name."""
+    parts = pattern.split("/")
+    names: list[Segment] = []
+    for number, part in enumerate(parts):
+        if part == "**":
+            names += [ANY, None] if number == len(parts) - 1 else [None]
+        else:
+            pieces = part.split("*")
+            names.append(segment(["".join("." if one == "?" else re.escape(one) for one in piece) for piece in pieces]))
+    return tuple(names)
 
 
 def matches(path: str, patterns: Sequence[str]) -> bool:
     """`path` as a whole fits one of `patterns`: `backend/**` takes `backend/x.py`, and neither `backendevil/x.py` nor `backend`."""
-    return _one_of(tuple(patterns)).fullmatch(path) is not None
+    names = path.split("/")
+    return any(fits(names, _names_of(pattern)) for pattern in patterns)
 
 
 @memo("paths that hold secrets", 4_096)
 def holds_secrets(path: str, protected_files: tuple[str, ...] = PROTECTED) -> bool:
     """A name on the way to `path` is one of those that hold secrets, in any case of letters. No agent reads such a file."""
-    pattern = _one_of_any_case(protected_files)
+    wanted = tuple(pattern.casefold() for pattern in protected_files)
     forms = {path, path if path.isascii() else unicodedata.normalize("NFKC", path)}
-    return any(pattern.fullmatch(part.casefold()) for form in forms for part in form.split("/"))
+    return any(matches(part.casefold(), wanted) for form in forms for part in form.split("/"))
 
 
 def grant_of(agent: str, rules: Rules) -> Grant:

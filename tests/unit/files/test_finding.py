@@ -1,7 +1,12 @@
 """Which files there are and which lines in them, and other names for them; all of it can be undone."""
 
+import time
 from pathlib import Path
 
+import pytest
+
+from actors.files.ignoring import patterns_of, said_of
+from actors.files.rules import matches
 from actors.testing import ActorTest
 from tests.unit.files.test_path_tricks import tree
 
@@ -60,3 +65,13 @@ async def test_a_move_needs_both_names_and_replaces_nothing_unasked(files: Actor
     assert (workspace / "README.md").read_bytes() == b"one\ntwo\nthree\n"
     await files.when("undo", to=0)
     assert tree(workspace) == before
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 60 + "b", "**/" * 200 + "b", "**/a/" * 60 + "b", "a*" * 100 + "?b", "**/*a*" * 40 + "b"])
+def test_a_hostile_pattern_takes_no_longer_than_it_is_long(pattern: str) -> None:
+    """Regular expressions with as many stars would not end in a lifetime, and would stop the whole process meanwhile."""
+    begun = time.process_time()
+    for path in ("a" * 255, "a/" * 500 + "a", "/".join(["a" * 250] * 4)):
+        assert not matches(path, (pattern,))
+        assert said_of(path, False, patterns_of(pattern)) is None
+    assert time.process_time() - begun < 2.0
