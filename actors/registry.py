@@ -25,7 +25,7 @@ from events.envelope import RecordedEvent
 from events.errors import ConfigurationError, CorruptLogError, EncodingError, UnknownEventTypeError
 from events.ids import is_token
 from events.limits import JSON_DEPTH_MAX
-from events.sealing import require_readable
+from events.sealed.sealing import require_readable
 from events.upcast import Chain, UpcastError, Upcasters
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from events.envelope import RecordedEvent
-from events.sqlite_library import SqliteConnection
+from events.sqlite.sqlite_library import SqliteConnection
 
 
 class Companion(Protocol):

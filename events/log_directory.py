@@ -12,8 +12,8 @@ import msgspec
 from events.clock import Clock, Entropy, SystemClock, SystemEntropy
 from events.errors import ConfigurationError, CorruptLogError
 from events.limits import SHARDS_MIN
-from events.schema import migrate
-from events.sqlite_library import SqliteConnection, open_writer
+from events.sqlite.schema import migrate
+from events.sqlite.sqlite_library import SqliteConnection, open_writer
 
 LOG_FORMAT: Final = 1
 LOG_FILE: Final = "log.json"

@@ -10,9 +10,9 @@ from actors.journal import TURN_COMPLETED, TURN_STARTED
 from actors.registry import ActorType, Method, Registry
 from actors.sensitive import sensitive_values
 from events.envelope import Kind, RecordedEvent
-from events.export_lines import InboxLine
 from events.ids import StreamId, parse_stream_id
-from events.redact import Redactor
+from events.keeping.export_lines import InboxLine
+from events.keeping.redact import Redactor
 from projections.operations import Operation, operations_of
 from projections.projection import Projection
 from runtime.app import App

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from events.envelope import RecordedEvent
-from runtime.comparison import Comparison, Side, StreamPair, Usage
+from runtime.past.comparison import Comparison, Side, StreamPair, Usage
 
 _ROWS_MAX: Final = 200
 """Lines of one state patch on the page; `--json` has all."""

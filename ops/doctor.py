@@ -20,7 +20,7 @@ from ops.up_state import read_up
 if TYPE_CHECKING:
     from actors.registry import Registry
     from events.store import LogReader
-    from runtime.survey import ShardFacts
+    from runtime.ownership.survey import ShardFacts
 
 FREE_BYTES_MIN = 1024**3
 CLOCK_BEHIND_S_MAX = 5.0
@@ -63,7 +63,7 @@ def _python() -> Finding:
 
 
 def _sqlite() -> Finding:
-    from events.sqlite_library import LIBRARY_NAME, LIBRARY_VERSION, library_fault
+    from events.sqlite.sqlite_library import LIBRARY_NAME, LIBRARY_VERSION, library_fault
 
     fault = library_fault()
     version = ".".join(map(str, LIBRARY_VERSION))
@@ -153,7 +153,7 @@ def _space(settings: Settings) -> Finding:
 
 def _file_system(settings: Settings) -> Finding:
     from events.errors import ConfigurationError
-    from runtime.local_disk import check_local_filesystem
+    from runtime.ownership.local_disk import check_local_filesystem
 
     try:
         check_local_filesystem(Path(settings.data))
@@ -194,11 +194,11 @@ async def _log(settings: Settings) -> AsyncIterator[Finding]:
     """Every shard file opens, its newest event is not of the future, and its owner is not stalled."""
     from events.clock import SystemClock
     from events.errors import CuebookError
-    from events.quarantine import Quarantine
-    from events.reader_sqlite import SqliteLogReader
+    from events.keeping.quarantine import Quarantine
+    from events.sqlite.reader_sqlite import SqliteLogReader
     from ops.doctor_keeping import keeping
     from ops.doctor_views import views
-    from runtime.survey import survey
+    from runtime.ownership.survey import survey
 
     data = Path(settings.data)
     if not (data / "log" / "log.json").is_file():
@@ -276,7 +276,7 @@ def _registry(settings: Settings) -> "Registry | None":
 
 async def lacking_code(reader: "LogReader", registry: "Registry | None") -> AsyncIterator[Finding]:
     """S7: the shards that no worker with this app takes, each with what the app lacks."""
-    from runtime.formats import described, lacking_in
+    from runtime.ownership.formats import described, lacking_in
 
     for shard in range(reader.shards if registry is not None else 0):
         if registry is not None and (found := await lacking_in(reader, registry, shard)):

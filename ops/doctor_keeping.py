@@ -57,9 +57,9 @@ def keeping(settings: Settings) -> Iterator[Finding]:
 
 def _state(path: Path) -> tuple[bool, list[str]]:
     """Whether the shard holds events, and which erasures in it are not finished."""
-    from events.closing_sqlite import read_erasures
-    from events.schema import has_keys
-    from events.sqlite_library import SqliteError, open_reader, translated
+    from events.sqlite.closing_sqlite import read_erasures
+    from events.sqlite.schema import has_keys
+    from events.sqlite.sqlite_library import SqliteError, open_reader, translated
 
     try:
         with closing(open_reader(path)) as connection:

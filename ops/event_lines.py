@@ -9,7 +9,7 @@ from ops.output import cell, colour_wanted, print_json, progress, wants_json
 
 if TYPE_CHECKING:
     from events.envelope import RecordedEvent
-    from runtime.failures import Failure
+    from runtime.past.failures import Failure
 
 _TEXT_CHARACTERS_MAX = 100
 KEY_NOT_HERE = "sealed (key not here)"
@@ -61,7 +61,7 @@ def note_sealed(event: "RecordedEvent") -> bool:
 def _unreadable(event: "RecordedEvent") -> str | None:
     """Why there is nothing to be shown of what an event says; None if there is."""
     from events.errors import UnreadablePayloadError
-    from events.sealing import require_readable
+    from events.sealed.sealing import require_readable
 
     try:
         require_readable(event)

@@ -29,7 +29,7 @@ async def _main(settings: Settings, name: str, app: App) -> int:
     from ops.views import open_views
     from ops.views_nats import ProjectorService, connected, listening, serving
     from projections.hints import watch_files
-    from runtime.service_nats import semver
+    from runtime.over_nats.service_nats import semver
     from runtime.tasks import Tasks, end
     from runtime.wire import Subjects, iso_time
 

@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from actors.registry import Registry
     from events.store import LogReader
-    from runtime.inspection import StateCheck
+    from runtime.past.inspection import StateCheck
 
 _NAME = "cuebook-gate"
 
@@ -74,7 +74,7 @@ class _Gate:
 
     def _log_folder(self) -> Path:
         from events.errors import CuebookError
-        from events.export_import import import_log
+        from events.keeping.export_import import import_log
 
         for folder in (self._log, self._log / "log"):
             if (folder / "log.json").is_file():
@@ -94,7 +94,7 @@ class _Recorded:
     """The log, open for the whole session, with a loop of its own: pytest runs its items without one."""
 
     def __init__(self, folder: Path, registry: "Registry") -> None:
-        from events.reader_sqlite import SqliteLogReader
+        from events.sqlite.reader_sqlite import SqliteLogReader
 
         self.folder = folder
         self._registry = registry
@@ -102,7 +102,7 @@ class _Recorded:
         self._reader: LogReader = self._runner.run(SqliteLogReader.open(folder))
 
     def streams(self) -> list[str]:
-        from runtime.inspection import streams
+        from runtime.past.inspection import streams
 
         async def names() -> list[str]:
             return [info.stream async for info in streams(self._reader)]
@@ -111,7 +111,7 @@ class _Recorded:
 
     def check(self, stream: str) -> "StateCheck":
         from events.ids import StreamId
-        from runtime.inspection import verify_state
+        from runtime.past.inspection import verify_state
 
         return self._runner.run(verify_state(self._reader, self._registry, StreamId(stream), gate=True))
 

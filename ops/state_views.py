@@ -44,7 +44,7 @@ def _line(old: Any, parts: tuple[str, ...], change: dict[str, Any]) -> Any:
 
 
 def _at(document: Any, parts: tuple[str, ...]) -> Any:
-    from runtime.conditions import MISSING, at_pointer
+    from runtime.past.conditions import MISSING, at_pointer
 
     found = at_pointer(document, parts)
     return None if found is MISSING else found

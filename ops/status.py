@@ -101,8 +101,8 @@ def _processes(up: UpState | None, owners: dict[int, int]) -> list[ProcessStatus
 
 async def _shards(data: Path) -> tuple[list[ShardStatus], dict[int, int]]:
     """All shards, and pid by shard of those whose owner is alive; nothing where there is no log."""
-    from events.reader_sqlite import SqliteLogReader
-    from runtime.survey import survey
+    from events.sqlite.reader_sqlite import SqliteLogReader
+    from runtime.ownership.survey import survey
 
     if not (data / "log" / "log.json").is_file():
         return [], {}

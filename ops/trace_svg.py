@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 import msgspec
 
-from runtime.sequence import Arrow, Note, Sequence, Work
+from runtime.past.sequence import Arrow, Note, Sequence, Work
 
 _LEFT, _COLUMN, _ROW, _MARK, _TOP = 96, 210, 30, 6, 92
 _CHARACTER: Final = 6.6

@@ -94,7 +94,7 @@ async def check_code(settings: Settings, app: str, registry: "Registry") -> None
     Raises:
         StartError: names the first such shard and what is lacking.
     """
-    from events.reader_sqlite import SqliteLogReader
+    from events.sqlite.reader_sqlite import SqliteLogReader
     from ops.doctor import lacking_code
 
     folder = Path(settings.data) / "log"
@@ -140,7 +140,7 @@ def _roles(settings: Settings, app: str, workers: int, quiet: bool, *, projects:
 async def _ready(data: Path, shards: int, workers: int, tree: ProcessTree, kept: asyncio.Task[int]) -> bool:
     """Wait until every shard has an owner that has bumped its epoch, and every worker its share, so that nothing moves right after the
     start; False if a stop was asked for before. The lock files say so; looking at them disturbs nobody."""
-    from runtime.survey import survey
+    from runtime.ownership.survey import survey
 
     try:
         async with asyncio.timeout(_READY_S):

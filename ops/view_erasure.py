@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from events.errors import CuebookError
 from events.ids import StreamId
-from events.sqlite_library import SqliteError, open_reader
+from events.sqlite.sqlite_library import SqliteError, open_reader
 from ops.settings import Settings
 from ops.up_state import read_up
 from ops.views import CACHE, FOLDER

@@ -7,7 +7,7 @@ import msgspec
 
 from events.clock import SystemClock
 from events.errors import CuebookError
-from events.sqlite_library import SqliteError, open_reader
+from events.sqlite.sqlite_library import SqliteError, open_reader
 from events.store import LogReader
 from ops.views import FOLDER
 from projections.generations_sqlite import ACTIVE_FILE, read_active

@@ -12,8 +12,8 @@ from events.clock import Clock, SystemClock
 from events.envelope import Kind, RecordedEvent
 from events.errors import ConfigurationError, UnknownEventTypeError
 from events.log_directory import read_identity
-from events.reader_sqlite import SqliteLogReader
-from events.watch_sqlite import SqliteWatch
+from events.sqlite.reader_sqlite import SqliteLogReader
+from events.sqlite.watch_sqlite import SqliteWatch
 from ops.cache import cache_view
 from ops.cache_connection import cache_place
 from ops.settings import Settings

@@ -20,8 +20,8 @@ from ops.view_service import answer
 from ops.views import Views
 from projections.operations import Operation
 from projections.runner import OPERATION_S, Runner
-from runtime.incoming_nats import DirectClient, Message, take
-from runtime.service_nats import Service, schema_text
+from runtime.over_nats.incoming_nats import DirectClient, Message, take
+from runtime.over_nats.service_nats import Service, schema_text
 from runtime.tasks import Tasks, done_before, end
 from runtime.wire import DEADLINE, ERROR, ERROR_CODE, META, META_POSITION, Subjects
 

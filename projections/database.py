@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from events.sqlite_library import SqliteConnection
+    from events.sqlite.sqlite_library import SqliteConnection
 
     Database: TypeAlias = SqliteConnection
 else:

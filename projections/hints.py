@@ -83,7 +83,7 @@ class Heard:
 
 
 class ShardWatch(Protocol):
-    """Adapters: `events.watch_sqlite.SqliteWatch` on the files."""
+    """Adapters: `events.sqlite.watch_sqlite.SqliteWatch` on the files."""
 
     shards: int
 

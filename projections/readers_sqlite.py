@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import aiosqlite
 
-from events.sqlite_library import SqliteConnection, SqliteError, close_connections, connect, error_name, on_thread, open_reader
+from events.sqlite.sqlite_library import SqliteConnection, SqliteError, close_connections, connect, error_name, on_thread, open_reader
 from projections.errors import NotReadyError
 from projections.view_sqlite import away_or_damaged
 

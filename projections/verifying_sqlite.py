@@ -12,7 +12,7 @@ import msgspec
 
 from events.clock import Clock, SystemClock
 from events.selection import Selected, Selection
-from events.sqlite_library import library, open_reader
+from events.sqlite.sqlite_library import library, open_reader
 from events.store import LogReader
 from projections.comparing import Difference, Row, first_difference
 from projections.errors import NotReadyError

@@ -16,7 +16,16 @@ from events.crash_points import CrashPoint, reached
 from events.envelope import RecordedEvent
 from events.errors import ConfigurationError, InvariantError
 from events.ids import StreamId
-from events.sqlite_library import SqliteConnection, SqliteError, close_connection, connect, error_name, is_corrupt, on_thread, open_writer
+from events.sqlite.sqlite_library import (
+    SqliteConnection,
+    SqliteError,
+    close_connection,
+    connect,
+    error_name,
+    is_corrupt,
+    on_thread,
+    open_writer,
+)
 from projections.comparing import full_text_tables
 from projections.errors import CheckpointError, PoisonError, ProjectionError, RebuildNeededError, ViewUnavailableError
 from projections.projection import Projection, forgets

@@ -1,4 +1,8 @@
-"""Makes actors live: mailboxes, turns, ownership, transport, the client. Knows no concrete agent."""
+"""Makes actors live: mailboxes, turns, ownership, transport, the client. Knows no concrete agent.
+
+Here is what lives: node, shard, cell, client. Rooms: `ownership` (who has which shard), `turns` (from its first line to its outcome),
+`over_nats` (everything that travels), `branches` (forks), `past` (what the log says afterwards).
+"""
 
 from typing import TYPE_CHECKING, Any
 

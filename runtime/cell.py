@@ -26,28 +26,28 @@ from events.envelope import NewEvent
 from events.errors import SupersededError
 from events.limits import MESSAGES_AT_ONCE, OUTBOX_PER_PAIR_MAX, PIPELINE_MAX
 from events.store import Append, Committed, InboxEntry, InboxStatus, Outcome
-from runtime import dead_letters
-from runtime.closing import closing_group
-from runtime.commits import HeldCommits
+from runtime.branches.forks import group_of_fork
 from runtime.context import current_turn
-from runtime.control import NO_CONTROLS, Control, Look, add_control, submit_controls
-from runtime.doubt import was_done
-from runtime.driver import NoEffects, TurnDriver
-from runtime.endings import end_cancelled, end_expired, end_journaled, fail, park, refuse
 from runtime.exchange import Reply
-from runtime.forks import group_of_fork
-from runtime.handing_on import hand_on
 from runtime.items import Item, KnownError, LostError, NoRoomError, StaleError, first_of
 from runtime.mailboxes import Mailbox
-from runtime.outbox_room import has_room, refuse_full, tight
-from runtime.outcomes import short_outcome
-from runtime.queries import answer_beside, query_reply
-from runtime.records import append_of, entry_of, remembered_error
-from runtime.recovery import Recovered
-from runtime.reopening import let_holder_go_first, reopen, stored_status
-from runtime.retries import not_yet
+from runtime.ownership.handing_on import hand_on
 from runtime.stream_ends import refuse_closed
 from runtime.supervision import engine_failed, make_room, recovery_failed
+from runtime.turns import dead_letters
+from runtime.turns.closing import closing_group
+from runtime.turns.commits import HeldCommits
+from runtime.turns.control import NO_CONTROLS, Control, Look, add_control, submit_controls
+from runtime.turns.doubt import was_done
+from runtime.turns.driver import NoEffects, TurnDriver
+from runtime.turns.endings import end_cancelled, end_expired, end_journaled, fail, park, refuse
+from runtime.turns.outbox_room import has_room, refuse_full, tight
+from runtime.turns.outcomes import short_outcome
+from runtime.turns.queries import answer_beside, query_reply
+from runtime.turns.records import append_of, entry_of, remembered_error
+from runtime.turns.recovery import Recovered
+from runtime.turns.reopening import let_holder_go_first, reopen, stored_status
+from runtime.turns.retries import not_yet
 
 if TYPE_CHECKING:
     from runtime.shard import Shard

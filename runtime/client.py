@@ -34,8 +34,8 @@ from events.ids import StreamId, is_token, parse_stream_id, stream_id
 from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, PUBLISH_RESERVE_BYTES
 from runtime.hearing import ASK_SAID_S, Ended, Part, hear
 from runtime.link import Answer, Link
-from runtime.log_service import Page
-from runtime.spoken import SAID, SaidArguments
+from runtime.past.log_service import Page
+from runtime.turns.spoken import SAID, SaidArguments
 from runtime.wire import DEADLINE, Subjects
 
 URL_VARIABLE: Final = "CUEBOOK_NATS_URL"
@@ -115,7 +115,7 @@ class Client:
         return msgspec.json.decode(await self._read(self._subjects.view(_token(projection), _token(operation)), body, timeout_s))
 
     async def log(self, operation: str, /, *, timeout_s: float = ASK_DEADLINE_S, **arguments: Any) -> Any:
-        """One request to ``cue.log.<operation>``, see `runtime.log_service`; the reply as plain JSON values."""
+        """One request to ``cue.log.<operation>``, see `runtime.past.log_service`; the reply as plain JSON values."""
         return msgspec.json.decode(await self._log(operation, arguments, timeout_s))
 
     async def events(
@@ -434,7 +434,7 @@ async def connect(url: str | None = None, *, namespace: str = "cue", wait_s: flo
     Raises:
         ConfigurationError: no URL. TransientError: no server answers there.
     """
-    from runtime.client_nats import open_link
+    from runtime.over_nats.client_nats import open_link
 
     if "servers" not in options:
         url = url or os.environ.get(URL_VARIABLE)

@@ -14,7 +14,7 @@ from events.ids import StreamId
 from events.store import PendingSend
 
 if TYPE_CHECKING:
-    from runtime.edges import Probe
+    from runtime.turns.edges import Probe
 
 
 class Reply(msgspec.Struct, frozen=True):

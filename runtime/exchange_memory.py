@@ -14,11 +14,11 @@ from events.envelope import RecordedEvent
 from events.ids import StreamId, shard_of_stream
 from events.store import Arrival, PendingSend
 from runtime.deadlines import Deadlines
-from runtime.edges import Probe
 from runtime.exchange import Reply, ReplyTo
-from runtime.records import arrival_of
 from runtime.shard import Shard
 from runtime.tasks import Tasks
+from runtime.turns.edges import Probe
+from runtime.turns.records import arrival_of
 
 
 class MemoryExchange:

@@ -1,8 +1,8 @@
 """Reading what a turn says, from outside: what was said before from its owner, the rest as it is said, joined by attempt and offset.
 
 Messages on ``cue.chunk`` may be lost: the reader came late, its connection was away, or it was too slow. So they are taken only where they
-follow what was given; everything else is asked of the owner (``_said``, `runtime.spoken`), which keeps what a running turn has said. What
-is given is therefore always what one attempt has said, in order, from its beginning - or the caller is told where it is not.
+follow what was given; everything else is asked of the owner (``_said``, `runtime.turns.spoken`), which keeps what a running turn has said.
+What is given is therefore always what one attempt has said, in order, from its beginning - or the caller is told where it is not.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -13,7 +13,7 @@ import msgspec
 
 from actors.errors import ActorError, DeadlinePassed, OutcomeUnknown, Unknown
 from events.clock import Clock
-from runtime.spoken import Said, SaidArguments
+from runtime.turns.spoken import Said, SaidArguments
 
 ASK_SAID_S: Final = 5.0
 _LOOK_AGAIN_S: Final = 5.0

@@ -1,4 +1,4 @@
-"""The port between a client and what carries its messages. Adapter: `runtime.client_nats`."""
+"""The port between a client and what carries its messages. Adapter: `runtime.over_nats.client_nats`."""
 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol

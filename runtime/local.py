@@ -19,7 +19,7 @@ from events.limits import ASK_DEADLINE_S
 from runtime.app import App
 from runtime.exchange import Reply
 from runtime.exchange_memory import MemoryExchange
-from runtime.leaving import leave
+from runtime.ownership.leaving import leave
 from runtime.shard import Shard
 from runtime.tasks import Tasks
 
@@ -82,7 +82,7 @@ async def local_runtime(
     keys of sealed actors (S29). step_cache: where steps with ``cache_ttl`` look; its caller closes it (S37). models: whom
     `Actor.model` asks."""
     from events.log_directory import create_log
-    from events.store_sqlite import SqliteShard
+    from events.sqlite.store_sqlite import SqliteShard
     from runtime.sealed import open_sealer, sealed_store
 
     clock, entropy = clock or SystemClock(), entropy or SystemEntropy()

@@ -24,21 +24,21 @@ from events.limits import DRAIN_S, PAUSE_NOTICED_S, STOPPED_WRITE_LOCK_S, WRITE_
 from events.log_directory import create_log
 from events.store import ShardStore
 from runtime.app import App
-from runtime.exchange_nats import NatsExchange
-from runtime.formats import UnknownFormatsError
-from runtime.heartbeat import Heartbeat
-from runtime.incoming_nats import DirectClient, Message
-from runtime.leaving import leave
-from runtime.log_service_nats import serve_log
+from runtime.over_nats.exchange_nats import NatsExchange
+from runtime.over_nats.incoming_nats import DirectClient, Message
+from runtime.over_nats.log_service_nats import serve_log
+from runtime.over_nats.service_nats import Service, check_namespace, semver
+from runtime.over_nats.tells_nats import TellIntake
+from runtime.ownership.formats import UnknownFormatsError
+from runtime.ownership.heartbeat import Heartbeat
+from runtime.ownership.leaving import leave
+from runtime.ownership.placement import Placement
+from runtime.ownership.seats import Seat
+from runtime.ownership.survey import Facts
 from runtime.passivation import LiveBounds
-from runtime.placement import Placement
 from runtime.sealed import Stores
-from runtime.seats import Seat
-from runtime.service_nats import Service, check_namespace, semver
 from runtime.shard import Shard
-from runtime.survey import Facts
 from runtime.tasks import Tasks, done_before, end
-from runtime.tells_nats import TellIntake
 from runtime.wire import Control, Subjects, iso_time
 
 log = structlog.get_logger("cuebook.node")

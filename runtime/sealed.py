@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from actors.registry import Registry
 from events.clock import Clock, Entropy
 from events.errors import ConfigurationError
-from events.reader_sqlite import SqliteLogReader
-from events.sealed_store import SealedShard
-from events.sealing import Sealer
-from events.sqlite_library import Durability
+from events.sealed.sealed_store import SealedShard
+from events.sealed.sealing import Sealer
+from events.sqlite.reader_sqlite import SqliteLogReader
+from events.sqlite.sqlite_library import Durability
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import ShardStore
-from events.store_sqlite import SqliteShard
-from runtime.formats import check_shard
+from runtime.ownership.formats import check_shard
 
 if TYPE_CHECKING:
     from runtime.sealer_aesgcm import AesGcmSealer

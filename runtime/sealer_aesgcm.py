@@ -37,7 +37,8 @@ class _Key:
 
 
 class AesGcmSealer:
-    """Adapter of `events.sealing.Sealer`. Several processes may share a folder. Not safe for concurrent `fresh_key` from several loops."""
+    """Adapter of `events.sealed.sealing.Sealer`. Several processes may share a folder. Not safe for concurrent `fresh_key` from several
+    loops."""
 
     def __init__(self, folder: Path, *, entropy: Entropy | None = None) -> None:
         self.folder = folder

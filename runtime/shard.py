@@ -26,29 +26,29 @@ from events.group_commit import GroupCommit
 from events.ids import CommandId, StreamId, parse_stream_id
 from events.letters import Letter, LetterState, StoppedActor
 from events.limits import ARGUMENTS_BYTES_MAX, ASK_DEADLINE_S, LIVE_ACTORS_BUSY_MAX
-from events.sealing import Sealer
+from events.sealed.sealing import Sealer
 from events.store import Accepted, Arrival, Committed, InboxEntry, InboxStatus, Ownership, PendingSend, ShardStore, TimerEntry, WaitEntry
 from runtime import stream_ends
 from runtime.app import App
 from runtime.backlog import Backlog
-from runtime.cancel import cancel_live, cancelled_before
 from runtime.cell import Cell
-from runtime.dead_letters import METHODS as LETTER_METHODS
-from runtime.dead_letters import undeliverable
 from runtime.exchange import Exchange, Reply, ReplyTo
-from runtime.handing_on import hand_on_turn
 from runtime.items import Item
-from runtime.opening import EXPIRE
-from runtime.own_methods import Spoken, take_own
+from runtime.ownership.handing_on import hand_on_turn
 from runtime.passivation import LiveBounds, Passivation
-from runtime.probes import Probes, check_chain
-from runtime.recovery import Recovered, recover
-from runtime.retries import Tries
 from runtime.supervision import record_restart, restart, stopped_error
-from runtime.taking_up import TakingUp
 from runtime.tasks import Tasks
-from runtime.timers import Timers, arrival_of_timer
-from runtime.waits import Asker, Waits
+from runtime.turns.cancel import cancel_live, cancelled_before
+from runtime.turns.dead_letters import METHODS as LETTER_METHODS
+from runtime.turns.dead_letters import undeliverable
+from runtime.turns.opening import EXPIRE
+from runtime.turns.own_methods import Spoken, take_own
+from runtime.turns.probes import Probes, check_chain
+from runtime.turns.recovery import Recovered, recover
+from runtime.turns.retries import Tries
+from runtime.turns.taking_up import TakingUp
+from runtime.turns.timers import Timers, arrival_of_timer
+from runtime.turns.waits import Asker, Waits
 
 log = structlog.get_logger("cuebook.shard")
 _GAP_AGAIN_S: Final = 0.05
@@ -307,7 +307,7 @@ class Shard:
         return not self.lost and not self.draining
 
     async def take_up(self) -> Callable[[], None]:
-        """For `runtime.taking_up`."""
+        """For `runtime.turns.taking_up`."""
         known = self.waits.known()
         entries, rows, timers, waits = await self._read_left()
 

@@ -10,7 +10,6 @@ from actors.registry import field_of
 from actors.turn import Command
 from events.closing import Closed
 from events.codec import canonical, decode_strict, encode
-from events.erasure import finish_erasures
 from events.errors import (
     CuebookError,
     LogFullError,
@@ -20,10 +19,11 @@ from events.errors import (
     TransientError,
     UnknownStreamError,
 )
+from events.sealed.erasure import finish_erasures
 from events.store import Committed, Duplicate, InboxStatus
-from runtime.commits import commit_held
 from runtime.exchange import Reply, ReplyTo
 from runtime.items import Item, LostError, StaleError
+from runtime.turns.commits import commit_held
 
 if TYPE_CHECKING:
     from runtime.cell import Cell

@@ -17,15 +17,15 @@ from actors.turn import Turn
 from events.codec import encode
 from events.errors import AppendError, CuebookError, LogFullError, TransientError, UnreadablePayloadError
 from events.ids import StreamId, Version
+from events.keeping.quarantine import QuarantinedError
 from events.letters import StoppedActor, Supervision
 from events.limits import MAILBOX_MAX, QUARANTINE_LOOK_S, RESTART_FIRST_S, RESTART_WINDOW_S, RESTARTS_MAX
-from events.quarantine import QuarantinedError
 from events.store import Append, Committed, Outcome
-from runtime.commits import commit_held
-from runtime.endings import fail
 from runtime.exchange import Reply
 from runtime.items import Item, LostError, StaleError
 from runtime.saying import said
+from runtime.turns.commits import commit_held
+from runtime.turns.endings import fail
 
 if TYPE_CHECKING:
     from runtime.cell import Cell

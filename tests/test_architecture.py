@@ -280,9 +280,9 @@ def test_the_rule_finds_what_it_forbids(rule: Rule, path: str, source: str) -> N
     [
         (arrows, "ops/x.py", "import runtime, actors, projections, events, ops"),
         (arrows, "runtime/x.py", "import actors, events, runtime.cell, asyncio, msgspec"),
-        (clients, "runtime/exchange_nats.py", "import nats"),
+        (clients, "runtime/over_nats/exchange_nats.py", "import nats"),
         (clients, "ops/nats_connection.py", "import nats"),
-        (clients, "events/sqlite_library.py", "import aiosqlite, pysqlite3"),
+        (clients, "events/sqlite/sqlite_library.py", "import aiosqlite, pysqlite3"),
         (spawning, "runtime/x.py", "async with asyncio.TaskGroup() as group:\n    group.create_task(f())"),
         (clocks, "runtime/x.py", "self._clock.now(); time.monotonic(); datetime.fromtimestamp(0, UTC)"),
         (dynamic_imports, "runtime/x.py", "from importlib import metadata\nimport importlib.resources"),

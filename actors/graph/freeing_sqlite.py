@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from actors.graph import recorded
-from events.append_sqlite import Draft
-from events.closing_sqlite import remove_said, said_in
 from events.crash_points import CrashPoint, reached
-from events.reads_sqlite import find_head
-from events.sqlite_library import SqliteConnection
-from events.writer_sqlite import ShardWriter
+from events.sqlite.append_sqlite import Draft
+from events.sqlite.closing_sqlite import remove_said, said_in
+from events.sqlite.reads_sqlite import find_head
+from events.sqlite.sqlite_library import SqliteConnection
+from events.sqlite.writer_sqlite import ShardWriter
 
 SAID: Final = (recorded.SAVED, recorded.KEPT, recorded.WRITES, recorded.PARTS, recorded.REMOVED)
 """What goes. What stays names threads, claims and copies only."""

@@ -14,8 +14,8 @@ from actors.graph import recorded
 from events.envelope import RecordedEvent
 from events.errors import ConfigurationError, CorruptLogError
 from events.ids import StreamId
-from events.reads_sqlite import FoundHead, find_head, flushed_head, in_snapshot, read_chain
-from events.sqlite_library import SqliteConnection
+from events.sqlite.reads_sqlite import FoundHead, find_head, flushed_head, in_snapshot, read_chain
+from events.sqlite.sqlite_library import SqliteConnection
 
 THREAD_TYPE: Final = "thread"
 STORE_TYPE: Final = "store"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from actors.graph.threads import Threads
-from events.sqlite_library import Durability
+from events.sqlite.sqlite_library import Durability
 
 S = TypeVar("S")
 

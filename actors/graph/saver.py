@@ -39,8 +39,8 @@ from actors.graph.thread_state import ThreadState
 from actors.graph.threads import Said, Steps, Threads, run_async, run_sync
 from actors.graph.tuples import delta_history, tuple_of
 from actors.graph.upkeep import delete_for_runs, delete_thread, prune, thread_ids
-from events.sqlite_library import Durability
-from events.threaded_sqlite import ThreadedStatistics
+from events.sqlite.sqlite_library import Durability
+from events.sqlite.threaded_sqlite import ThreadedStatistics
 
 
 class EventLogSaver(BaseCheckpointSaver[int]):

@@ -32,7 +32,7 @@ from actors.graph import recorded
 from actors.graph.items import ItemsState, Namespace, Vector, text_of
 from actors.graph.opening import Opening
 from actors.graph.threads import Said, Steps, Threads, run_async, run_sync
-from events.sqlite_library import Durability
+from events.sqlite.sqlite_library import Durability
 
 ITEMS_PER_EVENT: Final = 200
 _NAME: Final = "items"

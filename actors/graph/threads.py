@@ -38,9 +38,9 @@ from events.errors import AppendOutcomeUnknownError, ConfigurationError, Cuebook
 from events.ids import StreamId, Version
 from events.limits import MIB
 from events.log_directory import LOG_FILE, create_log
-from events.sqlite_library import Durability
+from events.sqlite.sqlite_library import Durability
+from events.sqlite.threaded_sqlite import ThreadedShard
 from events.store import Append, Base, Committed, Outcome
-from events.threaded_sqlite import ThreadedShard
 
 T = TypeVar("T")
 Steps = Generator["Future[Any]", Any, T]

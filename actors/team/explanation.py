@@ -13,7 +13,7 @@ from actors.errors import ActorError, StepFailed
 from actors.models.records import Message
 from actors.tools.findings import Finding
 from actors.tools.report import Explained, Explanation, Report
-from events.redact import REDACTED, Redactor
+from events.keeping.redact import REDACTED, Redactor
 
 EXPLAINED_MAX: Final = 8
 """Findings that a model is shown; the worst come first."""

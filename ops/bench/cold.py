@@ -14,9 +14,9 @@ from events.errors import InvariantError
 from events.ids import CommandId, StreamId, Version
 from events.limits import SNAPSHOT_EVENTS
 from events.log_directory import create_log
-from events.sqlite_library import SqliteConnection, open_reader
+from events.sqlite.sqlite_library import SqliteConnection, open_reader
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Append, Snapshot
-from events.store_sqlite import SqliteShard
 from ops.bench.limits import Row, create_table, insert
 from ops.bench.measure import Case, Cases, Sample, Setting, sample
 from ops.examples.bank import Account, Deposited, app

@@ -9,8 +9,8 @@ from typing import Final
 from events.clock import SystemClock, SystemEntropy
 from events.errors import InvariantError
 from events.log_directory import create_log
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Committed
-from events.store_sqlite import SqliteShard
 from ops.bench.actors import scattered
 from ops.bench.in_process import append_group
 from ops.bench.measure import Cases, Sample, Setting, sample

@@ -14,8 +14,8 @@ from events.errors import CuebookError, InvariantError
 from events.group_commit import GroupCommit
 from events.ids import CommandId, StreamId, Version
 from events.log_directory import create_log
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Append, Committed, Outcome
-from events.store_sqlite import SqliteShard
 from ops.bench.limits import STREAMS, sqlite_cases
 from ops.bench.measure import Case, Cases, Sample, Setting, closed_loop, in_turn, sample
 from ops.examples.bank import app

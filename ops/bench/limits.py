@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from events.sqlite_library import SqliteConnection, open_writer
+from events.sqlite.sqlite_library import SqliteConnection, open_writer
 from ops.bench.case_names import SQLITE_1, SQLITE_100
 from ops.bench.measure import Case, Sample, sample
 

@@ -16,7 +16,7 @@ import msgspec
 
 from events.envelope import RecordedEvent
 from events.errors import InvariantError
-from events.sqlite_library import open_writer
+from events.sqlite.sqlite_library import open_writer
 from ops.bench.lag import watched_blocking, watched_lag
 from ops.bench.measure import Case, Sample, closed_loop, in_turn
 from ops.bench.memory_texts import AGENTS, WORKSPACE, question_of, stored, text_of

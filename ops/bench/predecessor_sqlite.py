@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import aiosqlite
 
-from events.sqlite_library import close_connection, connect, library
+from events.sqlite.sqlite_library import close_connection, connect, library
 
 Row = tuple[str, str, str, float, str]
 """Agent, type, content, importance, metadata as JSON."""

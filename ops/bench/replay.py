@@ -11,15 +11,15 @@ import msgspec
 from events.clock import SystemClock, SystemEntropy
 from events.errors import InvariantError
 from events.log_directory import create_log
-from events.reader_sqlite import SqliteLogReader
-from events.sqlite_library import open_reader
-from events.store_sqlite import SqliteShard
+from events.sqlite.reader_sqlite import SqliteLogReader
+from events.sqlite.sqlite_library import open_reader
+from events.sqlite.store_sqlite import SqliteShard
 from ops.bench.case_names import SQLITE_REPLAY
 from ops.bench.in_process import append_group
 from ops.bench.limits import STREAMS, create_table, insert, plain_rows
 from ops.bench.measure import Cases, Sample, Setting, sample
 from ops.examples.bank import Account, Deposited, app
-from runtime.replay import fold_shard
+from runtime.past.replay import fold_shard
 
 _PAYLOAD: Final = b'{"cents":1}'
 _BATCH: Final = 1_000

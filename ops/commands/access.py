@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from actors.errors import ActorError
     from actors.registry import Registry
     from events.ids import StreamId
-    from events.reader_sqlite import SqliteLogReader
+    from events.sqlite.reader_sqlite import SqliteLogReader
     from events.store import LogReader
     from runtime.app import App
     from runtime.client import Client
-    from runtime.states import StateView
+    from runtime.past.states import StateView
 
 _EXITS = {400: Exit.USAGE, 404: Exit.NOT_FOUND, 409: Exit.CONFLICT, 410: Exit.NOT_FOUND, 413: Exit.USAGE, 503: Exit.CANNOT_CONNECT}
 _EXITS |= dict.fromkeys((202, 504, 520), Exit.TIMEOUT)
@@ -54,11 +54,11 @@ async def open_log(settings: Settings) -> AsyncIterator["LogReader"]:
     """
     from actors.errors import ActorError
     from events.errors import UnreadablePayloadError
-    from events.reader_sqlite import SqliteLogReader
-    from runtime.states import FoldError
+    from events.sqlite.reader_sqlite import SqliteLogReader
+    from runtime.past.states import FoldError
 
     if settings.nats_url is not None and not (Path(settings.data) / "log" / "log.json").is_file():
-        from runtime.reader_remote import RemoteLogReader
+        from runtime.past.reader_remote import RemoteLogReader
 
         async with open_client(settings) as client:
             yield await RemoteLogReader.open(client.log)
@@ -78,7 +78,7 @@ async def open_log(settings: Settings) -> AsyncIterator["LogReader"]:
 
 async def _unsealing(settings: Settings, reader: "SqliteLogReader") -> "LogReader":
     """`reader`, through the keys of sealed streams where it has some and the keys are here (S29)."""
-    from events.sealed_reader import SealedReader
+    from events.sealed.sealed_reader import SealedReader
     from runtime.sealed import open_sealer
 
     if not await reader.has_sealed_streams() or not settings.keys_folder.is_dir():
@@ -88,9 +88,9 @@ async def _unsealing(settings: Settings, reader: "SqliteLogReader") -> "LogReade
 
 
 async def state_view(reader: "LogReader", registry: "Registry | None", stream: "StreamId", version: int | None = None) -> "StateView":
-    """`runtime.states.state_at`; without code here, of a deployment elsewhere, by the code of its workers."""
-    from runtime.reader_remote import RemoteLogReader
-    from runtime.states import StateView, state_at
+    """`runtime.past.states.state_at`; without code here, of a deployment elsewhere, by the code of its workers."""
+    from runtime.past.reader_remote import RemoteLogReader
+    from runtime.past.states import StateView, state_at
 
     if registry is None and isinstance(reader, RemoteLogReader):
         return await reader.request(StateView, "state", stream=stream, version=version)

@@ -14,7 +14,7 @@ from ops.exits import Exit
 from ops.output import print_json, print_rows, progress, wants_json
 
 if TYPE_CHECKING:
-    from runtime.comparison import Comparison, StreamPair
+    from runtime.past.comparison import Comparison, StreamPair
 
 
 def compare(
@@ -32,7 +32,7 @@ def compare(
     Example: cuebook compare errand-1 errand-2 --html two.html
     """
     from ops.comparison_html import render, summary, sums
-    from runtime import comparison
+    from runtime.past import comparison
 
     settings = common.load().settings
     registry = registry_of(settings, app)

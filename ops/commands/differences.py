@@ -17,9 +17,9 @@ from ops.state_views import print_sides, print_tree
 
 if TYPE_CHECKING:
     from actors.registry import Registry
-    from runtime.causes import TurnNode
-    from runtime.history import Blame, Change
-    from runtime.states import StateView
+    from runtime.past.causes import TurnNode
+    from runtime.past.history import Blame, Change
+    from runtime.past.states import StateView
 
 Place = Annotated[str, Parameter(help="A VERSION, EVENT, duration ago or time; 0 = before the first event.")]
 Form = Annotated[
@@ -38,7 +38,7 @@ def diff(stream: Stream, v1: Place, v2: Place, *, as_: Form = None, app: AppOpti
     views = event_loop.run(_views(settings, registry, stream, v1, v2, EventPrinter(json=common.json)))
     if views is None:
         return
-    from runtime.states import difference
+    from runtime.past.states import difference
 
     old, new = views
     found = difference(old, new)
@@ -57,7 +57,7 @@ async def _views(
     settings: Settings, registry: "Registry | None", stream: str, v1: str, v2: str, printer: EventPrinter
 ) -> "tuple[StateView, StateView] | None":
     from events.ids import StreamId
-    from runtime.history import version_at
+    from runtime.past.history import version_at
 
     async with open_log(settings) as reader:
         name = StreamId(stream)
@@ -113,8 +113,8 @@ async def _blamed(
 ) -> "tuple[Blame, dict[str, list[TurnNode]]]":
     """The changes, and the turn of the last one with those above it, nearest first."""
     from events.ids import StreamId
-    from runtime import history
-    from runtime.causes import chain
+    from runtime.past import history
+    from runtime.past.causes import chain
 
     async with open_log(settings) as reader:
         name = StreamId(stream)

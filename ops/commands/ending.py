@@ -28,8 +28,8 @@ def archive(stream: str, /, *, common: Common = DEFAULTS) -> int:
     Its highest version stays, so its id never starts anew; a repeat of a
     remembered command still gets its reply. Works on a running deployment too.
     """
-    from events.archive import archive as archive_stream
     from events.errors import StreamBusyError, StreamClosedError, UnknownStreamError
+    from events.keeping.archive import archive as archive_stream
 
     settings = common.load().settings
     name, shard = _named(settings, stream)
@@ -64,8 +64,8 @@ def erase(
     waits up to 30 s until the views have forgotten it, and names those that
     have not.
     """
-    from events.erasure import erase as erase_stream
     from events.errors import UnknownStreamError
+    from events.sealed.erasure import erase as erase_stream
     from ops.view_erasure import drop_unattended, forget_cached
     from ops.views import CACHE
     from runtime.sealed import open_sealer
@@ -162,7 +162,7 @@ async def _left_in_views(settings: Settings, shard: int) -> list[str]:
 
 async def _forks(settings: Settings, stream: "StreamId") -> list[str]:
     """The forks of `stream`, and theirs, that still hold what they began with (S33)."""
-    from runtime.forks_of import forks_of
+    from runtime.branches.forks_of import forks_of
 
     async with open_log(settings) as reader:
         return [found.stream async for found in forks_of(reader, stream) if found.status != "erased"]

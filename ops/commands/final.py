@@ -11,15 +11,15 @@ from ops.settings import Settings
 if TYPE_CHECKING:
     from events.selection import Selection
     from events.store import LogReader
-    from runtime.watermark import Cut
+    from runtime.past.watermark import Cut
 
 Provisional = Annotated[bool, Parameter(negative="", help="Also what is not final: the order of the last events may yet change.")]
 
 
 async def final_part(settings: Settings, reader: "LogReader", *, provisional: bool) -> "Cut | None":
     """Where to stop; None = nowhere. Waits up to 2 s until all that was recorded before the call is final."""
-    from runtime.reader_remote import RemoteLogReader
-    from runtime.watermark import cut, watermark_of
+    from runtime.past.reader_remote import RemoteLogReader
+    from runtime.past.watermark import cut, watermark_of
 
     if provisional:
         return None
@@ -30,7 +30,7 @@ async def final_part(settings: Settings, reader: "LogReader", *, provisional: bo
 
 async def note_withheld(reader: "LogReader", found: "Cut | None", wanted: "Selection") -> None:
     """Say on stderr what was left out, if a shard holds the watermark back."""
-    from runtime.watermark import COUNTED_MAX, withheld
+    from runtime.past.watermark import COUNTED_MAX, withheld
 
     if found is None or not found.held:
         return

@@ -20,7 +20,7 @@ from ops.settings import Settings
 if TYPE_CHECKING:
     from actors.registry import Registry
     from events.store import LogReader
-    from runtime.fork_plan import ForkPlan, Rerun, StreamFork
+    from runtime.branches.fork_plan import ForkPlan, Rerun, StreamFork
 
 _LOOK_EVERY_S: Final = 0.05
 Edit = Annotated[str | None, Parameter(help="A JSON Patch (RFC 6902) as text, or @FILE.")]
@@ -101,7 +101,7 @@ def branches(stream: Annotated[str, Parameter(help="The stream as TYPE/ID.")], *
     Example: cuebook branches buyer/bob
     """
     from events.ids import StreamId
-    from runtime.forks_of import forks_of
+    from runtime.branches.forks_of import forks_of
 
     settings = common.load().settings
 
@@ -215,14 +215,14 @@ async def _actors(settings: Settings, app: str | None) -> AsyncIterator[_Actors]
 
 async def _make(actors: _Actors, found: "StreamFork") -> None:
     from events.codec import encode
-    from runtime.forking import FORK
+    from runtime.branches.forking import FORK
 
     await actors.ask(found.stream, FORK, encode(found.arguments), 30.0, None)
 
 
 async def _begin(actors: _Actors, found: "Rerun") -> None:
     from events.codec import encode
-    from runtime.forking import RERUN
+    from runtime.branches.forking import RERUN
 
     await actors.ask(found.stream, RERUN, encode(found.arguments), 30.0, None)
 
@@ -244,7 +244,7 @@ async def _result(actors: _Actors, found: "Rerun", timeout_s: float) -> tuple[st
 
 async def _stream(settings: Settings, registry: "Registry", stream: str, at: int, name: str, edit: Any, *, live: bool, json: bool) -> int:
     from events.ids import StreamId
-    from runtime.fork_plan import plan_stream
+    from runtime.branches.fork_plan import plan_stream
 
     async with open_log(settings) as reader:
         child = _child(stream, name)
@@ -271,7 +271,7 @@ async def _rerun(
     timeout_s: float, json: bool,
 ) -> int:  # fmt: skip
     from events.ids import StreamId
-    from runtime.reruns import plan_rerun
+    from runtime.branches.reruns import plan_rerun
 
     async with open_log(settings) as reader:
         child = _child(stream, name)
@@ -294,7 +294,7 @@ async def _conversation(
     settings: Settings, registry: "Registry", app: str | None, correlation: str, at: str, name: str, edit: Any, including: Any, *,
     live: bool, timeout_s: float, json: bool,
 ) -> int:  # fmt: skip
-    from runtime.fork_plan import plan_conversation
+    from runtime.branches.fork_plan import plan_conversation
 
     async with open_log(settings) as reader:
         plan = await plan_conversation(reader, registry, correlation, at, name, edit=edit, live=live, including=including)

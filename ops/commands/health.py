@@ -36,7 +36,7 @@ def status(*, common: Common = DEFAULTS) -> int:
 
 async def lacking(settings: Settings) -> list[str]:
     """Why workers that run do not take every shard (S7); looked up only where something is not ready, since it loads the app."""
-    from events.reader_sqlite import SqliteLogReader
+    from events.sqlite.reader_sqlite import SqliteLogReader
     from ops.commands.access import registry_of
     from ops.doctor import lacking_code
 

@@ -27,8 +27,8 @@ def verify(*, common: Common = DEFAULTS) -> int:
     Reads the files, also while a deployment runs. `replay --verify` compares
     folded states instead.
     """
+    from events.keeping.verify import verify as verify_log
     from events.log_directory import read_identity
-    from events.verify import verify as verify_log
 
     settings = common.load().settings
     folder = log_folder(settings)
@@ -47,7 +47,7 @@ def _put_aside(folder: Path, damages: "list[Damage]") -> None:
     """A stream with a damaged event or head is refused from now on, also by an owner that runs: it might answer from a snapshot (I-20)."""
     from events.clock import SystemClock
     from events.ids import StreamId
-    from events.quarantine import Quarantine, Quarantined
+    from events.keeping.quarantine import Quarantine, Quarantined
 
     quarantine = Quarantine(folder)
     first: dict[str, Damage] = {}
@@ -83,7 +83,7 @@ def backup(directory: Path, /, *, common: Common = DEFAULTS) -> int:
     The folder is a data folder like any other: `cuebook log --data DIR` reads
     it. `cuebook restore DIR` puts it back.
     """
-    from events.backup import back_up
+    from events.keeping.backup import back_up
 
     done = back_up(log_folder(common.load().settings), directory, progress)
     print_rows([msgspec.structs.asdict(shard) for shard in done.shards], json=common.json)
@@ -114,8 +114,8 @@ def export(
     Opened with: cuebook import bug.jsonl --data bug; cuebook log --data bug
     """
     from events.errors import UnknownStreamError
-    from events.export import Conversation, UnknownConversationError
-    from events.export import export as export_log
+    from events.keeping.export import Conversation, UnknownConversationError
+    from events.keeping.export import export as export_log
     from ops.bug_report import redactor_of
 
     settings = common.load().settings
@@ -153,7 +153,7 @@ def import_(
 
     With another number of shards each stream keeps its versions and hashes.
     """
-    from events.export_import import import_log
+    from events.keeping.export_import import import_log
 
     folder = Path(common.load().settings.data) / "log"
     done = import_log(file, folder, shards, progress)
@@ -167,8 +167,8 @@ def restore(directory: Path, /, *, common: Common = DEFAULTS) -> int:
     Nothing may run on the data folder. If it is interrupted, the same command
     again completes it.
     """
-    from events.restore import restore as restore_log
-    from events.restore import shards_to_lock
+    from events.keeping.restore import restore as restore_log
+    from events.keeping.restore import shards_to_lock
 
     data = Path(common.load().settings.data)
     shards = shards_to_lock(directory, data / "log")
@@ -188,9 +188,9 @@ def nothing_runs(data: Path, shards: "range | list[int]") -> Iterator[None]:
     """
     import threading
 
-    from runtime.heartbeat import BEAT_EVERY_S
-    from runtime.lease import Lease, own_record
-    from runtime.survey import main_path, survey, take_path
+    from runtime.ownership.heartbeat import BEAT_EVERY_S
+    from runtime.ownership.lease import Lease, own_record
+    from runtime.ownership.survey import main_path, survey, take_path
 
     running = survey(data, 0).workers
     if read_up(data) is not None or running:

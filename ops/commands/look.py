@@ -18,9 +18,9 @@ from ops.settings import Settings
 if TYPE_CHECKING:
     from events.selection import Selection
     from events.store import LogReader
-    from runtime.causes import TurnNode
-    from runtime.history import Blame, Step
-    from runtime.states import DiffView, StateView
+    from runtime.past.causes import TurnNode
+    from runtime.past.history import Blame, Step
+    from runtime.past.states import DiffView, StateView
 
 Term = Annotated[
     str,
@@ -44,7 +44,7 @@ def log(
     Of a running deployment those whose order is final: --provisional for all.
     Example: cuebook log actor:buyer/bob -type:step.* after:2000-01-01 -n 0
     """
-    from runtime.merging import last, merged
+    from runtime.past.merging import last, merged
 
     wanted = _filter((*terms, "error:true") if error else terms)
     settings, printer = common.load().settings, EventPrinter(json=common.json)
@@ -69,8 +69,8 @@ def log(
 
 
 async def _failures(settings: Settings, wanted: "Selection", n: int, printer: EventPrinter, *, provisional: bool) -> None:
-    from runtime.failures import explain
-    from runtime.merging import last, merged
+    from runtime.past.failures import explain
+    from runtime.past.merging import last, merged
 
     async with open_log(settings) as reader:
         end = await final_part(settings, reader, provisional=provisional)
@@ -90,7 +90,7 @@ def tail(
 
     Example: cuebook tail type:errand.* --from start
     """
-    from runtime.filters import filter_text
+    from runtime.past.filters import filter_text
 
     settings = common.load().settings
     wanted = _filter(terms)
@@ -114,7 +114,7 @@ def tail(
 
 async def _recorded(settings: Settings, wanted: "Selection", from_: str | None, printer: EventPrinter) -> None:
     """What `tail` prints where nothing runs: what is there already, from the place asked for."""
-    from runtime.merging import last, merged
+    from runtime.past.merging import last, merged
 
     async with open_log(settings) as reader:
         if from_ is None:
@@ -123,7 +123,7 @@ async def _recorded(settings: Settings, wanted: "Selection", from_: str | None, 
             return
 
         async def ask(operation: str, **arguments: Any) -> Any:
-            from runtime.log_service import LogService
+            from runtime.past.log_service import LogService
 
             return msgspec.json.decode(await LogService(reader, None).handle(operation, msgspec.json.encode(arguments)))
 
@@ -161,7 +161,7 @@ def streams(*, common: Common = DEFAULTS) -> None:
 
     Example: cuebook streams
     """
-    from runtime.inspection import streams as all_streams
+    from runtime.past.inspection import streams as all_streams
 
     settings = common.load().settings
 
@@ -186,9 +186,9 @@ def show(
 
     Example: cuebook show 3:6 --patch --effects
     """
-    from runtime.causes import relatives
-    from runtime.inspection import find_event
-    from runtime.states import difference
+    from runtime.past.causes import relatives
+    from runtime.past.inspection import find_event
+    from runtime.past.states import difference
 
     settings = common.load().settings
     registry = registry_of(settings, app) if state or patch else None
@@ -231,7 +231,7 @@ def state(
     Example: cuebook state buyer/bob --at 6
     """
     from events.ids import StreamId
-    from runtime.history import version_at
+    from runtime.past.history import version_at
 
     settings = common.load().settings
     registry = registry_of(settings, app)
@@ -255,7 +255,7 @@ def state(
 async def print_stream(reader: "LogReader", stream: str, to: int, printer: EventPrinter, *, after: int = 0) -> None:
     """The events of a stream with after < version <= to."""
     from events.ids import StreamId
-    from runtime.lineage import read_lineage
+    from runtime.branches.lineage import read_lineage
 
     version = after
     name = StreamId(stream)
@@ -290,7 +290,7 @@ def _text(terms: tuple[str, ...]) -> str:
 def _filter(terms: tuple[str, ...]) -> "Selection":
     from actors.errors import BadPayload
     from events.clock import SystemClock
-    from runtime.filters import parse_filter
+    from runtime.past.filters import parse_filter
 
     try:
         return parse_filter(_text(terms), now_us=SystemClock().wall_us())
@@ -301,7 +301,7 @@ def _filter(terms: tuple[str, ...]) -> "Selection":
 def _moment(text: str) -> int:
     from actors.errors import BadPayload
     from events.clock import SystemClock
-    from runtime.filters import moment_us
+    from runtime.past.filters import moment_us
 
     try:
         return moment_us(text, SystemClock().wall_us())

@@ -13,7 +13,7 @@ def ls(*, common: Common = DEFAULTS) -> int:
 
     Each refuses its commands and says where its damage is; all others go on.
     """
-    from events.quarantine import Quarantine
+    from events.keeping.quarantine import Quarantine
 
     print_rows([msgspec.structs.asdict(each) for each in Quarantine(log_folder(common.load().settings)).all()], json=common.json)
     return int(Exit.OK)
@@ -25,7 +25,7 @@ def lift(stream: str, /, *, common: Common = DEFAULTS) -> int:
     Works on a running deployment. If it is still damaged, its next command
     puts it aside again.
     """
-    from events.quarantine import Quarantine
+    from events.keeping.quarantine import Quarantine
 
     try:
         lifted = Quarantine(log_folder(common.load().settings)).lift(stream)

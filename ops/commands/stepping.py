@@ -18,8 +18,8 @@ from ops.state_views import bold, print_state, print_tree
 if TYPE_CHECKING:
     from actors.registry import Registry
     from events.store import LogReader
-    from runtime.conditions import Condition
-    from runtime.history import Step
+    from runtime.past.conditions import Condition
+    from runtime.past.history import Step
 
 HELP: Final = "n(ext)  b(ack)  c(ontinue to the next break)  g(o to) VERSION  s(tate)  p(atch)  e(vent)  q(uit)"
 
@@ -30,7 +30,7 @@ def condition_of(text: str | None) -> "Condition | None":
         CommandError: USAGE, `text` is no condition.
     """
     from actors.errors import BadPayload
-    from runtime.conditions import parse_condition
+    from runtime.past.conditions import parse_condition
 
     if text is None:
         return None
@@ -45,7 +45,7 @@ async def run_steps(
 ) -> int:
     """Step through `stream`: by hand on a terminal with `step`, else every step at which `condition` holds (None = all) is printed."""
     from events.ids import StreamId
-    from runtime.states import code_of, head_version, no_code
+    from runtime.past.states import code_of, head_version, no_code
 
     async with open_log(settings) as reader:
         name = StreamId(stream)
@@ -61,8 +61,8 @@ async def run_steps(
 async def _all(
     reader: "LogReader", registry: "Registry | None", stream: Any, to: int | None, condition: "Condition | None", *, json: bool
 ) -> int:
-    from runtime.history import walk
-    from runtime.states import code_of
+    from runtime.past.history import walk
+    from runtime.past.states import code_of
 
     met = 0
     lines = EventPrinter(json=False)
@@ -88,7 +88,7 @@ class _Walk:
     """A walk that can also go back: by beginning anew, since a step back is rare and a state per event would not fit."""
 
     def __init__(self, reader: "LogReader", registry: "Registry | None", stream: Any, to: int | None) -> None:
-        from runtime.states import code_of
+        from runtime.past.states import code_of
 
         self._reader = reader
         self._kind = code_of(registry, stream)
@@ -99,7 +99,7 @@ class _Walk:
 
     async def next(self) -> bool:
         """One event on; False at the end, where it stays."""
-        from runtime.history import walk
+        from runtime.past.history import walk
 
         if self._steps is None:
             self._steps = walk(self._reader, self._kind, self._stream, to=self._to)
@@ -109,7 +109,7 @@ class _Walk:
 
     async def go(self, version: int) -> bool:
         """To the event `version`; False if there is none, and then nothing moves."""
-        from runtime.states import head_version
+        from runtime.past.states import head_version
 
         end = await head_version(self._reader, self._stream) if self._to is None else self._to
         if not 1 <= version <= end:

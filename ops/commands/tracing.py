@@ -15,7 +15,7 @@ from ops.exits import CommandError, Exit
 from ops.output import print_json, print_rows, wants_json
 
 if TYPE_CHECKING:
-    from runtime.causes import Trace
+    from runtime.past.causes import Trace
 
 
 def trace(
@@ -37,7 +37,7 @@ def trace(
     Of a graph: cuebook trace travel/1 --svg path.svg
     """
     from events.selection import correlated
-    from runtime import causes, sequence
+    from runtime.past import causes, sequence
 
     if messages + mermaid + (svg is not None) > 1:
         raise CommandError("--messages, --mermaid and --svg are three answers", next_step="name one of them", code=Exit.USAGE)
@@ -67,13 +67,13 @@ def trace(
 
 def _write(svg: Path, found: "Trace") -> None:
     from ops.trace_svg import picture
-    from runtime.sequence import sequence
+    from runtime.past.sequence import sequence
 
     write_document(svg, picture(sequence(found)), f"{len(found.events):,} events")
 
 
 def _print_turns(found: "Trace", *, json: bool) -> None:
-    from runtime.causes import flat
+    from runtime.past.causes import flat
 
     turns = flat(found.roots)
     if wants_json(json):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from actors.registry import Registry
     from events.store import LogReader
     from runtime.client import Client
-    from runtime.inspection import AskLive, StateCheck
-    from runtime.merging import Positions
+    from runtime.past.inspection import AskLive, StateCheck
+    from runtime.past.merging import Positions
 
 
 def replay(
@@ -142,7 +142,7 @@ async def _checks(
     upto: "Positions | None" = None,
 ) -> AsyncIterator["StateCheck"]:
     from events.ids import StreamId
-    from runtime.inspection import verify_state, verify_states
+    from runtime.past.inspection import verify_state, verify_states
 
     if stream is not None:
         yield await verify_state(reader, registry, StreamId(stream), live, to=to, gate=gate)
@@ -159,7 +159,7 @@ def live_states(cue: "Client") -> "AskLive":
     """Asks actors for version and hash of their committed state, over the reserved query ``_state``; a worker without it says nothing."""
     from actors.errors import BadPayload, Unknown
     from events.ids import StreamId
-    from runtime.inspection import LiveState
+    from runtime.past.inspection import LiveState
 
     async def live(stream: StreamId) -> LiveState | None:
         try:

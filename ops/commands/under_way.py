@@ -10,7 +10,7 @@ from ops.commands.common import DEFAULTS, Common
 from ops.output import print_json, print_rows, progress, wants_json
 
 if TYPE_CHECKING:
-    from runtime.under_way import Listing
+    from runtime.turns.under_way import Listing
 
 
 def ps(*, common: Common = DEFAULTS) -> None:
@@ -19,7 +19,7 @@ def ps(*, common: Common = DEFAULTS) -> None:
     Commands that are queued or running and the steps and asks they wait for, sends that no receiver has taken yet, open waits, timers.
     Example: cuebook ps
     """
-    from runtime.under_way import under_way
+    from runtime.turns.under_way import under_way
     from runtime.wire import iso_time
 
     settings = common.load().settings

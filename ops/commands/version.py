@@ -41,7 +41,7 @@ def distribution_version(name: str) -> str | None:
 
 def sqlite_version() -> str:
     """Return the version and origin of the SQLite that the log uses."""
-    from events.sqlite_library import LIBRARY_NAME, LIBRARY_VERSION
+    from events.sqlite.sqlite_library import LIBRARY_NAME, LIBRARY_VERSION
 
     return f"{'.'.join(map(str, LIBRARY_VERSION))} ({LIBRARY_NAME})"
 

@@ -204,7 +204,7 @@ def _texts_with(db: Database, table: str, expressions: Sequence[str], most: int)
 def _ranked_by(db: Database, workspace: int, numbers: AbstractSet[int], wanted: Filter) -> Iterable[tuple[int, int, float]]:
     """Number, age and importance of those of `numbers` that pass the filter."""
     text, values = wanted.where()
-    # One row: for each of a hundred Python would give up the interpreter's lock, and wait for it (`events.packed_sqlite`).
+    # One row: for each of a hundred Python would give up the interpreter's lock, and wait for it (`events.sqlite.packed_sqlite`).
     found, created_us, importance = db.execute(
         "SELECT json_group_array(m.id), json_group_array(m.created_us), json_group_array(m.importance) "
         f"FROM json_each(?) j CROSS JOIN memories m ON m.id = j.value WHERE +m.workspace = ?{text}",

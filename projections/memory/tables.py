@@ -14,7 +14,7 @@ import msgspec
 from events.embedding import Embedding
 from events.envelope import RecordedEvent
 from events.ids import StreamId, parse_stream_id
-from events.redact import REDACTED
+from events.keeping.redact import REDACTED
 from projections.database import Database
 from projections.memory.records import (
     Accessed,

@@ -1,7 +1,7 @@
 """The rows of vectors, thousands at a time, as one row of SQLite each.
 
 For every row that Python steps to it gives up the interpreter's lock and waits for it: beside a busy event loop 5 ms each, so that
-100,000 vectors, which take a second to read, took ten (measured 2026-11; `events.packed_sqlite` for what is written).
+100,000 vectors, which take a second to read, took ten (measured 2026-11; `events.sqlite.packed_sqlite` for what is written).
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 if TYPE_CHECKING:
-    from events.sqlite_library import SqliteConnection
+    from events.sqlite.sqlite_library import SqliteConnection
 
     Database: TypeAlias = SqliteConnection
 else:

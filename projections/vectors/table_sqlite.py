@@ -32,14 +32,14 @@ import structlog
 
 from events.embedding import Embedding, check_embedding
 from events.errors import CuebookError, EmbeddingError, InvariantError
-from events.reads_sqlite import in_snapshot
+from events.sqlite.reads_sqlite import in_snapshot
 from projections.vectors import graph_file
 from projections.vectors.index import VECTORS_PER_GRAPH, Backend, Background, Hit, Space, VectorIndex
 from projections.vectors.opening import backend, open_index, products
 from projections.vectors.rows_sqlite import Rows, rows_after
 
 if TYPE_CHECKING:
-    from events.sqlite_library import SqliteConnection
+    from events.sqlite.sqlite_library import SqliteConnection
 
     Database: TypeAlias = SqliteConnection
 else:
@@ -124,7 +124,7 @@ class SqliteVectors:
         self._background.submit(partial(self._read_ahead, path))
 
     def _read_ahead(self, path: Path) -> None:
-        from events.sqlite_library import SqliteError, open_reader
+        from events.sqlite.sqlite_library import SqliteError, open_reader
 
         try:
             db = open_reader(path)
@@ -241,7 +241,7 @@ class SqliteVectors:
     def cosines(self, db: Database, space: str, embedding: Embedding, ids: Set[int]) -> dict[int, float]:
         """Of those of `ids` that have a vector of this model, exactly, from their rows: for some hundreds, where a search that allows only
         these would look through all that there are."""
-        # One row, as each would cost Python the interpreter's lock (`events.packed_sqlite`).
+        # One row, as each would cost Python the interpreter's lock (`events.sqlite.packed_sqlite`).
         found, vectors = db.execute(
             "SELECT json_group_array(id), CAST(group_concat(vector, '') AS BLOB) FROM "
             f"(SELECT v.id, v.vector FROM json_each(?) j CROSS JOIN {self._table} v ON v.id = j.value "

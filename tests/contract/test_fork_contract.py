@@ -2,8 +2,8 @@
 
 from events.envelope import GENESIS_HASH
 from events.ids import Version
+from events.keeping.verify import verify
 from events.store import Base, Committed, Conflict
-from events.verify import verify
 from tests.support.logs import LogUnderTest, SqliteLogUnderTest, append_one, deposited, group, stream_in
 
 SHARDS = 2

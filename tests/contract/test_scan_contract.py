@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from events import scan_sqlite
 from events.envelope import GENESIS_HASH, Kind, NewEvent
 from events.errors import CorruptLogError
 from events.facts import FORKED, Fact
 from events.ids import Version
 from events.log_directory import shard_path
-from events.packed_sqlite import Packed, read_packed
-from events.scan_sqlite import FIRST_ROWS, SCAN_ROWS
-from events.sqlite_library import SqliteConnection
+from events.sqlite import scan_sqlite
+from events.sqlite.packed_sqlite import Packed, read_packed
+from events.sqlite.scan_sqlite import FIRST_ROWS, SCAN_ROWS
+from events.sqlite.sqlite_library import SqliteConnection
 from events.store import Base, ScanReader
 from tests.support.logs import (
     DAMAGED_ROWS,

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from events import selection_sqlite
 from events.envelope import Kind, NewEvent, RecordedEvent
 from events.ids import CommandId, StreamId
-from events.rows import verified_event
 from events.selection import EVERYTHING, OUTSIDE, Field, Selection, Term, correlated, literal, matches
+from events.sqlite import selection_sqlite
+from events.sqlite.rows import verified_event
 from events.store import InboxStatus, LogReader, OutboxEntry, ShardStore
 from tests.support.logs import LogUnderTest, append_one, command, group, log_under_test, stream_in, timer, wait
 

@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from events.envelope import NewEvent
 from events.ids import CommandId, StreamId
+from events.keeping.verify import verify
 from events.store import Append, Arrival, Committed, Conflict, Duplicate, InboxStatus, LogReader, OutboxEntry, ShardStore
-from events.verify import verify
 from tests.support.logs import MemoryLogUnderTest, SqliteLogUnderTest, command, deposited, group, stream_in
 
 T = TypeVar("T")
@@ -55,9 +55,9 @@ class Adapters(RuleBasedStateMachine):
         super().__init__()
         # Bounds that a short history reaches too: flushes of heads, and entries into long streams.
         self.patches = [
-            mock.patch("events.heads.HEADS_FLUSH_EVENTS", 7),
-            mock.patch("events.append_sqlite.STREAM_PAGE_VERSIONS", 4),
-            mock.patch("events.verify.STREAM_PAGE_VERSIONS", 4),
+            mock.patch("events.sqlite.heads.HEADS_FLUSH_EVENTS", 7),
+            mock.patch("events.sqlite.append_sqlite.STREAM_PAGE_VERSIONS", 4),
+            mock.patch("events.keeping.verify.STREAM_PAGE_VERSIONS", 4),
         ]
         # Whatever fails from here on, this step or a later one, gives back all of it: a shard left open is a thread left running.
         self.release = ExitStack()

@@ -28,36 +28,38 @@ class Mutation(NamedTuple):
 
 MUTATIONS = (
     Mutation(
-        "epoch compare (S3)", "events/writer_sqlite.py", "if (epoch, token) != (ownership.epoch, ownership.token):", "if False:",
+        "epoch compare (S3)", "events/sqlite/writer_sqlite.py", "if (epoch, token) != (ownership.epoch, ownership.token):", "if False:",
         "tests/contract/test_store_contract.py::test_a_superseded_owner_is_refused_whatever_it_tries",
     ),
     Mutation(
-        "inode compare (S3)", "events/writer_sqlite.py", "        if found != self._file:", "        if False:",
+        "inode compare (S3)", "events/sqlite/writer_sqlite.py", "        if found != self._file:", "        if False:",
         "tests/fault/test_fences.py::test_an_owner_whose_file_was_replaced_never_says_committed",
     ),
     Mutation(
-        "inbox lookup (S24)", "events/append_sqlite.py",
+        "inbox lookup (S24)", "events/sqlite/append_sqlite.py",
         "        pending = self._pending.inbox.get(key)\n", "        return None\n        pending = None\n",
         "tests/contract/test_inbox_outbox_contract.py::test_a_known_command_is_a_duplicate_and_shows_what_it_came_to",
     ),
     Mutation(
-        "number of a send (S25)", "events/append_sqlite.py", "if arrival.n < expected:", "if False:",
+        "number of a send (S25)", "events/sqlite/append_sqlite.py", "if arrival.n < expected:", "if False:",
         "tests/fault/test_old_sends.py::test_s25_a_send_that_comes_again_after_its_command_was_forgotten_is_not_done_again",
     ),
     Mutation(
-        "gap in the sends (S25)", "events/append_sqlite.py", "if arrival.n > expected:", "if False:",
+        "gap in the sends (S25)", "events/sqlite/append_sqlite.py", "if arrival.n > expected:", "if False:",
         "tests/contract/test_inbox_outbox_contract.py::test_outbox_rows_are_taken_only_in_the_order_of_their_numbers",
     ),
     Mutation(
-        "anchor check (S28)", "events/heads.py", "    if position < anchor.position or eventless < anchor.eventless:", "    if False:",
+        "anchor check (S28)", "events/sqlite/heads.py",
+        "    if position < anchor.position or eventless < anchor.eventless:", "    if False:",
         "tests/fault/test_fences.py::test_a_lost_commit_without_events_is_detected_too",
     ),
     Mutation(
-        "hash check at read (S27)", "events/rows.py", "        if computed_hash(row, previous_hash) != row[25]:", "        if False:",
+        "hash check at read (S27)", "events/sqlite/rows.py",
+        "        if computed_hash(row, previous_hash) != row[25]:", "        if False:",
         "tests/fault/test_fences.py::test_a_damaged_event_is_refused_at_read_and_others_are_not",
     ),
     Mutation(
-        "expected version", "events/append_sqlite.py", "        if version != group.expected_version:", "        if False:",
+        "expected version", "events/sqlite/append_sqlite.py", "        if version != group.expected_version:", "        if False:",
         "tests/contract/test_store_contract.py::test_append_refuses_any_other_expected_version",
     ),
     Mutation(
@@ -75,30 +77,30 @@ MUTATIONS = (
         "tests/unit/actors/test_rerun.py::test_a_left_over_concurrent_step_is_found_at_the_end_of_the_turn",
     ),
     Mutation(
-        "BEGIN IMMEDIATE (S2, S3)", "events/writer_sqlite.py",
+        "BEGIN IMMEDIATE (S2, S3)", "events/sqlite/writer_sqlite.py",
         '    def _begin(self, connection: SqliteConnection) -> None:\n        try:\n            connection.execute("BEGIN IMMEDIATE")',
         '    def _begin(self, connection: SqliteConnection) -> None:\n        try:\n            connection.execute("BEGIN")',
         "tests/fault/test_sqlite_faults.py::test_s2_a_taker_waits_for_the_write_lock_as_long_as_it_is_told",
     ),
     Mutation(
-        "ROLLBACK TO of one group (S18)", "events/writer_sqlite.py",
+        "ROLLBACK TO of one group (S18)", "events/sqlite/writer_sqlite.py",
         '            connection.execute("ROLLBACK TO one")\n', "            pass\n",
         "tests/fault/test_sqlite_faults.py::test_s18_rows_of_a_group_that_fails_at_its_last_are_taken_back",
     ),
     Mutation(
-        "tells acknowledged after their commit (S11)", "runtime/tells_nats.py",
+        "tells acknowledged after their commit (S11)", "runtime/over_nats/tells_nats.py",
         "        if arrivals:\n            await self._shard.accept(arrivals)\n",
         "        for message in taken:\n            await message.ack()\n"
         "        if arrivals:\n            await self._shard.accept(arrivals)\n",
         "tests/unit/runtime/test_tell_intake.py::test_s11_a_tell_is_acknowledged_after_the_commit_that_took_it",
     ),
     Mutation(
-        "copies dropped by who lost the shard (S5)", "runtime/seats.py",
+        "copies dropped by who lost the shard (S5)", "runtime/ownership/seats.py",
         "        self.buffer.clear()\n        self.handler = _dropped", "        self.release_buffer()",
         "tests/unit/runtime/test_seats.py::test_s5_who_lost_a_shard_handles_no_copy_of_what_came_in_meanwhile",
     ),
     Mutation(
-        "indexes compared at open (S24)", "events/writer_sqlite.py", "            check_indexes(connection, self._path)\n", "",
+        "indexes compared at open (S24)", "events/sqlite/writer_sqlite.py", "            check_indexes(connection, self._path)\n", "",
         "tests/fault/test_damaged_indexes.py::test_s24_an_index_that_does_not_lead_to_a_known_command_closes_its_shard",
     ),
 )  # fmt: skip

@@ -12,12 +12,12 @@ import pytest
 from actors.errors import Gone
 from events.crash_points import CrashPoint
 from events.envelope import NewEvent
-from events.erasure import finish_erasures
 from events.ids import shard_of
+from events.keeping.verify import verify
 from events.log_directory import create_log
+from events.sealed.erasure import finish_erasures
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Snapshot
-from events.store_sqlite import SqliteShard
-from events.verify import verify
 from runtime.local import local_runtime
 from tests.support.crashing import environment
 from tests.support.logs import append_one, command, deposited, stream_in
@@ -33,7 +33,7 @@ import asyncio, sys
 from pathlib import Path
 from tests.support.crashing import arm
 arm()
-from events.erasure import erase
+from events.sealed.erasure import erase
 asyncio.run(erase(Path(sys.argv[1]), sys.argv[2], "test", None))
 """
 
@@ -107,7 +107,7 @@ import asyncio, sys
 from pathlib import Path
 from tests.support.crashing import arm
 arm()
-from events.erasure import erase
+from events.sealed.erasure import erase
 from runtime.sealer_aesgcm import AesGcmSealer
 asyncio.run(erase(Path(sys.argv[1]), sys.argv[2], "test", AesGcmSealer(Path(sys.argv[3]))))
 """

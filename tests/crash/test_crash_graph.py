@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from events.crash_points import CrashPoint
-from events.verify import verify
+from events.keeping.verify import verify
 from tests.support.crashing import environment
 from tests.support.graph_run import CONFIG, EXPECTED, Telling, run
 

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from events.archive import archive
-from events.backup import back_up
 from events.crash_points import CrashPoint
 from events.errors import ConfigurationError
-from events.export import export
-from events.export_import import import_log
+from events.keeping.archive import archive
+from events.keeping.backup import back_up
+from events.keeping.export import export
+from events.keeping.export_import import import_log
+from events.keeping.verify import verify
 from events.log_directory import create_log, read_identity, shard_path
-from events.store_sqlite import SqliteShard
-from events.verify import verify
+from events.sqlite.store_sqlite import SqliteShard
 from tests.support.crashing import environment
 from tests.support.logs import append_one, deposited, group, stream_in
 
@@ -77,7 +77,7 @@ def log(tmp_path: Path) -> Path:
 # -- migrations -----------------------------------------------------------------------------------------------------------------------
 
 NEWER = """
-from events import schema
+from events.sqlite import schema
 more = ("second", ("CREATE TABLE second (a INTEGER) STRICT", "INSERT INTO second VALUES (1)"))
 schema.MIGRATIONS = (*schema.MIGRATIONS, more)
 schema.SCHEMA_VERSION = len(schema.MIGRATIONS)
@@ -154,11 +154,11 @@ def test_an_export_killed_before_it_has_its_name_is_not_there_and_the_next_one_i
 CHECKPOINT_PAGES = 500
 APPENDER = """
 import asyncio, signal
-from events import sqlite_library
+from events.sqlite import sqlite_library
 sqlite_library.AUTOCHECKPOINT_PAGES = int(sys.argv[3])
 from events.envelope import NewEvent
 from events.store import Append
-from events.store_sqlite import SqliteShard
+from events.sqlite.store_sqlite import SqliteShard
 # Python ignores it; the kernel's own answer is to kill, at the very write.
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 async def main():

@@ -12,7 +12,7 @@ import pytest
 
 from events.clock import SystemClock
 from events.crash_points import CrashPoint
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from runtime.local import local_runtime
 from tests.support.crashing import environment
 from tests.support.desk import waits_of

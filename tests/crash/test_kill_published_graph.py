@@ -21,10 +21,10 @@ from langgraph.types import Command
 from actors.errors import Waiting
 from events.crash_points import CrashPoint
 from events.envelope import RecordedEvent
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from ops.nats_server import NatsServer
 from runtime.client import Client, connect
-from runtime.survey import Held, survey
+from runtime.ownership.survey import Held, survey
 from runtime.wire import Subjects
 from tests.support import published_graph
 from tests.support.deployment import Process, run_cuebook, wait_until_async

@@ -9,7 +9,7 @@ import pytest
 
 from actors.team import Orchestrator, workspace_id
 from events.ids import shard_of
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from runtime.client import Client, connect
 from tests.support.deployment import Deployment, run_cuebook
 

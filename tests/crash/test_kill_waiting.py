@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from actors.errors import ActorError, Waiting
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from runtime.client import Client, connect
 from tests.support.deployment import Deployment, run_cuebook, wait_until_async
 

@@ -13,7 +13,7 @@ from actors.team import workspace_id
 from actors.tools.report import Report, RunInfo
 from actors.tools.report_json import read_json
 from events.envelope import RecordedEvent
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from ops.cache import cache_view, open_step_cache
 from ops.cache_connection import cache_place, make_secrets
 from ops.settings import Settings
@@ -22,7 +22,7 @@ from ops.views import open_views
 from projections.cache.values import Values
 from projections.hints import watch_files
 from runtime.local import LocalRuntime, local_runtime
-from runtime.merging import merged
+from runtime.past.merging import merged
 from runtime.tasks import end
 from tests.support.deployment import wait_until_async
 from tests.support.valkey import Valkey

@@ -12,9 +12,9 @@ import pytest
 
 from events.errors import InvariantError
 from events.log_directory import create_log
-from events.reader_sqlite import SqliteLogReader
-from events.store_sqlite import SqliteShard
-from events.watch_sqlite import SqliteWatch
+from events.sqlite.reader_sqlite import SqliteLogReader
+from events.sqlite.store_sqlite import SqliteShard
+from events.sqlite.watch_sqlite import SqliteWatch
 from projections.database import Database
 from projections.errors import NotReadyError
 from projections.generations_sqlite import SqliteGenerations

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from events.anchor import SLOT_BYTES, read_anchor
 from events.errors import ConfigurationError, CorruptLogError, InvariantError, SupersededError
+from events.keeping.verify import verify
 from events.log_directory import anchor_path, create_log, shard_path
-from events.reader_sqlite import SqliteLogReader
-from events.sqlite_library import library as sqlite
+from events.sqlite.anchor import SLOT_BYTES, read_anchor
+from events.sqlite.reader_sqlite import SqliteLogReader
+from events.sqlite.sqlite_library import library as sqlite
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Committed, Conflict, ShardStore
-from events.store_sqlite import SqliteShard
-from events.verify import verify
 from tests.support.logs import SqliteLogUnderTest, append_one, arrival, command, deposited, group, stream_in, without_guards
 
 A = stream_in(0, 1, "a")

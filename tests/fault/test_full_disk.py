@@ -8,7 +8,7 @@ import nats
 import pytest
 from nats.aio.client import Client
 
-from events.verify import verify
+from events.keeping.verify import verify
 from tests.support.busy_bank import EFFECTS, effects
 from tests.support.busy_load import BusyLoad
 from tests.support.deployment import Deployment, wait_until_async

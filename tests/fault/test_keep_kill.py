@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from events.backup import back_up
 from events.crash_points import CrashPoint
 from events.errors import CuebookError
+from events.keeping.backup import back_up
+from events.keeping.restore import restore
+from events.keeping.verify import verify
 from events.log_directory import LOG_FILE, create_log, read_identity
-from events.restore import restore
-from events.store_sqlite import SqliteShard
-from events.verify import verify
+from events.sqlite.store_sqlite import SqliteShard
 from tests.support.crashing import environment
 from tests.support.logs import append_one, deposited, group, stream_in
 
@@ -28,7 +28,7 @@ STREAMS = [stream_in(shard, SHARDS, "s") for shard in range(SHARDS)]
 RESTORE = """
 import sys
 from pathlib import Path
-from events.restore import restore
+from events.keeping.restore import restore
 from tests.support.crashing import arm
 arm()
 restore(Path(sys.argv[1]), Path(sys.argv[2]))
@@ -39,7 +39,7 @@ UNTOUCHED = (CrashPoint.RESTORE_BEGUN, CrashPoint.RESTORE_COPIED, CrashPoint.RES
 BACKUP = """
 import sys
 from pathlib import Path
-from events.backup import back_up
+from events.keeping.backup import back_up
 print("started", flush=True)
 back_up(Path(sys.argv[1]), Path(sys.argv[2]), lambda line: print(line, flush=True))
 """

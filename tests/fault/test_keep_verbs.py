@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from events.log_directory import read_identity, shard_path
-from runtime.lease import Lease, own_record
-from runtime.survey import WORKER, main_path, presence_path
+from runtime.ownership.lease import Lease, own_record
+from runtime.ownership.survey import WORKER, main_path, presence_path
 from tests.support.logs import SqliteLogUnderTest, append_one, command, deposited, stream_in, without_guards
 from tests.support.verbs import VerbOn
 

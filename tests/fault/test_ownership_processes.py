@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runtime.lease import Lease, is_free, is_stopped, kill_stalled, own_record, process_started, read_record
-from runtime.survey import Facts, main_path, survey, take_path
+from runtime.ownership.lease import Lease, is_free, is_stopped, kill_stalled, own_record, process_started, read_record
+from runtime.ownership.survey import Facts, main_path, survey, take_path
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc; pidfds")
 
@@ -31,8 +31,8 @@ CHILD = """
 import asyncio, os, signal, sqlite3, sys
 from contextlib import closing
 from pathlib import Path
-from runtime.heartbeat import Heartbeat
-from runtime.placement import Placement
+from runtime.ownership.heartbeat import Heartbeat
+from runtime.ownership.placement import Placement
 import time
 
 data, name, shards, scale, loop_scale = Path(sys.argv[1]), sys.argv[2], *map(float, sys.argv[3:])

@@ -18,13 +18,13 @@ import pytest
 
 from events.errors import AppendOutcomeUnknownError, ConfigurationError, LogFullError, TransientError
 from events.ids import CommandId
+from events.keeping.verify import verify
 from events.limits import WRITE_LOCK_S
 from events.log_directory import create_log, read_identity, shard_path
-from events.sqlite_library import SqliteConnection, has_wal_reset_fix, library_fault, on_thread, require_safe_library
-from events.sqlite_library import library as sqlite
+from events.sqlite.sqlite_library import SqliteConnection, has_wal_reset_fix, library_fault, on_thread, require_safe_library
+from events.sqlite.sqlite_library import library as sqlite
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Committed, Conflict
-from events.store_sqlite import SqliteShard
-from events.verify import verify
 from tests.support.logs import SqliteLogUnderTest, append_one, command, deposited, group, stream_in, timer
 
 A = stream_in(0, 1, "a")
@@ -241,7 +241,7 @@ import asyncio, sys
 from pathlib import Path
 from events.envelope import NewEvent
 from events.store import Append, Committed
-from events.store_sqlite import SqliteShard
+from events.sqlite.store_sqlite import SqliteShard
 
 async def main(directory, start):
     store = await SqliteShard.open(Path(directory), 0)
@@ -374,7 +374,7 @@ def test_a_creation_that_died_half_way_is_completed(tmp_path: Path, missing: tup
 
 def test_a_migration_that_dies_leaves_the_old_file_and_is_completed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """F-6: a later format whose last statement fails, then the mended one."""
-    from events import schema
+    from events.sqlite import schema
 
     directory = tmp_path / "log"
     create_log(directory, 1)
@@ -414,7 +414,7 @@ def test_libraries_with_the_wal_reset_fault_are_known(version: tuple[int, ...], 
 
 
 def test_a_log_is_not_opened_with_a_faulty_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    from events import sqlite_library
+    from events.sqlite import sqlite_library
 
     monkeypatch.setattr(sqlite_library, "library_fault", lambda: "SQLite 3.40.1 can corrupt a shared log. Install pysqlite3")
     with pytest.raises(ConfigurationError, match="pysqlite3"):

@@ -13,8 +13,8 @@ from events.envelope import NewEvent
 from events.errors import AppendOutcomeUnknownError, LogFullError
 from events.ids import StreamId, Version
 from events.log_directory import create_log
+from events.sqlite.threaded_sqlite import ThreadedShard
 from events.store import Append, Committed
-from events.threaded_sqlite import ThreadedShard
 from tests.fault.test_sqlite_faults import Failing
 
 A = StreamId("thread/a")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from events.ids import CommandId
+from events.keeping.verify import verify
 from events.limits import STREAM_PAGE_VERSIONS
 from events.log_directory import shard_path
-from events.sqlite_library import library as sqlite
+from events.sqlite.sqlite_library import library as sqlite
 from events.store import Damage, OutboxEntry
-from events.verify import verify
 from tests.support.logs import SqliteLogUnderTest, append_one, command, deposited, group, stream_in, timer, wait, without_guards
 
 SHARDS = 2

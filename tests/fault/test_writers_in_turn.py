@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from events.append_sqlite import Draft
 from events.clock import SystemClock, SystemEntropy
 from events.log_directory import create_log
+from events.sqlite.append_sqlite import Draft
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Committed
-from events.store_sqlite import SqliteShard
 from tests.support.logs import deposited, group, stream_in
 
 SHARDS = 3

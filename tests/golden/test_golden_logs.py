@@ -12,7 +12,7 @@ from actors.registry import ActorType
 from actors.traps import pure
 from events.codec import canonical_hash
 from events.envelope import GENESIS_HASH, Kind, RecordedEvent, chain_hash, payload_hash
-from runtime.recovery import recover
+from runtime.turns.recovery import recover
 
 RECORDED = Path(__file__).parent / "0.1.0"
 

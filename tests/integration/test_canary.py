@@ -12,7 +12,7 @@ import nats.errors
 import pytest
 from nats.aio.client import Client
 
-from events.verify import verify
+from events.keeping.verify import verify
 from tests.support.deployment import Deployment, clean_environment, cuebook_argv, wait_until_async
 
 CANARY = "canary-91c4"

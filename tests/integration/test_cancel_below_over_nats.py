@@ -12,7 +12,7 @@ import pytest
 
 from actors.errors import ActorError, Cancelled
 from events.ids import shard_of, stream_id
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from runtime.client import Client, connect
 from tests.support.chain import NOTES
 from tests.support.deployment import wait_until, wait_until_async

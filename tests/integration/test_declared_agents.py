@@ -15,13 +15,13 @@ from actors.errors import ActorError
 from actors.models.errors import ModelRefused
 from actors.workspace_id import workspace_id
 from events.envelope import RecordedEvent
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from ops.examples.declared import app
 from ops.models import open_models
 from ops.settings import load_settings
-from runtime.inspection import verify_states
 from runtime.local import LocalRuntime, local_runtime
-from runtime.merging import merged
+from runtime.past.inspection import verify_states
+from runtime.past.merging import merged
 from tests.support.eventually import eventually
 from tests.support.scripted_model import Say, ScriptedModel
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from events.verify import verify
+from events.keeping.verify import verify
 from ops.__main__ import main
 from runtime import connect
 from runtime.local import local_runtime

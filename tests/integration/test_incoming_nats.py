@@ -15,8 +15,8 @@ from nats.errors import ProtocolError
 
 from events.limits import MESSAGES_AT_ONCE
 from ops.nats_server import NatsServer
-from runtime import incoming_nats
-from runtime.incoming_nats import DirectClient, Message, is_tried, take
+from runtime.over_nats import incoming_nats
+from runtime.over_nats.incoming_nats import DirectClient, Message, is_tried, take
 from tests.support.deployment import wait_until_async
 
 

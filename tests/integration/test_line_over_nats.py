@@ -12,7 +12,7 @@ import pytest
 
 from events.envelope import RecordedEvent
 from events.ids import shard_of, stream_id
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from runtime.client import Client, connect
 from tests.support.deployment import wait_until
 from tests.support.eventually import eventually

@@ -9,10 +9,10 @@ from nats.aio.client import Client
 
 from events.envelope import RecordedEvent
 from events.ids import StreamId
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from ops.examples.bank import app
 from runtime.local import local_runtime
-from runtime.log_service_nats import serve_log
+from runtime.over_nats.log_service_nats import serve_log
 from runtime.tasks import Tasks
 from runtime.wire import ERROR, Subjects
 

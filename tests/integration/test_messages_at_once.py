@@ -8,7 +8,7 @@ from nats.aio.msg import Msg
 
 from events.clock import SystemClock
 from events.limits import MESSAGES_AT_ONCE
-from runtime.exchange_nats import NatsExchange
+from runtime.over_nats.exchange_nats import NatsExchange
 from runtime.tasks import Tasks
 from runtime.wire import Subjects
 

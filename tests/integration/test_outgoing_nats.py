@@ -8,8 +8,8 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from runtime import incoming_nats
-from runtime.outgoing_nats import Outgoing, can_write_blocks
+from runtime.over_nats import incoming_nats
+from runtime.over_nats.outgoing_nats import Outgoing, can_write_blocks
 from runtime.tasks import Tasks
 
 

@@ -16,12 +16,12 @@ from actors.team import TEAM, workspace_id
 from actors.tools.report import Report, RunInfo
 from actors.tools.report_json import read_json
 from events.envelope import RecordedEvent
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from ops.team_app import app
 from runtime import App
-from runtime.inspection import verify_states
 from runtime.local import LocalRuntime, local_runtime
-from runtime.merging import merged
+from runtime.past.inspection import verify_states
+from runtime.past.merging import merged
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.timeout(120)

@@ -14,8 +14,8 @@ from nats.aio.msg import Msg
 
 from ops.examples.bank import app
 from ops.nats_server import NatsServer
-from runtime import tells_nats
 from runtime.node import Node, NodeConfig
+from runtime.over_nats import tells_nats
 from tests.support.checker import Asked, Checker, fnv1a, unsent
 from tests.support.deployment import Deployment, owners, wait_until_async
 from tests.support.wire import ask, ask_until_done, positions, stream_events, wait_events

@@ -14,7 +14,7 @@ import pytest
 from nats.aio.client import Client
 
 from events.ids import shard_of
-from runtime.log_service import OPERATIONS
+from runtime.past.log_service import OPERATIONS
 from tests.support.deployment import Deployment
 from tests.support.wire import ask, log, positions, stream_events
 

@@ -11,7 +11,7 @@ pytest.importorskip("langchain_openai", reason="needs cuebook[models]")
 
 from actors.errors import OutcomeUnknown, Waiting
 from events.ids import stream_id
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from runtime.client import Client, connect
 from tests.support.deployment import Deployment
 from tests.support.scripted_model import Say, ScriptedModel

@@ -7,7 +7,7 @@ from contextvars import Context
 from functools import partial
 from typing import Final
 
-from events.content_memory import Fault
+from events.in_memory.content_memory import Fault
 from tests.support.sim_worker import SimWorker, World
 
 _LOOK_S: Final = 0.25

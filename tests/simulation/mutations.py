@@ -13,14 +13,14 @@ import msgspec
 import pytest
 
 from actors.turn import Turn
-from events.store_memory import MemoryShard
-from runtime import endings
+from events.in_memory.store_memory import MemoryShard
 from runtime.cell import Cell
 from runtime.exchange import Reply
-from runtime.outcomes import short_outcome
-from runtime.taking_up import TakingUp
-from runtime.tells_nats import TellIntake
-from runtime.timers import Timers
+from runtime.over_nats.tells_nats import TellIntake
+from runtime.turns import endings
+from runtime.turns.outcomes import short_outcome
+from runtime.turns.taking_up import TakingUp
+from runtime.turns.timers import Timers
 from tests.simulation.chaos import FAULTS
 from tests.simulation.checkers import violations
 from tests.simulation.world import simulate

@@ -15,10 +15,10 @@ import structlog
 
 from actors.errors import ActorError, Waiting
 from events.ids import StreamId, stream_id
+from events.in_memory.store_memory import MemoryLog
 from events.letters import LetterState
-from events.store_memory import MemoryLog
 from runtime.client import Client
-from runtime.client_nats import NatsLink
+from runtime.over_nats.client_nats import NatsLink
 from runtime.passivation import LiveBounds
 from runtime.wire import Subjects
 from tests.simulation.chaos import FAULTS, Chaos
@@ -31,7 +31,7 @@ from tests.support.sim_worker import Disk, World
 
 SHARDS: Final = 3
 _SETTLE_S: Final = 240.0
-_MODULES: Final = ("runtime.cell", "runtime.turns", "runtime.outcomes")
+_MODULES: Final = ("runtime.cell", "runtime.turns", "runtime.turns.outcomes")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,8 +18,8 @@ from actors import Actor, Event, State, command
 from events.envelope import Kind, NewEvent
 from events.ids import CommandId, StreamId, Version, parse_stream_id, shard_of
 from events.log_directory import create_log
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Append, Committed
-from events.store_sqlite import SqliteShard
 from ops.settings import name_app
 from runtime.app import App
 from tests.support.logs import START_US, ManualClock, SeededEntropy

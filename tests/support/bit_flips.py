@@ -17,18 +17,18 @@ from typing import Any, NamedTuple
 from actors.errors import ActorError
 from events.errors import CuebookError
 from events.ids import CommandId, StreamId, parse_stream_id, shard_of
+from events.keeping.verify import verify
 from events.log_directory import read_identity, shard_path
-from events.reader_sqlite import SqliteLogReader
-from events.sqlite_library import library as sqlite
-from events.store_sqlite import SqliteShard
-from events.verify import verify
+from events.sqlite.reader_sqlite import SqliteLogReader
+from events.sqlite.sqlite_library import library as sqlite
+from events.sqlite.store_sqlite import SqliteShard
 from ops.examples.bank import AccountActor, app
 from ops.exits import CommandError
 from ops.settings import load_settings, name_app
 from ops.worker import load_app
-from runtime.lease import Lease, own_record
 from runtime.local import local_runtime
-from runtime.recovery import recover
+from runtime.ownership.lease import Lease, own_record
+from runtime.turns.recovery import recover
 
 SHARDS = 2
 ACCOUNTS = [f"a{number}" for number in range(12)]

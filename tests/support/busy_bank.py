@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from actors import command
-from events import heads
+from events.sqlite import heads
 from ops.examples.bank import AccountActor, Deposited
 from runtime import App, cell
 from tests.support.crashing import arm

@@ -21,7 +21,7 @@ from typing import Self, TypeVar
 from events.log_directory import read_identity
 from ops import child
 from ops.up_state import UpState, read_up
-from runtime.survey import Facts, survey
+from runtime.ownership.survey import Facts, survey
 
 T = TypeVar("T")
 BANK = "ops.examples.bank:app"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from actors import Actor, Event, State, StepFailed, WaitExpired, command, query
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from events.store import WaitEntry
 from runtime.app import App
 

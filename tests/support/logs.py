@@ -9,9 +9,11 @@ from typing import Protocol
 from events.codec import args_hash
 from events.envelope import NewEvent, RecordedEvent
 from events.ids import CommandId, StreamId, Version, parse_stream_id, shard_of, stream_id
+from events.in_memory.store_memory import MemoryLog
 from events.log_directory import create_log
-from events.reader_sqlite import SqliteLogReader
-from events.sqlite_library import library as sqlite
+from events.sqlite.reader_sqlite import SqliteLogReader
+from events.sqlite.sqlite_library import library as sqlite
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import (
     Append,
     Arrival,
@@ -26,8 +28,6 @@ from events.store import (
     TimerEntry,
     WaitEntry,
 )
-from events.store_memory import MemoryLog
-from events.store_sqlite import SqliteShard
 
 START_US = 1_700_000_000_000_000
 DAMAGED_ROWS = (

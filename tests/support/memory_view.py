@@ -13,7 +13,7 @@ from actors.testing import recorded
 from events.embedding import Embedder, Embedding
 from events.envelope import NewEvent, RecordedEvent
 from events.ids import StreamId
-from events.sqlite_library import SqliteConnection, open_writer
+from events.sqlite.sqlite_library import SqliteConnection, open_writer
 from projections.embedding.hashing import HashEmbedder, hashed
 from projections.memory.projection import MemoryProjection
 from projections.operations import operations_of, parse_request

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 from events.limits import STALL_AFTER_S
-from runtime.heartbeat import Heartbeat
-from runtime.lease import Record
-from runtime.placement import Placement
-from runtime.survey import Facts
+from runtime.ownership.heartbeat import Heartbeat
+from runtime.ownership.lease import Record
+from runtime.ownership.placement import Placement
+from runtime.ownership.survey import Facts
 
 SHARDS = 2
 STALL = STALL_AFTER_S + 1

@@ -19,17 +19,17 @@ from events.codec import encode
 from events.commit_slot import CommitSlot
 from events.errors import CuebookError
 from events.ids import CommandId, StreamId
+from events.in_memory.store_memory import MemoryLog, MemoryShard
 from events.limits import PAUSE_NOTICED_S, WRITE_LOCK_S
 from events.store import Accepted, Append, Arrival, Committed, InboxEntry, Outcome, Ownership, PendingSend, Snapshot
-from events.store_memory import MemoryLog, MemoryShard
 from runtime.exchange import Reply, ReplyTo
-from runtime.exchange_nats import NatsExchange
-from runtime.leaving import leave
+from runtime.over_nats.exchange_nats import NatsExchange
+from runtime.over_nats.tells_nats import TellIntake
+from runtime.ownership.leaving import leave
+from runtime.ownership.seats import Seat
 from runtime.passivation import LiveBounds
-from runtime.seats import Seat
 from runtime.shard import Shard
 from runtime.tasks import Tasks, end
-from runtime.tells_nats import TellIntake
 from runtime.wire import Subjects
 from tests.support.sim_bank import APP, LUCK, PERFORM
 from tests.support.sim_exchange import SimBroker, SimConnection, Trace

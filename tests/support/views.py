@@ -17,10 +17,10 @@ from events.clock import Clock
 from events.envelope import NewEvent, RecordedEvent
 from events.ids import StreamId, Version
 from events.log_directory import create_log, read_identity
-from events.reader_sqlite import SqliteLogReader
 from events.selection import Selected
+from events.sqlite.reader_sqlite import SqliteLogReader
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Append, Committed, LogReader
-from events.store_sqlite import SqliteShard
 from projections.comparing import Row
 from projections.database import Database
 from projections.follower import Follower, Upcast
@@ -159,8 +159,8 @@ class WrittenLog:
         return shard, outcome.position
 
     async def erase(self, stream: StreamId) -> None:
-        from events.erasure import finish_erasures
         from events.ids import parse_stream_id, shard_of
+        from events.sealed.erasure import finish_erasures
 
         store = self._stores[shard_of(*parse_stream_id(stream), SHARDS)]
         await store.erase(stream, "tester")

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from actors.models.port import Models
-from events.store_memory import MemoryLog
+from events.in_memory.store_memory import MemoryLog
 from runtime.app import App
 from runtime.exchange_memory import MemoryExchange
-from runtime.leaving import leave
 from runtime.local import LocalRuntime
+from runtime.ownership.leaving import leave
 from runtime.shard import Shard
 from runtime.tasks import Tasks
 from tests.support.logs import SeededEntropy

@@ -11,7 +11,7 @@ import pytest
 from events.caching import Address
 from events.envelope import RecordedEvent
 from events.ids import StreamId
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from projections.cache.server_redis import RedisCacheServer
 from projections.cache.step_cache import TieredStepCache
 from projections.cache.values import MAC_BYTES, Values
@@ -19,7 +19,7 @@ from projections.cache.view_redis import RedisCacheView
 from projections.errors import CheckpointError, ViewUnavailableError
 from projections.view import ERASED
 from runtime.local import local_runtime
-from runtime.merging import merged
+from runtime.past.merging import merged
 from runtime.tasks import Tasks
 from tests.support.logs import ManualClock
 from tests.support.sage import APP, CALLS, HOLD, values

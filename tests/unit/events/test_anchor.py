@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from events.anchor import SLOT_BYTES, AnchorFile, read_anchor
+from events.sqlite.anchor import SLOT_BYTES, AnchorFile, read_anchor
 
 INCARNATION = "0a" * 16
 
@@ -88,7 +88,7 @@ def test_a_file_of_noise_is_no_anchor(tmp_path: Path) -> None:
 def test_it_is_synced_at_most_once_a_second_and_only_when_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """S28: a fdatasync per commit cost 37 %."""
     synced: list[int] = []
-    monkeypatch.setattr("events.anchor._datasync", synced.append)
+    monkeypatch.setattr("events.sqlite.anchor._datasync", synced.append)
     file = AnchorFile(tmp_path / "anchor")
     file.sync_if_due(0.0)
     assert len(synced) == 0

@@ -5,16 +5,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from events.archive import archive
 from events.errors import CorruptLogError, StreamBusyError, UnknownStreamError
-from events.export import export
-from events.export_import import import_log
 from events.ids import StreamId, parse_stream_id, shard_of
+from events.keeping.archive import archive
+from events.keeping.export import export
+from events.keeping.export_import import import_log
+from events.keeping.verify import verify
 from events.log_directory import shard_path
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Conflict, Duplicate, InboxStatus
-from events.store_sqlite import SqliteShard
-from events.verify import verify
 from tests.support.logs import ManualClock, SqliteLogUnderTest, append_one, command, deposited, stream_in, timer, wait, without_guards
 
 A = stream_in(0, 1, "a")

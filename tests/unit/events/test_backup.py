@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from events.anchor import read_anchor
-from events.backup import back_up, log_of
-from events.backup_folder import appearing, cut
 from events.envelope import GENESIS_HASH, rolling_hash
 from events.errors import ConfigurationError, CorruptLogError
+from events.keeping.backup import back_up, log_of
+from events.keeping.backup_folder import appearing, cut
+from events.keeping.verify import verify
 from events.log_directory import LOG_FILE, anchor_path, read_identity, shard_path
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.anchor import read_anchor
+from events.sqlite.reader_sqlite import SqliteLogReader
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Committed
-from events.store_sqlite import SqliteShard
-from events.verify import verify
 from tests.support.logs import SqliteLogUnderTest, append_one, command, deposited, group, stream_in, without_guards
 
 SHARDS = 2

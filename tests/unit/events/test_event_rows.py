@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from events.event_rows_sqlite import EventRows
-from events.rows import EVENT_COLUMNS, insert_rows
-from events.schema import MIGRATIONS
-from events.sqlite_library import SqliteConnection
+from events.sqlite.event_rows_sqlite import EventRows
+from events.sqlite.rows import EVENT_COLUMNS, insert_rows
+from events.sqlite.schema import MIGRATIONS
+from events.sqlite.sqlite_library import SqliteConnection
 
 
 class Counting(sqlite3.Connection):

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from events.envelope import ENVELOPE_FIELDS, Kind, NewEvent
 from events.errors import ConfigurationError, CorruptLogError, UnknownStreamError
-from events.export import export
-from events.export_import import import_log
 from events.ids import CommandId, StreamId, parse_stream_id, shard_of
+from events.keeping.export import export
+from events.keeping.export_import import import_log
+from events.keeping.verify import verify
 from events.limits import STREAM_PAGE_VERSIONS
 from events.log_directory import read_identity, shard_path
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Committed, Duplicate, InboxStatus, OutboxEntry
-from events.store_sqlite import SqliteShard
-from events.verify import verify
 from tests.support.logs import (
     SeededEntropy,
     SqliteLogUnderTest,

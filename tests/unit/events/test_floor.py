@@ -6,8 +6,8 @@ from pathlib import Path
 
 from events.clock import SystemClock
 from events.log_directory import create_log
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Committed
-from events.store_sqlite import SqliteShard
 from tests.support.logs import SeededEntropy, deposited, group, stream_in
 
 A = stream_in(0, 1, "a")

@@ -8,13 +8,13 @@ import zlib
 from pathlib import Path
 
 import events
-from events.anchor import Anchor, encode_slot
 from events.appending import record
 from events.envelope import ENVELOPE_FIELDS, GENESIS_HASH, Kind, NewEvent, chain_hash, rolling_hash, row_check
 from events.limits import HEADS_FLUSH_EVENTS, INBOX_KEPT_S, STREAM_PAGE_VERSIONS
-from events.rows import EVENT_COLUMNS, event_check
-from events.schema import MIGRATIONS
-from events.sqlite_library import library as sqlite
+from events.sqlite.anchor import Anchor, encode_slot
+from events.sqlite.rows import EVENT_COLUMNS, event_check
+from events.sqlite.schema import MIGRATIONS
+from events.sqlite.sqlite_library import library as sqlite
 from events.store import Append
 
 FORMAT = (Path(events.__file__).parent / "FORMAT.md").read_text(encoding="utf-8")

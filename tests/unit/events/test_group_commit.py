@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from events.content_memory import Fault
 from events.envelope import NewEvent
 from events.errors import AppendOutcomeUnknownError, CuebookError, LogFullError, SupersededError, TransientError
 from events.group_commit import GroupCommit
 from events.ids import CommandId
+from events.in_memory.content_memory import Fault
+from events.in_memory.store_memory import MemoryLog, MemoryShard
 from events.limits import COMMIT_BYTES_MAX, COMMIT_TURNS_MAX, EVENT_BYTES_MAX, OUTCOMES_AT_ONCE
 from events.store import Accepted, Append, Arrival, Committed, Conflict, OutboxEntry, Outcome
-from events.store_memory import MemoryLog, MemoryShard
 from tests.support.logs import ManualClock, SeededEntropy, arrival, deposited, group, stream_in
 
 SHARDS = 2

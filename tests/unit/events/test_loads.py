@@ -10,10 +10,10 @@ import pytest
 from events.errors import CorruptLogError
 from events.ids import StreamId
 from events.limits import LOAD_EVENTS_MAX, LOAD_STREAMS_MAX
-from events.loads_sqlite import Loads, Request
 from events.log_directory import create_log, shard_path
-from events.reads_sqlite import FoundHead
-from events.store_sqlite import SqliteShard
+from events.sqlite.loads_sqlite import Loads, Request
+from events.sqlite.reads_sqlite import FoundHead
+from events.sqlite.store_sqlite import SqliteShard
 from tests.support.logs import deposited, group, without_guards
 
 

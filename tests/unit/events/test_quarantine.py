@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from actors.errors import Unavailable
-from events.backup import back_up
 from events.ids import StreamId, shard_of
+from events.keeping.backup import back_up
+from events.keeping.quarantine import Quarantine, Quarantined, QuarantinedError
+from events.keeping.restore import restore
 from events.log_directory import shard_path
-from events.quarantine import Quarantine, Quarantined, QuarantinedError
-from events.restore import restore
-from events.store_sqlite import SqliteShard
+from events.sqlite.store_sqlite import SqliteShard
 from runtime.local import local_runtime
 from tests.support.logs import SqliteLogUnderTest, append_one, deposited, stream_in, without_guards
 from tests.support.sealed_app import app

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from events.redact import REDACTED, Redactor
+from events.keeping.redact import REDACTED, Redactor
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from events.anchor import read_anchor
-from events.backup import back_up
 from events.errors import ConfigurationError, CorruptLogError, SupersededError
+from events.keeping.backup import back_up
+from events.keeping.restore import EPOCHS_AHEAD, restore, shards_to_lock
+from events.keeping.verify import verify
 from events.log_directory import anchor_path, create_log, read_identity, shard_path
-from events.restore import EPOCHS_AHEAD, restore, shards_to_lock
+from events.sqlite.anchor import read_anchor
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Committed
-from events.store_sqlite import SqliteShard
-from events.verify import verify
 from tests.support.logs import append_one, deposited, stream_in, without_guards
 
 SHARDS = 2

@@ -4,8 +4,8 @@ import sqlite3
 
 import pytest
 
-from events.rows import insert_rows, update_rows
-from events.sqlite_library import SqliteConnection
+from events.sqlite.rows import insert_rows, update_rows
+from events.sqlite.sqlite_library import SqliteConnection
 
 COLUMNS = ("id", "name", "size", "body")
 

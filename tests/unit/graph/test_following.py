@@ -12,7 +12,7 @@ from langgraph.checkpoint.base import empty_checkpoint
 
 from actors.graph import EventLogSaver
 from events.errors import LogFullError
-from events.writer_sqlite import ShardWriter
+from events.sqlite.writer_sqlite import ShardWriter
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from langgraph.checkpoint.base import empty_checkpoint
 
 from actors.graph import EventLogSaver, StaleWriteOwnerError, freeing_sqlite, index_sqlite
 from events.crash_points import CrashPoint
-from events.sqlite_library import library, open_reader
-from events.verify import verify
+from events.keeping.verify import verify
+from events.sqlite.sqlite_library import library, open_reader
 from tests.support.crashing import environment
 from tests.support.deployment import run_cuebook
 

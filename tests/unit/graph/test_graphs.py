@@ -19,11 +19,11 @@ from actors.graph import EventLogSaver, ThreadWriteError
 from events.envelope import NewEvent
 from events.errors import ConfigurationError
 from events.ids import StreamId, Version
+from events.keeping.verify import verify
 from events.log_directory import create_log
-from events.sqlite_library import open_reader
+from events.sqlite.sqlite_library import open_reader
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Append
-from events.store_sqlite import SqliteShard
-from events.verify import verify
 
 
 def config(thread_id: str = "t", **more: Any) -> Any:

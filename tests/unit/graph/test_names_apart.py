@@ -8,7 +8,7 @@ from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.store.base import GetOp, Item, PutOp, SearchOp
 
 from actors.graph import EventLogSaver, EventLogStore
-from events.verify import verify
+from events.keeping.verify import verify
 
 # fmt: off
 THREADS = (

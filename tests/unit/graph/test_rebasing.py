@@ -18,8 +18,8 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from actors.graph import EventLogSaver, StaleWriteOwnerError, rebasing
 from actors.graph.threads import run_sync
 from events.crash_points import CrashPoint
-from events.sqlite_library import library, open_reader
-from events.verify import verify
+from events.keeping.verify import verify
+from events.sqlite.sqlite_library import library, open_reader
 from tests.support.crashing import environment
 from tests.support.deployment import run_cuebook
 

@@ -15,7 +15,7 @@ from langgraph.store.base import BaseStore, GetOp, Item, Op, PutOp, SearchOp
 from langgraph.store.memory import InMemoryStore
 
 from actors.graph import EventLogSaver, EventLogStore, StaleWriteOwnerError
-from events.verify import verify
+from events.keeping.verify import verify
 
 
 class Letters(Embeddings):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from actors import Actor, Event, Sensitive, State, command, query
-from events.verify import verify
+from events.keeping.verify import verify
 from runtime import App
 from runtime.local import local_runtime
 from tests.support.verbs import Verb

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from events.errors import CorruptLogError
+from events.keeping.verify import verify
 from events.log_directory import anchor_path, shard_path
-from events.store_sqlite import SqliteShard
-from events.verify import verify
+from events.sqlite.store_sqlite import SqliteShard
 from ops import doctor_keeping
 from ops.finding import Finding
 from ops.settings import Settings

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from ops import child, doctor_views
 from ops.doctor_views import views
 from ops.finding import Finding

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from actors import Actor, Event, State, command, query
-from events.verify import verify
+from events.keeping.verify import verify
 from ops.commands.access import open_log
 from ops.settings import Settings, name_app
 from runtime import App
-from runtime.fork_plan import plan_conversation
+from runtime.branches.fork_plan import plan_conversation
 from runtime.local import local_runtime
 from tests.support.verbs import Verb
 

@@ -9,7 +9,7 @@ import pytest
 
 from events.envelope import NewEvent
 from events.ids import StreamId
-from events.sqlite_library import library
+from events.sqlite.sqlite_library import library
 from ops.__main__ import main
 from ops.settings import name_app
 from tests.support.views import WrittenLog

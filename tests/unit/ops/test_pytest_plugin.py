@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from events.export import export
+from events.keeping.export import export
 from runtime.local import local_runtime
 
 SOURCE = """

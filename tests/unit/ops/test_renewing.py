@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from events.embedding import Embedding
-from events.sqlite_library import library
+from events.sqlite.sqlite_library import library
 from ops.renewing import renew_all
 from projections.vectors.table_sqlite import SqliteVectors
 from tests.support.vectors import clustered, recorded

@@ -9,7 +9,7 @@ import pytest
 
 from events.envelope import RecordedEvent
 from events.ids import StreamId
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from ops.__main__ import main
 from ops.event_lines import line
 from runtime.local import local_runtime

@@ -10,7 +10,7 @@ import pytest
 from events.envelope import NewEvent
 from events.ids import StreamId
 from events.log_directory import read_identity
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from projections.database import Database
 from projections.embedding.hashing import HashEmbedder, hashed
 from projections.follower import Follower

@@ -19,7 +19,7 @@ from actors.errors import BadPayload, Unavailable, Unknown
 from events.clock import SystemClock
 from events.crash_points import CrashPoint
 from events.ids import StreamId, shard_of_stream
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from ops.examples.balances import app as balances
 from ops.settings import Settings
 from ops.view_service import in_process

@@ -11,7 +11,7 @@ import pytest
 
 from events.embedding import Embedding, embedding
 from events.errors import EmbeddingError, InvariantError
-from events.sqlite_library import SqliteConnection, library
+from events.sqlite.sqlite_library import SqliteConnection, library
 from ops.bench.memory_texts import stored
 from projections.answers import ProjectionAnswers
 from projections.comparing import rows_of

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from events.envelope import NewEvent, RecordedEvent
 from events.ids import StreamId
-from events.watch_sqlite import SqliteWatch
+from events.sqlite.watch_sqlite import SqliteWatch
 from projections.follower import Follower
 from projections.hints import watch_files
 from projections.view_sqlite import SqliteView

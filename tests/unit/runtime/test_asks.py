@@ -9,8 +9,8 @@ import pytest
 from actors.errors import ActorError, LogFull, OutcomeUnknown, Overloaded, Rejected, Unavailable, error_body
 from events.clock import SystemClock
 from events.codec import encode
-from runtime.asks import Asks
 from runtime.exchange import Reply
+from runtime.over_nats.asks import Asks
 from runtime.wire import Answer, Envelope
 
 ENVELOPE = Envelope(kind="ask", stream="notes/a", method="note", command_id="c-1")

@@ -7,9 +7,9 @@ import pytest
 from actors import Actor, Event, State, command
 from actors.errors import BadPayload, Unknown
 from events.ids import StreamId
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from runtime import App
-from runtime.boundaries import boundary_after, boundary_before, require_boundary, version_at
+from runtime.branches.boundaries import boundary_after, boundary_before, require_boundary, version_at
 from runtime.local import local_runtime
 
 

@@ -12,8 +12,8 @@ from actors.errors import BadPayload, Cancelled, Unknown
 from events.errors import LogFullError
 from events.ids import StreamId
 from events.store import Append
-from runtime import commits
 from runtime.local import LocalRuntime, local_runtime
+from runtime.turns import commits
 from tests.support.logs import events_of
 from tests.unit.runtime.test_turns import APP, EFFECTS, crash
 

@@ -14,9 +14,9 @@ from actors.turn import Command
 from events.codec import args_hash
 from events.ids import CommandId, StreamId, stream_id
 from events.store import Arrival
-from runtime.below import cancels_below
 from runtime.local import LocalRuntime, local_runtime
-from runtime.records import arrival_of
+from runtime.turns.below import cancels_below
+from runtime.turns.records import arrival_of
 from tests.support.chain import NOTES, app
 from tests.support.deployment import wait_until_async as until
 from tests.support.eventually import eventually

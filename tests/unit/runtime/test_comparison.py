@@ -9,10 +9,10 @@ import pytest
 
 from actors import Actor, Event, State, command
 from actors.errors import Unknown
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from runtime import App
-from runtime.comparison import compare
 from runtime.local import LocalRuntime, local_runtime
+from runtime.past.comparison import compare
 
 
 class Order(State):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from actors.errors import BadPayload
-from runtime.conditions import MISSING, Moment, at_pointer, parse_condition, parse_pointer
+from runtime.past.conditions import MISSING, Moment, at_pointer, parse_condition, parse_pointer
 
 DOCUMENT = {"a/b": {"~": [10, {"x": None}]}, "": 1, "list": [1, 2]}
 

@@ -10,8 +10,8 @@ import pytest
 from actors.errors import CallCycle
 from events.ids import StreamId
 from events.store import InboxStatus
-from runtime.edges import Edge, Probe, decode_probe, encode_probe
 from runtime.local import LocalRuntime, local_runtime
+from runtime.turns.edges import Edge, Probe, decode_probe, encode_probe
 from tests.support.callers import APP, GATES
 
 

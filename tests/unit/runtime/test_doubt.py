@@ -10,10 +10,10 @@ import pytest
 from actors.errors import OutcomeUnknown
 from actors.turn import Command
 from events.clock import SystemClock, SystemEntropy
-from events.content_memory import Fault
 from events.envelope import Kind
 from events.ids import CommandId, StreamId
-from events.store_memory import MemoryLog
+from events.in_memory.content_memory import Fault
+from events.in_memory.store_memory import MemoryLog
 from runtime.exchange import Reply
 from runtime.exchange_memory import MemoryExchange
 from runtime.shard import Shard

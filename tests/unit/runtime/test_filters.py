@@ -7,7 +7,7 @@ from actors.errors import BadPayload
 from events.envelope import Kind, RecordedEvent
 from events.ids import EventId, Position, StreamId, Version
 from events.selection import matches
-from runtime.filters import duration_us, filter_text, moment_us, parse_filter
+from runtime.past.filters import duration_us, filter_text, moment_us, parse_filter
 
 
 def event(**changed: object) -> RecordedEvent:

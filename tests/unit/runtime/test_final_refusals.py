@@ -12,9 +12,9 @@ from actors.errors import ActorError, Overloaded, Unavailable, error_body
 from events.errors import LogFullError
 from events.ids import StreamId
 from events.store import Append
-from runtime import driver
 from runtime.app import App
 from runtime.local import LocalRuntime, local_runtime
+from runtime.turns import driver
 
 
 class Nothing(State):

@@ -19,10 +19,10 @@ from events.store import Format, InboxStatus
 from ops.doctor import lacking_code
 from ops.nats_server import NatsServer
 from runtime.app import App
-from runtime.formats import UnknownFormatsError, check_shard, described, lacking, lacking_in
 from runtime.local import local_runtime
 from runtime.node import Node, NodeConfig
-from runtime.survey import survey
+from runtime.ownership.formats import UnknownFormatsError, check_shard, described, lacking, lacking_in
+from runtime.ownership.survey import survey
 from runtime.wire import Subjects
 from tests.support.deployment import wait_until_async
 from tests.support.logs import LogUnderTest, append_one, arrival, deposited, log_under_test
@@ -255,7 +255,7 @@ async def test_s7_a_worker_that_lacks_a_type_leaves_the_shard_to_one_that_has_it
 
 
 async def epoch(node: Node, shard: int) -> int:
-    from events.reader_sqlite import SqliteLogReader
+    from events.sqlite.reader_sqlite import SqliteLogReader
 
     reader = await SqliteLogReader.open(node._log)
     try:

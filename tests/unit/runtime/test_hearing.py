@@ -15,9 +15,10 @@ from actors.errors import Unavailable, Unknown
 from actors.turn import Turn
 from events.clock import SystemClock
 from events.codec import encode
-from runtime import hearing, spoken
+from runtime import hearing
 from runtime.hearing import Ended, Joining, Part, hear
-from runtime.spoken import Said, SaidArguments, Spoken
+from runtime.turns import spoken
+from runtime.turns.spoken import Said, SaidArguments, Spoken
 
 SEEDS = int(os.environ.get("CUEBOOK_HEARING_SEEDS", "300"))
 

@@ -11,10 +11,10 @@ from actors import Actor, Event, State
 from actors.errors import BadPayload, Unknown
 from actors.registry import Registry
 from events.ids import StreamId
-from events.reader_sqlite import SqliteLogReader
-from events.store_memory import MemoryLog
-from runtime.history import blame, version_at, walk
-from runtime.states import FoldError, code_of, state_at
+from events.in_memory.store_memory import MemoryLog
+from events.sqlite.reader_sqlite import SqliteLogReader
+from runtime.past.history import blame, version_at, walk
+from runtime.past.states import FoldError, code_of, state_at
 from tests.support.big_log import app as desks
 from tests.support.errands import app, run_errands
 from tests.support.logs import START_US, ManualClock

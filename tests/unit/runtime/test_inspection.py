@@ -13,22 +13,22 @@ from actors.errors import BadPayload, Unknown
 from actors.registry import Registry
 from events.codec import canonical_hash
 from events.ids import StreamId
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from ops.examples.bank import Account, AccountActor, app
-from runtime import causes
 from runtime.app import App
-from runtime.filters import parse_filter
-from runtime.inspection import (
+from runtime.local import local_runtime
+from runtime.past import causes
+from runtime.past.filters import parse_filter
+from runtime.past.inspection import (
     LiveState,
     find_event,
     streams,
     verify_state,
     verify_states,
 )
-from runtime.local import local_runtime
-from runtime.merging import head, last, merged, merged_backwards, positions_at
-from runtime.sequence import mermaid, sequence
-from runtime.states import diff, state_at
+from runtime.past.merging import head, last, merged, merged_backwards, positions_at
+from runtime.past.sequence import mermaid, sequence
+from runtime.past.states import diff, state_at
 
 A, B = StreamId("account/a"), StreamId("account/b")
 

@@ -13,8 +13,8 @@ from events.envelope import NewEvent
 from events.ids import StreamId, Version
 from events.limits import COMMIT_TURNS_MAX, LIVE_ACTORS_MAX, SNAPSHOT_EVENTS
 from events.log_directory import create_log
+from events.sqlite.store_sqlite import SqliteShard
 from events.store import Append
-from events.store_sqlite import SqliteShard
 from ops.examples.bank import app
 from runtime.local import local_runtime
 

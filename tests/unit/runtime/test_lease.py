@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from events.clock import SystemClock
 from events.errors import ConfigurationError, TransientError
 from events.limits import LOOP_BLOCKED_S, STALL_AFTER_S
-from runtime import lease as lease_module
-from runtime.heartbeat import Heartbeat
-from runtime.lease import (
+from runtime.ownership import lease as lease_module
+from runtime.ownership.heartbeat import Heartbeat
+from runtime.ownership.lease import (
     RECORD_BYTES,
     Lease,
     Record,
@@ -28,7 +28,7 @@ from runtime.lease import (
     read_record,
     remove_if_free,
 )
-from runtime.local_disk import check_local_filesystem
+from runtime.ownership.local_disk import check_local_filesystem
 
 
 class Time:

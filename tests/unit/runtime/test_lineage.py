@@ -12,11 +12,11 @@ from events.ids import StreamId, Version
 from events.store import Base, LogReader
 from ops.__main__ import main
 from ops.settings import name_app
-from runtime.history import blame, version_at, walk
-from runtime.inspection import verify_state
-from runtime.lineage import origin, read_lineage
-from runtime.recovery import recover
-from runtime.states import code_of, state_at
+from runtime.branches.lineage import origin, read_lineage
+from runtime.past.history import blame, version_at, walk
+from runtime.past.inspection import verify_state
+from runtime.past.states import code_of, state_at
+from runtime.turns.recovery import recover
 from tests.support.big_log import app
 from tests.support.logs import LogUnderTest, append_one, group, log_under_test
 

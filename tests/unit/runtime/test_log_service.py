@@ -11,14 +11,14 @@ from actors.errors import BadPayload, HandlerFailed, Unknown
 from actors.registry import Registry
 from events.envelope import ENVELOPE_FIELDS, Kind, NewEvent
 from events.ids import CommandId, StreamId, Version
+from events.in_memory.store_memory import MemoryLog
 from events.limits import REPLY_BYTES_MAX
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from events.store import Append
-from events.store_memory import MemoryLog
 from ops.examples.bank import app
 from runtime.local import local_runtime
-from runtime.log_service import OPERATIONS, LogService
-from runtime.merging import merged
+from runtime.past.log_service import OPERATIONS, LogService
+from runtime.past.merging import merged
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from actors.errors import BadPayload, Cancelled, Rejected, Unavailable
-from runtime.leaving import leave
 from runtime.local import LocalRuntime, local_runtime
+from runtime.ownership.leaving import leave
 from tests.support.desk import APP, EFFECTS, waits_of
 from tests.support.logs import events_of
 from tests.unit.runtime.test_cancel import Held

@@ -14,7 +14,7 @@ from events.store import Arrival, InboxEntry, InboxStatus, PendingSend
 from runtime.cell import Cell
 from runtime.items import Item
 from runtime.local import LocalRuntime, local_runtime
-from runtime.outbox_room import refuse_full
+from runtime.turns.outbox_room import refuse_full
 from tests.support.desk import APP
 from tests.support.logs import events_of
 
@@ -44,7 +44,7 @@ class Receivers:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("events.store_sqlite", "runtime.outbox_room"):
+    for module in ("events.sqlite.store_sqlite", "runtime.turns.outbox_room"):
         monkeypatch.setattr(f"{module}.OUTBOX_PER_PAIR_MAX", PAIR)
 
 
@@ -86,16 +86,16 @@ async def test_s25_the_shard_has_a_bound_of_its_own_and_a_stored_command_waits_f
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no pair of sender and receiver is near the bound of a pair."""
-    for module in ("events.store_sqlite", "runtime.outbox_room"):
+    for module in ("events.sqlite.store_sqlite", "runtime.turns.outbox_room"):
         monkeypatch.setattr(f"{module}.OUTBOX_PER_SHARD_MAX", SHARD)
-    monkeypatch.setattr("runtime.outbox_room.FULL_RETRY_S", 0.01)
+    monkeypatch.setattr("runtime.turns.outbox_room.FULL_RETRY_S", 0.01)
     refused: list[StreamId] = []
 
     def noted(cell: Cell, item: Item) -> None:
         refused.append(cell.stream)
         refuse_full(cell, item)
 
-    monkeypatch.setattr("runtime.outbox_room.refuse_full", noted)
+    monkeypatch.setattr("runtime.turns.outbox_room.refuse_full", noted)
     async with local_runtime(APP, tmp_path) as runtime:
         home = runtime.exchange.shard_of(StreamId("desk/a"))
         names = [f"d{number}" for number in range(200)]

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from runtime.lease import is_free
-from runtime.survey import take_path
+from runtime.ownership.lease import is_free
+from runtime.ownership.survey import take_path
 from tests.support.placement_world import SHARDS, STALL, Worker, World
 
 

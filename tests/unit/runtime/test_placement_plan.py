@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.plan import Plan, plan
+from runtime.ownership.plan import Plan, plan
 
 Owners = dict[int, str | None]
 SHARDS = st.integers(1, 16)

@@ -1,4 +1,5 @@
-"""How a shard gets from one worker to the next: the interleavings listed in runtime/placement.py, in turn and in any order (S1, S2).
+"""How a shard gets from one worker to the next: the interleavings listed in runtime/ownership/placement.py, in turn
+and in any order (S1, S2).
 
 All workers live in this process: a flock belongs to the open file, so they exclude each other as processes do. Time stands still unless
 a test moves it. What only real processes show is in tests/fault/test_ownership_processes.py.
@@ -12,10 +13,10 @@ import pytest
 
 from events.errors import ConfigurationError
 from events.limits import STALL_AFTER_S
-from runtime.heartbeat import Heartbeat
-from runtime.lease import RECORD_BYTES, Lease, Record, is_free, own_record, read_record
-from runtime.placement import Placement
-from runtime.survey import STANDBY, WATCHED_S, main_path, presence_path, survey, take_path
+from runtime.ownership.heartbeat import Heartbeat
+from runtime.ownership.lease import RECORD_BYTES, Lease, Record, is_free, own_record, read_record
+from runtime.ownership.placement import Placement
+from runtime.ownership.survey import STANDBY, WATCHED_S, main_path, presence_path, survey, take_path
 from tests.support.placement_world import SHARDS, STALL, Time, Worker, World
 
 

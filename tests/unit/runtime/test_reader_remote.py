@@ -9,18 +9,18 @@ import pytest
 
 from events.envelope import RecordedEvent
 from events.ids import CommandId, EventId, Position, StreamId
-from events.reader_sqlite import SqliteLogReader
 from events.selection import EVERYTHING, Selection, Term
-from runtime.causes import trace
-from runtime.failures import explain
-from runtime.filters import parse_filter
-from runtime.history import blame
-from runtime.inspection import find_event
-from runtime.log_service import LogService
-from runtime.merging import last, merged
-from runtime.reader_remote import RemoteLogReader
-from runtime.states import StateView, state_at
-from runtime.under_way import under_way
+from events.sqlite.reader_sqlite import SqliteLogReader
+from runtime.past.causes import trace
+from runtime.past.failures import explain
+from runtime.past.filters import parse_filter
+from runtime.past.history import blame
+from runtime.past.inspection import find_event
+from runtime.past.log_service import LogService
+from runtime.past.merging import last, merged
+from runtime.past.reader_remote import RemoteLogReader
+from runtime.past.states import StateView, state_at
+from runtime.turns.under_way import under_way
 from tests.support.errands import app, run_errands
 
 BOB = StreamId("buyer/bob")

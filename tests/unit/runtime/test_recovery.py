@@ -15,7 +15,7 @@ from events.errors import CorruptLogError, UnknownEventTypeError
 from events.ids import StreamId, Version
 from events.store import Snapshot
 from ops.examples.bank import Account, AccountActor
-from runtime.recovery import fold, recover
+from runtime.turns.recovery import fold, recover
 
 STREAM = StreamId("account/42")
 KIND = ActorType(AccountActor)

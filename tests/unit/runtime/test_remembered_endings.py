@@ -9,10 +9,10 @@ import pytest
 
 from actors.errors import Cancelled, HandlerFailed, LogFull, Rejected
 from actors.turn import Command
-from events.content_memory import Fault
 from events.ids import Version
+from events.in_memory.content_memory import Fault
+from events.in_memory.store_memory import MemoryLog, MemoryShard
 from events.store import Append, Conflict, InboxStatus, Outcome
-from events.store_memory import MemoryLog, MemoryShard
 from runtime.exchange import Reply
 from runtime.shard import Shard
 from tests.unit.runtime.test_doubt import Owner

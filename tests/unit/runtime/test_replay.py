@@ -12,11 +12,11 @@ from events.envelope import GENESIS_HASH, Kind, NewEvent
 from events.errors import CorruptLogError
 from events.facts import FORKED
 from events.ids import StreamId, Version
+from events.in_memory.store_memory import MemoryLog
 from events.store import Base
-from events.store_memory import MemoryLog
 from events.upcast import Upcasters
 from runtime.local import local_runtime
-from runtime.replay import fold_shard
+from runtime.past.replay import fold_shard
 from tests.support.logs import group
 from tests.unit.runtime.test_turns import APP, Notes
 
@@ -28,7 +28,7 @@ def noted(line: str, *, payload: bytes | None = None) -> NewEvent:
 
 
 async def test_all_states_of_a_shard_at_once(tmp_path: Path) -> None:
-    from events.reader_sqlite import SqliteLogReader
+    from events.sqlite.reader_sqlite import SqliteLogReader
 
     async with local_runtime(APP, tmp_path, shards=1) as runtime:
         for number in range(10):

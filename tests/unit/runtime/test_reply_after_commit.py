@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from actors.errors import DeadlinePassed
-from events.store_sqlite import SqliteShard
+from events.sqlite.store_sqlite import SqliteShard
 from ops.examples.bank import app
 from runtime.local import local_runtime
 

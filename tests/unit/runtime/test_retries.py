@@ -15,11 +15,11 @@ from events.envelope import RecordedEvent
 from events.ids import CommandId, StreamId, stream_id
 from events.letters import Letter, LetterState
 from events.limits import RETRY_ATTEMPTS_MAX, RETRY_FACTOR, RETRY_FIRST_S, RETRY_MAX_S
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from events.store import Arrival, InboxEntry, InboxStatus
 from runtime.app import App
 from runtime.local import LocalRuntime, local_runtime
-from runtime.retries import backoff_s
+from runtime.turns.retries import backoff_s
 
 
 class Notes(State):
@@ -108,8 +108,8 @@ A = stream_id("retried", "a")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     FAILS.clear()
     CALLS.clear()
-    monkeypatch.setattr("runtime.retries.RETRY_FIRST_S", 0.005)
-    monkeypatch.setattr("runtime.retries.RETRY_MAX_S", 0.02)
+    monkeypatch.setattr("runtime.turns.retries.RETRY_FIRST_S", 0.005)
+    monkeypatch.setattr("runtime.turns.retries.RETRY_MAX_S", 0.02)
 
 
 async def tell(
@@ -151,7 +151,7 @@ def lines_are(runtime: LocalRuntime, *expected: str) -> Callable[[], Awaitable[b
 
 def try_now(runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever waits for its next try need not wait any longer: no test depends on how long something takes."""
-    monkeypatch.setattr("runtime.retries.RETRY_MAX_S", 0.0)
+    monkeypatch.setattr("runtime.turns.retries.RETRY_MAX_S", 0.0)
     for shard in runtime.shards:
         for handle, due in list(shard.tries._handles.values()):
             handle.cancel()
@@ -241,8 +241,8 @@ async def test_what_is_away_for_a_time_and_what_leaves_python_count_as_failures(
 
 
 async def test_s25_later_tells_of_the_same_sender_wait_and_others_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.retries.RETRY_FIRST_S", 60.0)
-    monkeypatch.setattr("runtime.retries.RETRY_MAX_S", 60.0)
+    monkeypatch.setattr("runtime.turns.retries.RETRY_FIRST_S", 60.0)
+    monkeypatch.setattr("runtime.turns.retries.RETRY_MAX_S", 60.0)
     FAILS["1"] = 1
     async with local_runtime(APP, tmp_path) as runtime:
         for line in ("1", "2", "3"):
@@ -280,8 +280,8 @@ async def test_finished_steps_are_not_repeated_by_a_retry(tmp_path: Path) -> Non
 async def test_s15_an_open_turn_holds_its_actor_between_attempts_but_not_its_queries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.retries.RETRY_FIRST_S", 60.0)
-    monkeypatch.setattr("runtime.retries.RETRY_MAX_S", 60.0)
+    monkeypatch.setattr("runtime.turns.retries.RETRY_FIRST_S", 60.0)
+    monkeypatch.setattr("runtime.turns.retries.RETRY_MAX_S", 60.0)
     FAILS["b"] = 1
     async with local_runtime(APP, tmp_path) as runtime:
         await runtime.ask(A, "note", line="before")
@@ -312,8 +312,8 @@ async def test_a_retry_may_take_another_way_than_the_attempt_that_failed(tmp_pat
 
 @pytest.mark.parametrize("method", ["note", "fetch"])
 async def test_attempts_and_the_next_try_survive_a_restart(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.retries.RETRY_FIRST_S", 5.0)
-    monkeypatch.setattr("runtime.retries.RETRY_MAX_S", 5.0)
+    monkeypatch.setattr("runtime.turns.retries.RETRY_FIRST_S", 5.0)
+    monkeypatch.setattr("runtime.turns.retries.RETRY_MAX_S", 5.0)
     FAILS["x"] = 99
     arguments: dict[str, Any] = {"line": "x"} if method == "note" else {"names": ["x"]}
     async with local_runtime(APP, tmp_path) as runtime:
@@ -333,8 +333,8 @@ async def test_attempts_and_the_next_try_survive_a_restart(tmp_path: Path, metho
         assert CALLS == ["x"]  # five seconds have not passed
         (kept,) = await letters(runtime)
         assert kept == first
-    monkeypatch.setattr("runtime.retries.RETRY_FIRST_S", 0.001)
-    monkeypatch.setattr("runtime.retries.RETRY_MAX_S", 0.001)
+    monkeypatch.setattr("runtime.turns.retries.RETRY_FIRST_S", 0.001)
+    monkeypatch.setattr("runtime.turns.retries.RETRY_MAX_S", 0.001)
     async with local_runtime(APP, tmp_path) as runtime:
         await until(dead(runtime))
         (letter,) = await letters(runtime)
@@ -342,9 +342,9 @@ async def test_attempts_and_the_next_try_survive_a_restart(tmp_path: Path, metho
 
 
 async def test_s22_a_command_that_waits_for_its_next_try_can_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.retries.RETRY_FIRST_S", 30.0)
+    monkeypatch.setattr("runtime.turns.retries.RETRY_FIRST_S", 30.0)
     FAILS.update(x=99, y=99)
-    monkeypatch.setattr("runtime.retries.RETRY_MAX_S", 30.0)
+    monkeypatch.setattr("runtime.turns.retries.RETRY_MAX_S", 30.0)
     async with local_runtime(APP, tmp_path) as runtime:
         await tell(runtime, "note", "short", line="x")
         await tell(runtime, "fetch", "open", to=stream_id("retried", "b"), names=["y"])
@@ -363,7 +363,7 @@ async def test_s22_a_command_that_waits_for_its_next_try_can_be_cancelled(tmp_pa
 
 async def test_snapshots_go_on_after_a_restart_that_folds_sends_and_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """I-8: only an open turn holds snapshots back; records of turns that ended are no journal."""
-    monkeypatch.setattr("runtime.closing.SNAPSHOT_EVENTS", 10)
+    monkeypatch.setattr("runtime.turns.closing.SNAPSHOT_EVENTS", 10)
     FAILS["x"] = 1
     async with local_runtime(APP, tmp_path) as runtime:
         await runtime.ask(A, "tell_on", to="b", lines=["1"])

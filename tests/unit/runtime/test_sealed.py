@@ -11,24 +11,24 @@ import pytest
 import structlog
 
 from actors.errors import ActorError, BadPayload, Gone, HandlerFailed, Rejected, Unavailable
-from events.backup import back_up
 from events.codec import args_hash
 from events.envelope import RecordedEvent
-from events.erasure import erase
 from events.errors import ConfigurationError, CorruptLogError, UnreadablePayloadError
-from events.export import export
-from events.export_import import import_log
 from events.ids import CommandId, StreamId, parse_stream_id, shard_of
+from events.keeping.backup import back_up
+from events.keeping.export import export
+from events.keeping.export_import import import_log
+from events.keeping.verify import verify
 from events.log_directory import shard_path
-from events.reader_sqlite import SqliteLogReader
-from events.sealed_reader import SealedReader
-from events.sealing import is_sealed
+from events.sealed.erasure import erase
+from events.sealed.sealed_reader import SealedReader
+from events.sealed.sealing import is_sealed
+from events.sqlite.reader_sqlite import SqliteLogReader
 from events.store import Arrival, InboxEntry, InboxStatus
-from events.verify import verify
 from runtime.local import LocalRuntime, local_runtime
+from runtime.past.states import state_at
 from runtime.sealed import open_sealer
 from runtime.sealer_aesgcm import AesGcmSealer
-from runtime.states import state_at
 from tests.support.logs import without_guards
 from tests.support.sealed_app import app
 
@@ -220,7 +220,7 @@ async def test_a_ciphertext_cannot_be_moved_to_where_another_one_stood(log: Path
         "version": msgspec.structs.replace(first, version=second.version),
         "payload": msgspec.structs.replace(second, payload=first.payload),
     }[column]
-    from events.sealing import unsealed_event
+    from events.sealed.sealing import unsealed_event
 
     assert not is_sealed(unsealed_event(sealer, first))
     with pytest.raises(CorruptLogError):

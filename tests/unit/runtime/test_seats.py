@@ -2,7 +2,7 @@
 
 import pytest
 
-from runtime.seats import Seat
+from runtime.ownership.seats import Seat
 
 
 def heir_of(epoch: int) -> Seat:

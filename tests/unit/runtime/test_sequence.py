@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from events.ids import StreamId
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from ops import trace_svg
 from ops.trace_svg import picture
-from runtime.causes import trace
-from runtime.sequence import Arrow, Note, Sequence, Work, mermaid, messages, sequence
+from runtime.past.causes import trace
+from runtime.past.sequence import Arrow, Note, Sequence, Work, mermaid, messages, sequence
 from tests.support.errands import run_errands
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -80,7 +80,7 @@ async def test_nothing_that_was_recorded_becomes_markup(reader: SqliteLogReader)
 
 async def test_what_is_under_way_is_drawn_open(reader: SqliteLogReader) -> None:
     """A log that ends within a step: nobody has ended anything yet."""
-    from runtime.causes import Trace, cause_tree
+    from runtime.past.causes import Trace, cause_tree
 
     whole = (await trace(reader, "errand-1")).events
     cut = [event for event in whole if event.stream == StreamId("buyer/bob")][:4]

@@ -7,7 +7,7 @@ import pytest
 from actors import Actor, Event, State, command, query
 from events.envelope import row_check
 from events.log_directory import shard_path
-from events.sqlite_library import library as sqlite
+from events.sqlite.sqlite_library import library as sqlite
 from runtime.app import App
 from runtime.local import local_runtime
 from tests.support.logs import without_guards

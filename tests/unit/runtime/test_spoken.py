@@ -9,9 +9,9 @@ import pytest
 
 from actors import Actor, State, command
 from actors.errors import BadPayload, Unknown
-from runtime import spoken
 from runtime.app import App
 from runtime.local import LocalRuntime, local_runtime
+from runtime.turns import spoken
 from tests.support.deployment import wait_until_async
 
 

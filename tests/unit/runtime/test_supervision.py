@@ -14,7 +14,7 @@ from events.codec import args_hash, encode
 from events.ids import CommandId, StreamId, stream_id
 from events.letters import LetterState
 from events.limits import LETTERS_PER_CALL_MAX, MAILBOX_MAX, RESTARTS_MAX
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from events.store import Arrival, InboxEntry, InboxStatus
 from runtime.app import App
 from runtime.exchange import Reply
@@ -65,8 +65,8 @@ APP = App(actors=[BoxActor], version="1")
 def sound(monkeypatch: pytest.MonkeyPatch) -> None:
     BROKEN.update(apply=False, state=False, handler=False)
     monkeypatch.setattr("runtime.supervision.RESTART_FIRST_S", 0.001)
-    monkeypatch.setattr("runtime.retries.RETRY_FIRST_S", 0.001)
-    monkeypatch.setattr("runtime.retries.RETRY_MAX_S", 0.002)
+    monkeypatch.setattr("runtime.turns.retries.RETRY_FIRST_S", 0.001)
+    monkeypatch.setattr("runtime.turns.retries.RETRY_MAX_S", 0.002)
 
 
 async def tell(runtime: LocalRuntime, command_id: str, method: str = "put", body: bytes = b'{"line":"told"}', *, to: StreamId = A) -> None:
@@ -213,7 +213,7 @@ async def test_what_is_wrong_with_the_shard_stops_nobody(tmp_path: Path, monkeyp
 
 async def test_a_state_that_cannot_be_encoded_fails_its_command_and_not_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine around a handler fails: at the snapshot, which is the first time that the state is encoded."""
-    monkeypatch.setattr("runtime.closing.SNAPSHOT_EVENTS", 1)
+    monkeypatch.setattr("runtime.turns.closing.SNAPSHOT_EVENTS", 1)
     BROKEN["state"] = True
     async with local_runtime(APP, tmp_path) as runtime:
         with pytest.raises(HandlerFailed):

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from events.content_memory import Fault
 from events.envelope import NewEvent
 from events.errors import CuebookError, LogFullError
 from events.group_commit import GroupCommit, OnOutcome
 from events.ids import StreamId
+from events.in_memory.content_memory import Fault
+from events.in_memory.store_memory import MemoryLog
 from events.store import Append, Arrival, Committed, Conflict, InboxStatus, Outcome
-from events.store_memory import MemoryLog
-from runtime.commits import HeldCommits
+from runtime.turns.commits import HeldCommits
 from tests.support.logs import command, deposited, group
 from tests.unit.runtime.test_doubt import A, Owner
 
@@ -57,7 +57,7 @@ async def test_i16_what_comes_while_the_log_is_read_does_not_overtake_what_was_w
 
 
 async def test_s18_a_read_that_fails_is_tried_again(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.taking_up.FULL_RETRY_S", 0.01)
+    monkeypatch.setattr("runtime.turns.taking_up.FULL_RETRY_S", 0.01)
     shard = await owner.take()
     unfinished, failures = shard.store.unfinished, [CuebookError("not now"), CuebookError("nor now")]
 
@@ -101,7 +101,7 @@ def result(name: str, version: int) -> Append:
 
 async def test_i14_results_that_met_a_full_disk_are_committed_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulation seed 1336: the second was tried again first, and conflicted; its step ran once more."""
-    monkeypatch.setattr("runtime.commits.FULL_RETRY_S", 0.0)
+    monkeypatch.setattr("runtime.turns.commits.FULL_RETRY_S", 0.0)
     commit, settled = PlayedCommit(), list[str]()
     held = HeldCommits(commit, lambda: settled.append("now"))
     async with asyncio.TaskGroup() as tasks:

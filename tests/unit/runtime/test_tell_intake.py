@@ -7,7 +7,7 @@ import pytest
 
 from events.clock import SystemClock
 from events.errors import LogFullError
-from runtime.tells_nats import TellIntake
+from runtime.over_nats.tells_nats import TellIntake
 from runtime.wire import Subjects
 
 

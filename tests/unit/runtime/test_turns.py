@@ -12,7 +12,7 @@ from actors import Actor, Event, Rejected, State, StepFailed, command, query
 from actors.errors import BadPayload, CallCycle, HandlerFailed, IdReused, Overloaded
 from events.ids import stream_id
 from events.limits import MAILBOX_MAX
-from events.reader_sqlite import SqliteLogReader
+from events.sqlite.reader_sqlite import SqliteLogReader
 from runtime.app import App
 from runtime.local import LocalRuntime, local_runtime
 from tests.support.logs import events_of

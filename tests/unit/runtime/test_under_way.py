@@ -9,7 +9,7 @@ from events.envelope import Kind, NewEvent
 from events.ids import CommandId, StreamId
 from events.store import InboxStatus, OutboxEntry
 from ops.__main__ import main
-from runtime.under_way import under_way
+from runtime.turns.under_way import under_way
 from tests.support.logs import append_one, command, log_under_test, stream_in, timer, wait
 
 A, B, REMOTE = stream_in(0, 2, "a"), stream_in(0, 2, "b"), stream_in(1, 2, "r")

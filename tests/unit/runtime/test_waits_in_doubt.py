@@ -10,11 +10,11 @@ import pytest
 from actors.errors import Waiting
 from actors.turn import Command
 from events.clock import SystemClock
-from events.content_memory import Fault
 from events.ids import CommandId, StreamId
-from events.store_memory import MemoryLog
-from runtime import reopening
+from events.in_memory.content_memory import Fault
+from events.in_memory.store_memory import MemoryLog
 from runtime.cell import Cell
+from runtime.turns import reopening
 from tests.support import desk
 from tests.unit.runtime import test_doubt
 from tests.unit.runtime.test_doubt import Owner

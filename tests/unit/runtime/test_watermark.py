@@ -10,17 +10,17 @@ import msgspec
 import pytest
 
 from events.clock import SystemClock
+from events.in_memory.store_memory import MemoryLog, MemoryShard
 from events.limits import STALL_AFTER_S
 from events.selection import EVERYTHING
 from events.store import LogReader
-from events.store_memory import MemoryLog, MemoryShard
-from runtime.inspection import verify_states
-from runtime.lease import Lease, own_record
-from runtime.log_service import LogService
-from runtime.merging import last, merged
-from runtime.reader_remote import RemoteLogReader
-from runtime.survey import main_path
-from runtime.watermark import FINAL, Cut, Watermark, cut, watermark_of, withheld
+from runtime.ownership.lease import Lease, own_record
+from runtime.ownership.survey import main_path
+from runtime.past.inspection import verify_states
+from runtime.past.log_service import LogService
+from runtime.past.merging import last, merged
+from runtime.past.reader_remote import RemoteLogReader
+from runtime.past.watermark import FINAL, Cut, Watermark, cut, watermark_of, withheld
 from tests.support.logs import START_US, ManualClock, SeededEntropy, append_one, deposited, stream_in
 
 SHARDS = 2

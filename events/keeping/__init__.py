@@ -1,0 +1,1 @@
+"""The care of a log: verify, backup and restore, export and import, archive, quarantine."""

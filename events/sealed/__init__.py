@@ -1,0 +1,1 @@
+"""Sealed actors: what is encrypted, and how it is erased (S29)."""

@@ -1,0 +1,1 @@
+"""Forks: what they take along, how they begin, what they may reach (S33)."""
