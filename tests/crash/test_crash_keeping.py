@@ -98,7 +98,7 @@ def test_a_creation_killed_inside_its_migration_is_completed_by_the_next_one(tmp
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_migration_killed_between_its_statements_leaves_the_old_file_and_is_completed(log: Path, tmp_path: Path, n: int) -> None:
     code = NEWER + (
-        "from contextlib import closing\nfrom events.sqlite_library import open_writer\n"
+        "from contextlib import closing\nfrom events.sqlite.sqlite_library import open_writer\n"
         "with closing(open_writer(folder, 'disk')) as connection:\n"
         "    print(schema.migrate(connection, folder, 7), connection.execute('SELECT a FROM second').fetchall())"
     )
@@ -114,7 +114,7 @@ def test_a_migration_killed_between_its_statements_leaves_the_old_file_and_is_co
 
 
 def test_an_archive_killed_before_its_commit_leaves_the_stream_alive(log: Path, tmp_path: Path) -> None:
-    killed(CrashPoint.ARCHIVE_READY, tmp_path / "mark", f"from events.archive import archive\narchive(folder, {A!r})", log, "-")
+    killed(CrashPoint.ARCHIVE_READY, tmp_path / "mark", f"from events.keeping.archive import archive\narchive(folder, {A!r})", log, "-")
     assert verify(log) == []
     asyncio.run(fill(log, A, 50, 1))
     done = archive(log, A)
@@ -126,9 +126,9 @@ def test_an_archive_killed_before_its_commit_leaves_the_stream_alive(log: Path, 
 def test_a_copy_killed_before_it_has_its_name_is_not_there_and_the_next_one_is(log: Path, tmp_path: Path, verb: str) -> None:
     target = tmp_path / "target"
     if verb == "backup":
-        source, code = log, "from events.backup import back_up\nback_up(folder, other)"
+        source, code = log, "from events.keeping.backup import back_up\nback_up(folder, other)"
     else:
-        source, code = tmp_path / "x.jsonl", "from events.export_import import import_log\nimport_log(folder, other)"
+        source, code = tmp_path / "x.jsonl", "from events.keeping.export_import import import_log\nimport_log(folder, other)"
         export(log, source)
     killed(CrashPoint.COPY_FILLED, tmp_path / "mark", code, source, target)
     assert not target.exists()
@@ -142,7 +142,7 @@ def test_a_copy_killed_before_it_has_its_name_is_not_there_and_the_next_one_is(l
 
 def test_an_export_killed_before_it_has_its_name_is_not_there_and_the_next_one_is(log: Path, tmp_path: Path) -> None:
     target = tmp_path / "x.jsonl"
-    killed(CrashPoint.EXPORT_WRITTEN, tmp_path / "mark", "from events.export import export\nexport(folder, other)", log, target)
+    killed(CrashPoint.EXPORT_WRITTEN, tmp_path / "mark", "from events.keeping.export import export\nexport(folder, other)", log, target)
     assert not target.exists()
     assert export(log, target).events == 100
     import_log(target, tmp_path / "again")

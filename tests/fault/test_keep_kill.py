@@ -118,7 +118,7 @@ def test_a_backup_killed_anywhere_leaves_no_backup_and_the_next_one_works(log: P
 def test_a_writer_in_another_process_is_not_disturbed(log: Path, tmp_path: Path) -> None:
     """The owner is another process, as in a deployment; it is killed under way, and the backup is still a beginning of its log."""
     code = (
-        "import asyncio\nfrom pathlib import Path\nfrom events.store_sqlite import SqliteShard\n"
+        "import asyncio\nfrom pathlib import Path\nfrom events.sqlite.store_sqlite import SqliteShard\n"
         "from tests.support.logs import append_one, deposited\n"
         f"async def main():\n    store = await SqliteShard.open(Path({str(log)!r}), 0)\n    await store.take('w')\n    n = 300\n"
         f"    while True:\n        await append_one(store, {STREAMS[0]!r}, n, deposited(n))\n        n += 1\n        print(n, flush=True)\n"
