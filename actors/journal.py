@@ -88,6 +88,8 @@ class Entry(msgspec.Struct, kw_only=True):
     """A person has been asked what became of the last attempt (S21)."""
     cleared: bool = False
     """... and said that it shall be repeated."""
+    wait_id: str | None = None
+    """Of the last wait that was opened for it."""
     stood: Stood | None = None
     """Of an ask that was answered; older logs do not say it."""
     past: bool = False
@@ -166,6 +168,12 @@ class Opened(NamedTuple):
     segments: Sequence[Segment] = ()
     epoch: int = 0
     time: int = 0
+
+    @property
+    def open_wait(self) -> str | None:
+        """The id of the wait that the turn stands in; None if it does not wait."""
+        waiting = (entry for entry in self.entries.values() if not entry.finished and (entry.parked or entry.use.kind == "wait"))
+        return next((entry.wait_id for entry in waiting), None)
 
 
 class _Effect(msgspec.Struct, frozen=True, kw_only=True):
@@ -296,10 +304,10 @@ class _Reading:
         wait = opened_wait(event)
         if wait.step is not None:
             if (entry := self.entries.get(wait.step)) is not None:
-                entry.parked, entry.cleared = True, False
+                entry.parked, entry.cleared, entry.wait_id = True, False, wait.wait_id
             return
         use = Use("wait", wait.name, None, wait.n)
-        self.entries[use] = Entry(use=use, started=msgspec.json.decode(event.payload))
+        self.entries[use] = Entry(use=use, started=msgspec.json.decode(event.payload), wait_id=wait.wait_id)
         for entry in self.entries.values():
             entry.past = True
         self.segments.append(segment)

@@ -31,8 +31,6 @@ from runtime.turns.records import conflict_error
 from runtime.wire import VIEW_AFTER, VIEW_CALLER
 
 _CONFLICTS_MAX = 3
-_TAKEN_UP_S = 0.05
-"""How long a turn whose wait is not open here lets the log be read before it runs again."""
 
 if TYPE_CHECKING:
     from runtime.cell import Cell
@@ -219,13 +217,8 @@ class TurnDriver:
     def still_waits(self, turn: Turn, wait_id: str) -> None:
         """An append of unknown outcome did open the wait (S18). If it is not open here, it is still being taken up, or it ended after the
         journal was read: the turn reads it again. Nothing of it may be let go before somebody else has it."""
-        cell, shard = self._cell, self._cell.shard
-        row = shard.waits.find(cell.stream, wait_id)
-        if row is None:
-            shard.reconcile()
-            cell.paused = _TAKEN_UP_S
+        if not self._cell.shard.waits.rejoin(self._cell, self._item, wait_id):
             raise StaleError
-        shard.waits.opened(cell, self._item, row)
 
     def under_way(self, command_id: CommandId) -> bool:
         cell = self._cell

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import structlog
 
 from actors.errors import ActorError, Cancelled, Denied, HandlerFailed, NondeterminismError, error_body
@@ -138,6 +139,9 @@ async def end_stored(
         cell.paused = _READ_AGAIN_S
         cell.mailbox.appendleft(item)
         return
+    if opened is not None and opened.open_wait is not None:
+        _end_wait(cell, item, opened.open_wait, error)
+        return
     remembered = item.command.explicit or item.stored is not None
     inbox = cell.entry(item, status, canonical(error_body(error)), error.number) if remembered else None
     events = [*fired_events(item.command.source), event]
@@ -195,6 +199,27 @@ async def end_cancelled(cell: "Cell", item: Item, *, journaled: bool = False) ->
     cell.state = None
     event = end_event(TURN_CANCELLED, {"command_id": item.command.command_id})
     await end_stored(cell, item, event, InboxStatus.FAILED, error, below=True)
+
+
+def _end_wait(cell: "Cell", item: Item, wait_id: str, error: ActorError) -> None:
+    """An append of unknown outcome opened a wait for `item`, which was cancelled meanwhile (S18): it ends as any wait does, with its row,
+    its timer, and what remembers its end. Who listens is told `error` then, and not that the turn waits."""
+    replies = list(item.replies)
+    item.replies.clear()
+    if not cell.shard.waits.rejoin(cell, item, wait_id):
+        item.replies.extend(replies)
+        cell.mailbox.appendleft(item)
+        return
+
+    def tell(ended: Reply) -> None:
+        cancelled = ended.error is None and msgspec.json.decode(ended.body)["status"] == "cancelled"
+        for reply in replies:
+            if cancelled:
+                reply(Reply(error=error))
+            else:  # somebody ended the wait first: what the command came to stands in the log
+                cell.shard.exchange.forward(item.command, reply)
+
+    cell.shard.waits.cancel(cell.stream, item.command.command_id, tell)
 
 
 async def park(cell: "Cell", item: Item, turn: Turn, error: NondeterminismError, began: float) -> None:

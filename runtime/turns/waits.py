@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("cuebook.waits")
 ANSWER: Final = "_answer"
 CANCEL: Final = "_cancel"
+_TAKEN_UP_S: Final = 0.05
 _EARLY_MS: Final = 100
 """How long before its deadline an asker hears that the turn waits: the word must arrive while it listens."""
 
@@ -198,6 +199,15 @@ class Waits:
             self._listen(known, asker)
         if wait.stream in self.held:
             self._hold(cell)
+
+    def rejoin(self, cell: "Cell", item: Item, wait_id: str) -> bool:
+        """Let `item`, which stands in this wait by its journal, wait. False if the wait is not known here: the log is read meanwhile."""
+        if (row := self.find(cell.stream, wait_id)) is None:
+            self._shard.reconcile()
+            cell.paused = _TAKEN_UP_S
+            return False
+        self.opened(cell, item, row)
+        return True
 
     def attach(self, command: Command, reply: ReplyTo) -> bool:
         """Let a repeat of a command whose turn waits listen for its reply. False if it does not wait.
