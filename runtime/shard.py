@@ -8,7 +8,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -101,7 +100,7 @@ class Shard:
         self.sealer, self.erasing = sealer, asyncio.Lock()
         self.lost = False
         self.draining = False
-        self.commit = GroupCommit(store, partial(tasks.spawn, name=f"commit {self.number}"), self.reconcile, slot=slot)
+        self.commit = GroupCommit(store, lambda work: tasks.spawn(work, name=f"commit {self.number}"), self.reconcile, slot=slot)
         self._entropy = entropy
         self._seeds: list[str] = []
         self._tasks = tasks
