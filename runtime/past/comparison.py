@@ -24,7 +24,7 @@ from runtime.past.states import json_patch, state_at
 _PAGE: Final = 1_000
 _IDS_AND_TIMES: Final = frozenset({
     "command_id", "wait_id", "timer_id", "event_id", "correlation_id", "causation_id", "idempotency_key", "seed", "now_us", "due_us",
-    "expires_at_us", "opened_at_us", "state_version", "code_version", "deadline_ms", "deadline_us", "missed",
+    "expires_at_us", "opened_at_us", "state_version", "code_version", "deadline_ms", "deadline_us", "missed", "stood",
 })  # fmt: skip
 """Members of our own events (FORMAT.md 7) that differ in every run."""
 _TOKENS_IN: Final = ("input_tokens", "prompt_tokens")
