@@ -153,7 +153,7 @@ def _end_all(program: int, status: int | None) -> int:
 
 
 def _kill_children() -> None:
-    for name in os.listdir("/proc"):  # noqa: PTH208
+    for name in os.listdir("/proc"):  # noqa: PTH208  no pathlib: see above
         if name.isdigit() and _parent(name) == os.getpid():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(int(name), signal.SIGKILL)
@@ -161,7 +161,7 @@ def _kill_children() -> None:
 
 def _parent(pid: str) -> int:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  no pathlib: see above
             # The program's name stands in brackets and may hold anything, so count from the last one.
             return int(file.read().rpartition(b")")[2].split()[1])
     except (OSError, IndexError):

@@ -180,12 +180,13 @@ def _untangle(layers: list[list[_Box]], neighbours: Sequence[tuple[_Box, _Box]])
         down = sweep % 2 == 0
         for number in range(1, len(layers)) if down else range(len(layers) - 2, -1, -1):
             former = {id(box): place for place, box in enumerate(layers[number - 1 if down else number + 1])}
-            weights: dict[int, float] = {}
+            weights: list[float] = []
             for place, box in enumerate(layers[number]):
                 ends = [(a, b) if down else (b, a) for a, b in neighbours]
                 linked = [former[id(far)] for far, near in ends if near is box and id(far) in former]
-                weights[id(box)] = sum(linked) / len(linked) if linked else float(place)
-            layers[number].sort(key=lambda box, weights=weights: weights[id(box)])  # type: ignore[misc]
+                weights.append(sum(linked) / len(linked) if linked else float(place))
+            places = sorted(range(len(layers[number])), key=weights.__getitem__)
+            layers[number] = [layers[number][place] for place in places]
 
 
 def _move(box: _Box, x: float, y: float) -> None:

@@ -29,7 +29,7 @@ def tuple_of(packer: Packer, found: Checkpoint, pending: Mapping[WriteKey, Write
     return CheckpointTuple(
         config=config(found.id),
         checkpoint=checkpoint,  # type: ignore[arg-type]  # with whatever else the checkpoint held
-        metadata=metadata_of(packer, found),  # type: ignore[arg-type]
+        metadata=metadata_of(packer, found),  # type: ignore[arg-type]  # likewise
         parent_config=None if found.parent is None else config(found.parent),
         pending_writes=ordered(packer, pending),
     )

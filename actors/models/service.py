@@ -163,7 +163,7 @@ class _Attempts:
 
     async def answer(self) -> Answer:
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._limits.attempts) | _too_late(self._deadline),
+            stop=stop_after_attempt(self._limits.attempts) | _TooLate(self._deadline),
             retry=retry_if_result(lambda ended: isinstance(ended, Failure) and ended.kind == "transient"),
             wait=self._wait_s,
             sleep=self._sleep,
@@ -288,8 +288,8 @@ class _Attempts:
         return said
 
 
-class _too_late(stop_base):  # noqa: N801  named as tenacity names its conditions
-    """Stop when the wait that is due would pass the deadline."""
+class _TooLate(stop_base):
+    """tenacity: stop when the wait that is due would pass the deadline."""
 
     def __init__(self, deadline: _Deadline) -> None:
         self._deadline = deadline

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from events.ids import StreamId
 from ops import event_loop
 from ops.commands.access import app_of, open_log
 from ops.exits import CommandError, Exit
@@ -72,7 +73,7 @@ async def _events(settings: Settings, stream: str) -> "list[RecordedEvent]":
     async with open_log(settings) as reader:
         found: list[RecordedEvent] = []
         while True:
-            page = await reader.read_stream(stream, after=found[-1].version if found else 0, limit=_PAGE)  # type: ignore[arg-type]
+            page = await reader.read_stream(StreamId(stream), after=found[-1].version if found else 0, limit=_PAGE)
             found += page
             if len(page) < _PAGE:
                 return found

@@ -26,7 +26,8 @@ PROJECTOR = """
 import asyncio, sys
 from pathlib import Path
 from tests.support.crashing import arm
-from tests.support.views import Notes, WrittenLog, running, until
+from tests.support.eventually import until
+from tests.support.views import Notes, WrittenLog, running
 arm()
 folder, verb = Path(sys.argv[1]), sys.argv[2]
 async def main():

@@ -16,6 +16,7 @@ from events.sqlite.reader_sqlite import SqliteLogReader
 from runtime.local import local_runtime
 from tests.support.crashing import environment
 from tests.support.desk import waits_of
+from tests.support.held import held_by
 from tests.support.payments import COMMAND, LEDGER, STREAM, app, lines
 
 pytestmark = pytest.mark.crash
@@ -94,11 +95,9 @@ async def test_s21_ask_holds_the_actor_until_a_person_says_so(tmp_path: Path, le
     log = tmp_path / "log"
     await killed(log, "ask", point)
     async with local_runtime(app, log) as runtime:
-        async with asyncio.timeout(20):
-            while not (held := [wait_id for shard in runtime.shards for wait_id in shard.waits.held.values()]):
-                await asyncio.sleep(0.001)
+        wait_id = await held_by(runtime)
         assert len(lines()) == payments, "it is not guessed"
-        await runtime.answer(STREAM, held[0], {"repeat": True})
+        await runtime.answer(STREAM, wait_id, {"repeat": True})
         assert await runtime.ask(STREAM, "pay", command_id=COMMAND, policy="ask") == "receipt 5"
     assert len(lines()) == payments + 1
     assert len(set(lines())) == 1, "what a person has repeated goes out under the same key"
@@ -126,11 +125,9 @@ async def test_s19_a_kill_between_intent_and_result_and_a_restart_behind_the_dea
     for attempt in range(2):  # what was decided after the crash stays decided
         async with local_runtime(app, log, clock=Later()) as runtime:
             if policy == "ask" and attempt == 0:
-                async with asyncio.timeout(20):
-                    while not (held := [wait_id for shard in runtime.shards for wait_id in shard.waits.held.values()]):
-                        await asyncio.sleep(0.001)
+                wait_id = await held_by(runtime)
                 assert len(lines()) == 1, "nothing but a person's word begins it again"
-                await runtime.answer(STREAM, held[0], {"repeat": True})
+                await runtime.answer(STREAM, wait_id, {"repeat": True})
             assert await runtime.ask(STREAM, "pay", command_id=COMMAND, policy=policy, within_s=600.0) == receipt
     assert len(lines()) == payments
     assert set(lines()) <= {intent[1]["idempotency_key"]}, "one key, however often it is tried"

@@ -21,6 +21,7 @@ from langgraph.types import Command
 from actors.errors import Waiting
 from events.crash_points import CrashPoint
 from events.envelope import RecordedEvent
+from events.ids import StreamId
 from events.sqlite.reader_sqlite import SqliteLogReader
 from ops.nats_server import NatsServer
 from runtime.client import Client, connect
@@ -196,7 +197,7 @@ async def test_s19_a_graph_killed_at_each_of_its_notes_repeats_no_finished_node(
     try:
         for life in lives:
             assert (life.reply, life.path) == (whole, PATH)
-            events = await reader.read_stream(f"published/{life.name}")  # type: ignore[arg-type]
+            events = await reader.read_stream(StreamId(f"published/{life.name}"))
             assert sum(event.type == "turn.completed" for event in events) == 1
             tasks = Counter(finished(events))
             assert set(tasks.values()) == {1}, f"{life.name}: a node finished twice"

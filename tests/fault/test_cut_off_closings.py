@@ -22,7 +22,8 @@ from projections.hints import Hints
 from projections.projection import operation
 from projections.readers_sqlite import ViewReaders
 from projections.runner import Runner
-from tests.support.views import SHARDS, Notes, WrittenLog, as_is, noted, streams, until
+from tests.support.eventually import until
+from tests.support.views import SHARDS, Notes, WrittenLog, as_is, noted, streams
 
 (A,) = streams(1)
 
@@ -143,7 +144,6 @@ class Held(Notes):
         self.entered.set()
         self.let_go.wait(20)
         return 0
-
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["of the view that serves", "of a view that was replaced"])

@@ -11,6 +11,7 @@ import pytest
 from nats.aio.client import Client
 
 from tests.support.deployment import Deployment, run_cuebook
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("_nats_program")]
 INPUT: dict[str, Any] = {"input": {"words": []}}
@@ -33,17 +34,16 @@ def kill_all(deployment: Deployment) -> None:
 async def ask(client: Client, method: str, arguments: dict[str, Any], command_id: str | None = None) -> Any:
     """The reply of ``text/a``, whether it is a result or an error; 503 while nobody owns the shard is asked again, by id."""
     subject = f"cue.ask.text.a.{method}" + (f".{command_id}" if command_id else "")
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                message = await client.request(subject, json.dumps(arguments).encode(), timeout=10)
-            except nats.errors.NoRespondersError:
-                await asyncio.sleep(0.05)
-                continue
-            reply = json.loads(message.data)
-            if not (isinstance(reply, dict) and reply.get("code") == 503 and reply.get("retryable")):
-                return reply
-            await asyncio.sleep(0.05)
+
+    async def answered() -> list[Any]:
+        try:
+            message = await client.request(subject, json.dumps(arguments).encode(), timeout=10)
+        except nats.errors.NoRespondersError:
+            return []
+        reply = json.loads(message.data)
+        return [] if isinstance(reply, dict) and reply.get("code") == 503 and reply.get("retryable") else [reply]
+
+    return (await eventually(answered, f"an answer to {subject}"))[0]
 
 
 async def test_s20_a_graph_that_is_killed_between_its_interrupts_and_their_answers(deployment: Deployment) -> None:
@@ -72,15 +72,17 @@ async def test_s20_a_graph_that_is_killed_between_its_interrupts_and_their_answe
         assert won["command_id"] == "r1"
         assert lost["winner"]["value"]["say"] in ("print", "drop")
 
-        async with asyncio.timeout(30):
-            while [each["node"] for each in await ask(client, "waiting", {})] != ["sign"]:
-                await asyncio.sleep(0.01)
+        async def signs() -> bool:
+            return [each["node"] for each in await ask(client, "waiting", {})] == ["sign"]
+
+        await eventually(signs, "it waits for the signature")
         # Nobody signs, and its owner dies while it is open.
         await asyncio.to_thread(kill_all, deployment)
 
-        async with asyncio.timeout(30):
-            while await ask(client, "status", {}) != "expired":
-                await asyncio.sleep(0.01)
+        async def expired() -> bool:
+            return bool(await ask(client, "status", {}) == "expired")
+
+        await eventually(expired, "the wait has expired")
         reply = await ask(client, "run", INPUT, "r1")
         (closed,) = reply["__interrupt__"]
         assert (closed["status"], closed["node"]) == ("expired", "sign")

@@ -6,11 +6,14 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+
+from tests.support.eventually import eventually
 
 pytest.importorskip("langchain_openai", reason="needs cuebook[models]")
 
@@ -129,9 +132,7 @@ async def test_s20_the_approval_of_langchain_s_own_middleware_is_a_durable_wait(
         async with working(tmp_path, model) as runtime:
             with pytest.raises(Waiting) as told:
                 await runtime.ask("careful/a", "run", command_id="r", input=INPUT, timeout_s=None)
-            async with asyncio.timeout(60):
-                while not (waiting := await runtime.ask("careful/a", "waiting")):
-                    await asyncio.sleep(0.01)
+            waiting = await eventually(partial(runtime.ask, "careful/a", "waiting"), "it waits for approval")
             for shard in runtime.shards:
                 shard.abandon()
         (question,) = waiting

@@ -1,6 +1,5 @@
 """Two workspaces never see each other's memories, whatever name a NATS client puts into a subject or a body (design.md 7)."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 
@@ -10,6 +9,7 @@ import pytest
 from events.ids import is_token
 from runtime.client import connect
 from tests.support.deployment import Deployment
+from tests.support.eventually import eventually
 from tests.support.wire import answer_of, log, stream_events
 
 pytestmark = pytest.mark.timeout(120)
@@ -32,9 +32,11 @@ async def test_no_name_in_a_subject_or_a_body_reaches_another_workspace(deployme
         bank = cue.ref("memory", "bank")
         await bank.ask("remember", content=SECRET, type="semantic", importance=0.9, session=SECRET)
         await bank.ask("learn", pattern=SECRET, solution=SECRET, success=True)
-        async with asyncio.timeout(30):
-            while SECRET not in json.dumps(await cue.view("memory").recall(workspace="bank", query=SECRET)):
-                await asyncio.sleep(0.05)  # until the view holds it
+
+        async def found() -> bool:
+            return SECRET in json.dumps(await cue.view("memory").recall(workspace="bank", query=SECRET))
+
+        await eventually(found, "the view holds it")
     client = await nats.connect(deployment.nats_url)
     try:
         recorded = await stream_events(client, "memory/bank")

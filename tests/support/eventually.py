@@ -18,3 +18,12 @@ async def eventually(probe: Callable[[], Awaitable[T | None]], what: str, timeou
             raise AssertionError(f"after {timeout_s:.0f} s still not: {what}")
         await asyncio.sleep(LOOK_AGAIN_S)
     return value
+
+
+async def until(holds: Callable[[], object], what: str, timeout_s: float = 45.0) -> None:
+    """`eventually`, of what can be looked at without waiting."""
+
+    async def look() -> bool:
+        return bool(holds())
+
+    await eventually(look, what, timeout_s)

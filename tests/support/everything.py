@@ -23,10 +23,11 @@ from projections.memory.projection import MemoryProjection
 from projections.projection import Projection
 from projections.runner import Runner
 from projections.single import SingleGeneration
+from tests.support.eventually import until
 from tests.support.memory_view import meaning
 from tests.support.sage import values
 from tests.support.valkey import Valkey
-from tests.support.views import OTHER, SHARDS, Notes, WrittenLog, counted, noted, until
+from tests.support.views import OTHER, SHARDS, Notes, WrittenLog, counted, noted
 
 WORKSPACES = [f"w{number}" for number in range(12)]
 QUESTIONS = ("retry after a payment timeout", "deploy friday", "index shard", "fork of a replay")

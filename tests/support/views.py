@@ -216,14 +216,5 @@ async def running(
             task.cancel()
 
 
-async def until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> None:
-    try:
-        async with asyncio.timeout(timeout_s):
-            while not condition():
-                await asyncio.sleep(0.002)
-    except TimeoutError:
-        raise AssertionError(f"after {timeout_s:g} s still not: {what}") from None
-
-
 def streams(count: int) -> Sequence[StreamId]:
     return [StreamId(f"desk/d{number}") for number in range(count)]

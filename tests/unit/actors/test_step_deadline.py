@@ -16,6 +16,7 @@ from events.ids import CommandId, StreamId
 from events.store import Arrival, InboxEntry, InboxStatus
 from runtime.app import App
 from runtime.local import LocalRuntime
+from tests.support.held import held_by
 from tests.support.logs import START_US
 from tests.support.virtual import Virtual, virtually
 
@@ -133,13 +134,6 @@ async def crash_during(virtual: Virtual, policy: str, within_s: float | None, *,
         await asyncio.wait([asked])
 
 
-async def held(runtime: LocalRuntime) -> str:
-    """The id of the wait that holds the actor."""
-    while not (found := [wait_id for shard in runtime.shards for wait_id in shard.waits.held.values()]):
-        await asyncio.sleep(0.01)
-    return found[0]
-
-
 def play(main: Callable[[Virtual], Awaitable[None]]) -> None:
     virtually(main)
 
@@ -176,7 +170,7 @@ def test_s21_what_happens_at_most_once_is_asked_about_at_its_deadline_and_has_as
     async def main(virtual: Virtual) -> None:
         async with virtual.runtime(APP) as runtime:
             asked = asyncio.ensure_future(runtime.ask(STREAM, "act", command_id="c", policy="ask", within_s=20.0))
-            wait_id = await held(runtime)
+            wait_id = await held_by(runtime)
             assert OUTSIDE.cut == 1
             assert 20 * SECOND <= now_us(virtual) <= 20.1 * SECOND
             with pytest.raises(Unavailable):
@@ -197,7 +191,7 @@ def test_s21_another_once_step_of_the_turn_is_not_cut_off_by_that() -> None:
     async def main(virtual: Virtual) -> None:
         async with virtual.runtime(APP) as runtime:
             asked = asyncio.ensure_future(runtime.ask(STREAM, "two", command_id="c"))
-            wait_id = await held(runtime)
+            wait_id = await held_by(runtime)
             assert 8 * SECOND <= now_us(virtual) <= 8.1 * SECOND
             await runtime.answer(STREAM, wait_id, {"result": "it had happened"})
             assert await asked == ["it had happened", "quick"]
@@ -281,7 +275,7 @@ def test_s21_behind_its_deadline_a_person_is_asked_as_before_it() -> None:
         await asyncio.sleep(30)
         OUTSIDE.takes_s = 15.0
         async with virtual.runtime(APP) as runtime:
-            wait_id = await held(runtime)
+            wait_id = await held_by(runtime)
             assert len(OUTSIDE.begun) == 1
             await runtime.answer(STREAM, wait_id, {"repeat": True})
             assert await runtime.ask(STREAM, "act", command_id="c", policy="ask", within_s=20.0) == "done"

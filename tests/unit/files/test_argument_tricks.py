@@ -47,7 +47,7 @@ def denied(result: Result) -> list[str]:
 
 
 ARGUMENTS = [
-    ("an option that is not listed", "plain", ["--output=/tmp/x"], "argument"),
+    ("an option that is not listed", "plain", ["--output=/elsewhere/x"], "argument"),
     ("another program for the other side", "plain", ["--upload-pack=touch evil"], "argument"),
     ("a setting", "plain", ["-c", "core.fsmonitor=touch evil"], "argument"),
     ("a setting in one word", "plain", ["-ccore.fsmonitor=touch evil"], "argument"),

@@ -14,6 +14,7 @@ from actors.graph import graph_actor
 from runtime import App
 from runtime.local import LocalRuntime, local_runtime
 from tests.support.asking_graph import app
+from tests.support.eventually import eventually
 from tests.support.logs import events_of
 from tests.unit.runtime.test_timers import ShiftedClock
 from tests.unit.runtime.test_turns import crash
@@ -30,19 +31,21 @@ async def asked(runtime: LocalRuntime, method: str = "run", command_id: str = "r
 
 
 async def comes_to(runtime: LocalRuntime, status: str) -> None:
-    async with asyncio.timeout(20):
-        while await runtime.ask("text/a", "status") != status:
-            await asyncio.sleep(0.01)
+    async def there() -> bool:
+        return bool(await runtime.ask("text/a", "status") == status)
+
+    await eventually(there, f"the thread is {status}")
 
 
 async def signing(runtime: LocalRuntime) -> str:
     """Behind the first interrupt, in front of the second."""
     first = await asked(runtime, input=INPUT)
     await runtime.answer("text/a", first, PRINT)
-    async with asyncio.timeout(20):
-        while not (found := await runtime.ask("text/a", "waiting")) or found[0]["wait_id"] == first:
-            await asyncio.sleep(0.01)
-    return str(found[0]["wait_id"])
+
+    async def second() -> str | None:
+        return next((str(each["wait_id"]) for each in await runtime.ask("text/a", "waiting") if each["wait_id"] != first), None)
+
+    return await eventually(second, "the second interrupt")
 
 
 async def test_s21_what_a_waiting_thread_is_told_before_and_behind_a_crash(tmp_path: Path) -> None:

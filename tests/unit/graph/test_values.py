@@ -97,7 +97,7 @@ VALUES: list[Any] = [
     datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1), date(2026, 1, 2), time(1, 2, 3, 4),
     timedelta(days=-1, microseconds=1),
     timezone(timedelta(hours=-3)), ZoneInfo("Europe/Berlin"), Decimal("1.10"), UUID(int=7), ipaddress.ip_address("::1"),
-    ipaddress.ip_network("10.0.0.0/8"), Path("/tmp/x"), PurePosixPath("a/b"), re.compile(r"a+\n", re.MULTILINE), Colour.RED,
+    ipaddress.ip_network("10.0.0.0/8"), Path("/elsewhere/x"), PurePosixPath("a/b"), re.compile(r"a+\n", re.MULTILINE), Colour.RED,
     Point(1, Point(2)), Plan(steps=["a"]), Pair(1, "two"), Note("n"), HumanMessage("hi", id="1"), SystemMessage(LONG),
     RemoveMessage(id="x"),
     AIMessage(

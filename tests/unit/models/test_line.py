@@ -18,6 +18,7 @@ from actors.models.provider_state import ProviderState
 from actors.models.records import Answer, Failure, Request
 from events.envelope import RecordedEvent
 from runtime.local import LocalRuntime
+from tests.support.eventually import eventually
 from tests.support.virtual import Virtual, virtually
 from tests.unit.models.support import ScriptedClient, World, answer, down, events_of
 
@@ -73,11 +74,11 @@ def payloads(virtual: Virtual, kind: str) -> list[dict[str, Any]]:
 
 async def in_line(runtime: LocalRuntime, number: int) -> None:
     """Until so many wait."""
-    for _ in range(1_000):
-        if (await runtime.ask(PROVIDER, "health"))["in_line"] == number:
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError(f"not {number} in line")
+
+    async def stand() -> bool:
+        return bool((await runtime.ask(PROVIDER, "health"))["in_line"] == number)
+
+    await eventually(stand, f"{number} stand in line")
 
 
 def test_first_come_is_first_served_and_nobody_polls() -> None:
@@ -88,7 +89,7 @@ def test_first_come_is_first_served_and_nobody_polls() -> None:
             asked = []
             for number in range(30):
                 asked.append(ask(runtime, f"a{number}"))
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # virtual time: one after another
             await all_of(asked)
 
         await World({"main": client}, {"main": ProviderLimits(concurrency=3)}).play(virtual, act)
@@ -372,7 +373,7 @@ def test_s19_ten_wait_while_their_process_is_killed_and_go_on_in_their_order() -
         async def before(runtime: LocalRuntime) -> None:
             for name in names:
                 ask(runtime, name).add_done_callback(lambda done: done.cancelled() or done.exception())
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # virtual time: one after another
             await in_line(runtime, 10)
 
         async def after(runtime: LocalRuntime) -> None:

@@ -17,6 +17,7 @@ from actors.registry import ActorType
 from events.ids import shard_of
 from runtime import App
 from runtime.local import LocalRuntime, local_runtime
+from tests.support.eventually import until
 from tests.support.virtual import Virtual, virtually
 from tests.unit.models.support import ScriptedClient, World, answer, down
 from tests.unit.models.test_line import PROVIDER, Timed, all_of, in_line, payloads, refusal
@@ -98,8 +99,7 @@ def test_one_failure_of_many_who_asked_the_same_is_one_failure() -> None:
     async def act(runtime: LocalRuntime) -> None:
         client.gate = asyncio.Event()
         asked = [ask(runtime, f"a{number}", "the same") for number in range(8)]
-        while not client.ledger:
-            await asyncio.sleep(0.001)
+        await until(lambda: bool(client.ledger), "the call is under way")
         await asyncio.sleep(1)
         client.gate.set()
         assert await all_of(asked) == ["yes"] * 8

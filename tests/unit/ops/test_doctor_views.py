@@ -17,7 +17,8 @@ from ops.settings import Settings
 from ops.up_state import UpState, read_up
 from projections.generations_sqlite import read_active
 from projections.view_sqlite import VIEW_FILE
-from tests.support.views import POISON, CountedReader, Notes, WrittenLog, noted, running, streams, until
+from tests.support.eventually import until
+from tests.support.views import POISON, CountedReader, Notes, WrittenLog, noted, running, streams
 
 A, B = streams(2)
 

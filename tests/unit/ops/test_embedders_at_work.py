@@ -21,7 +21,7 @@ from projections.embedding.langchain import LangChainEmbedder
 from runtime.app import App
 from runtime.local import local_runtime
 from runtime.tasks import end
-from tests.support.views import until
+from tests.support.eventually import until
 
 HERE = "the printer on the third floor is out of paper"
 OTHER = "quarterly figures are due on friday"

@@ -19,7 +19,7 @@ from projections.embedding.hashing import HashEmbedder
 from runtime.app import App
 from runtime.local import LocalRuntime, local_runtime
 from runtime.tasks import end
-from tests.support.views import until
+from tests.support.eventually import until
 from tests.support.virtual import Virtual, virtually
 
 CALL_S = 0.2
@@ -88,8 +88,7 @@ def test_s22_cancelling_one_leaves_the_others_their_answers() -> None:
             asyncio.ensure_future(runtime.ask(f"memory/w{number}", "remember", command_id=f"c{number}", content=f"memory {number}"))
             for number in range(10)
         ]
-        while not model.calls:
-            await asyncio.sleep(0.001)
+        await until(lambda: bool(model.calls), "the model is asked")
         await asyncio.sleep(CALL_S / 2)
         (first,) = model.calls[0]
         number = first.removeprefix("memory ")

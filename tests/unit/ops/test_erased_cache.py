@@ -19,10 +19,10 @@ from projections.errors import ViewUnavailableError
 from projections.hints import watch_files
 from runtime.local import local_runtime
 from runtime.tasks import end
+from tests.support.eventually import until
 from tests.support.sage import APP
 from tests.support.valkey import Valkey, server, server_of_module
 from tests.support.verbs import VerbOn
-from tests.support.views import until
 
 __all__ = ["server", "server_of_module"]
 SECRET = b"why is the vault open"

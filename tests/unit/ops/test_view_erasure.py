@@ -8,7 +8,8 @@ from typing import Any
 from events.errors import TransientError
 from ops.view_erasure import wait_forgotten
 from projections.locking import lock_file
-from tests.support.views import Notes, WrittenLog, noted, running, streams, until
+from tests.support.eventually import until
+from tests.support.views import Notes, WrittenLog, noted, running, streams
 
 A = streams(1)[0]
 

@@ -28,7 +28,8 @@ from projections.errors import BadArgumentsError, NotReadyError
 from runtime.local import LocalRuntime, local_runtime
 from runtime.tasks import end
 from tests.support.crashing import environment
-from tests.support.views import CountedReader, Notes, WrittenLog, noted, running, streams, until
+from tests.support.eventually import until
+from tests.support.views import CountedReader, Notes, WrittenLog, noted, running, streams
 
 SHARDS = 4
 A = streams(1)[0]

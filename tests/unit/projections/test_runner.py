@@ -18,8 +18,9 @@ from projections.locking import lock_holder
 from projections.projection import Projection
 from projections.runner import Runner
 from projections.view_sqlite import SqliteView
+from tests.support.eventually import until
 from tests.support.logs import ManualClock
-from tests.support.views import POISON, CountedReader, Notes, WrittenLog, as_is, counted, noted, rebuilt, rows, running, streams, until
+from tests.support.views import POISON, CountedReader, Notes, WrittenLog, as_is, counted, noted, rebuilt, rows, running, streams
 
 A, B = streams(2)
 

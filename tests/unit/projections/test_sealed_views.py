@@ -23,8 +23,8 @@ from projections.hints import watch_files
 from runtime.local import LocalRuntime, local_runtime
 from runtime.tasks import end
 from tests.support.confidants import app
+from tests.support.eventually import until
 from tests.support.valkey import Valkey, server, server_of_module
-from tests.support.views import until
 
 pytest.importorskip("cryptography")
 __all__ = ["server", "server_of_module"]

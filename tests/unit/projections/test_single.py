@@ -18,10 +18,11 @@ from projections.hints import Hints
 from projections.runner import Runner
 from projections.single import SingleGeneration
 from projections.view import Parked, Positions
+from tests.support.eventually import until
 from tests.support.programs import needs_program
 from tests.support.sage import values
 from tests.support.valkey import Valkey, valkey
-from tests.support.views import SHARDS, WrittenLog, as_is, until
+from tests.support.views import SHARDS, WrittenLog, as_is
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from events.sqlite.watch_sqlite import SqliteWatch
 from projections.follower import Follower
 from projections.hints import watch_files
 from projections.view_sqlite import SqliteView
+from tests.support.eventually import until
 from tests.support.views import (
     OTHER,
     POISON,
@@ -32,7 +33,6 @@ from tests.support.views import (
     rows,
     running,
     streams,
-    until,
 )
 
 ACTIONS = ("note", "count", "other", "poison", "erase", "step", "hint", "late hint", "die", "stray hint")
