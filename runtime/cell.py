@@ -235,7 +235,8 @@ class Cell:
                     continue
                 if self.paused:
                     pause_s, self.paused = self.paused, 0.0
-                    await asyncio.sleep(pause_s)
+                    if not await self.shard.tries.sleep(self, pause_s):
+                        hand_on(self)  # the shard is leaving: its next owner tries again
                     continue
                 if self.state is None and not await self.recover():
                     continue

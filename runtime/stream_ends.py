@@ -19,6 +19,7 @@ from events.errors import (
     TransientError,
     UnknownStreamError,
 )
+from events.limits import RESTART_FIRST_S
 from events.sealed.erasure import finish_erasures
 from events.store import Committed, Duplicate, InboxStatus
 from runtime.exchange import Reply, ReplyTo
@@ -147,6 +148,7 @@ async def refuse_closed(cell: "Cell", item: Item, status: str) -> None:
                 reply = reply if entry is None else cell.remembered(item, entry)
         cell.finish(item, reply)
         return
+    item.letter = None  # it went with the stream, and only a refusal is taken there
     refused = cell.entry(item, InboxStatus.REFUSED, canonical(error_body(error)), error.number)
     if status == "erased":
         refused = msgspec.structs.replace(refused, args_hash="")  # its row is gone, and a hash can be guessed at
@@ -162,5 +164,5 @@ async def refuse_closed(cell: "Cell", item: Item, status: str) -> None:
         cell.finish(item, Reply(error=error))
     else:
         cell.state = None  # folded again, and tried again
-        cell.paused = True
+        cell.paused = RESTART_FIRST_S
         cell.mailbox.appendleft(item)

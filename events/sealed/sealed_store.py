@@ -2,7 +2,7 @@
 
 Everything that is sealed passes through here, whatever adapter lies below; what comes back is clear again, except the events of a commit:
 they leave as they are stored, since ``cue.event`` carries no data of them. A stream has one key, given at its first row. Where the key of a
-stream is not here, its rows stay away from whoever loads the shard, and the actor says why.
+stream is not here, its rows stay away from whoever loads the shard, and the actor says why; what is said to it meanwhile has another key.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Container, Sequence
@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from events.appending import continues
 from events.closing import CLOSED_BY, Closed, Erasure
 from events.envelope import RecordedEvent
 from events.errors import CorruptLogError, UnreadablePayloadError
@@ -108,7 +109,25 @@ class SealedShard:
         outcomes, accepted = await self._store.commit(sealed_groups, sealed_arrivals, sends, keys=[*keys, *first.items()])
         for stream in first:
             self._unrecorded.pop(stream, None)
+        outcomes = [
+            outcome if (row_key := self._continued(group, outcome)) is None else (await self._again(group, row_key))
+            for group, outcome in zip(groups, outcomes, strict=True)
+        ]
         return [self._unsealed_outcome(outcome) for outcome in outcomes], accepted
+
+    def _continued(self, group: Append, outcome: Outcome) -> str | None:
+        """The key of the open row that `group` goes on with after all: it was taken for another command's (S24), because the arguments are
+        marked under another key there. A stream has two where its first one was away for a while."""
+        if group.inbox is None or not isinstance(outcome, Duplicate):
+            return None
+        row_key = sealing.key_of_body(outcome.entry.args)
+        if row_key is None or not self._sealer.has(row_key):
+            return None
+        return row_key if continues(self._inbox(outcome.entry), group.inbox) else None
+
+    async def _again(self, group: Append, key_id: str) -> Outcome:
+        (outcome,), _ = await self._store.commit([await self._sealed_group(group, key_id)])
+        return outcome
 
     async def append(self, groups: Sequence[Append]) -> Sequence[Outcome]:
         return (await self.commit(groups))[0]
@@ -130,7 +149,8 @@ class SealedShard:
             timer_next=None if following is None else sealing.sealed_timer(self._sealer, key_id, following),
         )
 
-    async def _sealed_group(self, group: Append) -> Append:
+    async def _sealed_group(self, group: Append, row_key: str | None = None) -> Append:
+        """row_key: that of the inbox row, where it is not that of the stream."""
         key_id = await self._key(group.stream)
         outbox = [await self._sealed_send(group.stream, key_id, entry) for entry in group.outbox]
         if key_id is None:
@@ -139,7 +159,7 @@ class SealedShard:
         return msgspec.structs.replace(
             group,
             events=[sealing.sealed_event(seal, key_id, group.stream, first + n, event) for n, event in enumerate(group.events)],
-            inbox=None if group.inbox is None else sealing.sealed_inbox(seal, key_id, group.inbox),
+            inbox=None if group.inbox is None else sealing.sealed_inbox(seal, row_key or key_id, group.inbox),
             outbox=outbox,
             timers=[sealing.sealed_timer(seal, key_id, timer) for timer in group.timers],
             waits=[sealing.sealed_wait(seal, key_id, wait) for wait in group.waits],

@@ -10,6 +10,7 @@ from actors.journal import WAIT_OPENED, Opened, Wait, derived_id, effect_event, 
 from actors.past import segment_bases
 from events.envelope import NewEvent, RecordedEvent
 from events.errors import CorruptLogError, CuebookError, InvariantError, SupersededError
+from events.limits import RESTART_FIRST_S
 from events.store import InboxStatus, ShardStore, WaitEntry
 from runtime.items import Item
 
@@ -31,7 +32,7 @@ async def reopen(cell: "Cell", item: Item) -> tuple[Opened | None, list[Any]] | 
         return None
     except CuebookError as error:
         log.warning("turn_not_reopened", stream=cell.stream, command_id=item.command.command_id, error=error.message)
-        cell.paused = True
+        cell.paused = RESTART_FIRST_S
         cell.mailbox.appendleft(item)
         return None
     if cell.state is None:

@@ -57,15 +57,15 @@ class Tries:
     def __len__(self) -> int:
         return len(self._handles)
 
-    def later(self, item: Item, delay_s: float, then: Callable[[], None]) -> None:
-        """Call `then` after `delay_s`, or at once by `now`; never after `stop`."""
+    def later(self, waiting: object, delay_s: float, then: Callable[[], None]) -> None:
+        """Call `then` after `delay_s`, or at once by `now`; never after `stop`. waiting: an item, or an actor."""
 
         def due() -> None:
-            del self._handles[id(item)]
+            del self._handles[id(waiting)]
             then()
 
         if not self.stopped:
-            self._handles[id(item)] = asyncio.get_running_loop().call_later(delay_s, due), due
+            self._handles[id(waiting)] = asyncio.get_running_loop().call_later(delay_s, due), due
 
     def now(self, item: Item) -> None:
         """`item` need not wait any longer: it was cancelled."""
@@ -73,8 +73,8 @@ class Tries:
             waiting[0].cancel()
             waiting[1]()
 
-    async def sleep(self, item: Item, delay_s: float) -> bool:
-        """Wait in the actor's own task. False if `stop` cut it short."""
+    async def sleep(self, waiting: object, delay_s: float) -> bool:
+        """Wait in the actor's own task. waiting: as `later`. False if `stop` cut it short."""
         if self.stopped:
             return False
         woken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -83,7 +83,7 @@ class Tries:
             if not woken.done():
                 woken.set_result(True)
 
-        self.later(item, delay_s, wake)
+        self.later(waiting, delay_s, wake)
         self._sleeping.add(woken)
         try:
             return await woken
