@@ -167,6 +167,7 @@ def _tell_value(event: recorded.Saved, packer: Packer, channel: str, known: Valu
 
 
 _COMMA: Final = ord(",")
+_ABSENT: Final = object()
 
 
 def tell_seen(event: recorded.Saved, before: Mapping[str, Versions], seen: Mapping[str, Mapping[str, Any]]) -> None:
@@ -176,19 +177,23 @@ def tell_seen(event: recorded.Saved, before: Mapping[str, Versions], seen: Mappi
         if known is None:
             event.seen[node] = dict(versions)
             continue
+        if known == versions and list(map(type, known.values())) == list(map(type, versions.values())):
+            continue  # nearly all of them
         new, gone = different(known, versions)
         if gone:
             event.seen_gone.append(node)
             event.seen[node] = dict(versions)
         elif new:
             event.seen[node] = new
-    event.seen_gone += [node for node in before if node not in seen]
+    if not before.keys() <= seen.keys():
+        event.seen_gone += [node for node in before if node not in seen]
 
 
 def different(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """What `after` has that `before` has not, and the keys that it has no more."""
-    new = {key: value for key, value in after.items() if key not in before or not _same(before[key], value)}
-    return new, [key for key in before if key not in after]
+    find = before.get
+    new = {key: value for key, value in after.items() if (known := find(key, _ABSENT)) is not value and not _same(known, value)}
+    return new, [] if before.keys() <= after.keys() else [key for key in before if key not in after]
 
 
 def _same(one: Any, other: Any) -> bool:

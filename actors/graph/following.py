@@ -10,8 +10,9 @@ LangGraph's ids grow with time. So a checkpoint that never comes, of a run that 
 """
 
 import threading
-from concurrent.futures import Future
 from typing import Any, Final
+
+from events.submitted import Submitted
 
 Place = tuple[str, str]
 """(namespace, checkpoint id)"""
@@ -26,9 +27,9 @@ class Following:
         self._guard = threading.RLock()
         self._announced: dict[str, str] = {}
         """Per namespace, the newest checkpoint that something was written on and that was not put yet."""
-        self._waiting: dict[Place, tuple[Future[Any], Future[Any]]] = {}
+        self._waiting: dict[Place, tuple[Submitted[Any], Submitted[Any]]] = {}
         """Puts under way: the commit, and what their caller waits for."""
-        self._let_go: set[Future[Any]] = set()
+        self._let_go: set[Submitted[Any]] = set()
 
     def announce(self, ns: str, checkpoint_id: str) -> None:
         """Something was written on that checkpoint, which was not put yet."""
@@ -37,31 +38,30 @@ class Following:
             for place in [place for place in self._waiting if place[0] == ns and place[1] < checkpoint_id]:
                 self._release(*self._waiting.pop(place))
 
-    def waited(self, place: Place, future: "Future[Any]") -> "Future[Any]":
+    def waited(self, place: Place, future: Submitted[Any]) -> Submitted[Any]:
         """What the put of `place` waits for, in place of its commit `future`."""
         with self._guard:
             announced = self._announced.get(place[0], "")
             if announced == place[1]:
                 del self._announced[place[0]]
-            waited: Future[Any] = Future()
-            waited.set_running_or_notify_cancel()
+            waited: Submitted[Any] = Submitted()
             self._waiting[place] = (future, waited)
             future.add_done_callback(lambda done: self._committed(place, done, waited))
             if place[1] < announced:
                 self._release(future, waited)
             return waited
 
-    def was_let_go(self, future: "Future[Any]") -> bool:
+    def was_let_go(self, future: Submitted[Any]) -> bool:
         """Whether the caller does not wait for that commit."""
         with self._guard:
             return future in self._let_go
 
-    def _release(self, future: "Future[Any]", waited: "Future[Any]") -> None:
+    def _release(self, future: Submitted[Any], waited: Submitted[Any]) -> None:
         if not future.done():  # else its callback is about to end `waited`
             self._let_go.add(future)
             waited.set_result(FOLLOWED)
 
-    def _committed(self, place: Place, future: "Future[Any]", waited: "Future[Any]") -> None:
+    def _committed(self, place: Place, future: Submitted[Any], waited: Submitted[Any]) -> None:
         with self._guard:
             if self._waiting.get(place) == (future, waited):
                 del self._waiting[place]

@@ -150,6 +150,9 @@ class Packer:
             EncodingError: it is nested too deep (S13).
         """
         self._depth = 0
+        # Most of what there is: it stands for itself.
+        if type(value) is str and len(value) < PART_BYTES and value.isascii():
+            return _json.encode(value)
         return _json.encode(self._walk(value))
 
     def shared(self, value: Any) -> bytes:
@@ -222,7 +225,7 @@ class Packer:
     def _string(self, value: str) -> Any:
         if not _is_text(value):
             return self._tagged(TEXT, value)
-        if len(value) < PART_BYTES and len(value.encode()) < PART_BYTES:
+        if len(value) < PART_BYTES and (value.isascii() or len(value.encode()) < PART_BYTES):
             return value
         if len(value) > CHUNK_CHARACTERS:
             return {KEY: LONG_TEXT, "v": self._chunks(value)}
@@ -274,6 +277,8 @@ class Packer:
 
 
 def _is_text(value: str) -> bool:
+    if value.isascii():
+        return True
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -31,7 +31,8 @@ set_of = frozenset
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _iso(at_us: int) -> str:
+def iso_of(at_us: int) -> str:
+    """Microseconds since 1970 as LangGraph writes a time."""
     return (_EPOCH + timedelta(microseconds=at_us)).isoformat()
 
 
@@ -47,7 +48,7 @@ class Saved(_Recorded, kw_only=True):
 
     set: channels with a new value. append: lists that grew, and by what. gone: channels without a value. versions, seen, metadata: what is
     new or different; *_gone: what is no more. updated: unset = the channels of `versions` that are not gone, sorted. at_us: `ts` in
-    microseconds since 1970, where that says it exactly. rest: fields of the checkpoint that have no name here.
+    microseconds since 1970, where `iso_of` that is `ts`. rest: fields of the checkpoint that have no name here.
     """
 
     id: str
@@ -70,20 +71,22 @@ class Saved(_Recorded, kw_only=True):
 
     def updated_channels(self) -> list[str] | None:
         """LangGraph's field of that name."""
-        return sorted(self.versions.keys() - set_of(self.gone)) if self.updated is UNSET else self.updated
-
-    def timestamp(self) -> str | None:
-        """LangGraph's field ``ts``; None if there was none."""
-        return self.ts if self.at_us is None else _iso(self.at_us)
+        if self.updated is not UNSET:
+            return self.updated
+        return sorted(self.versions.keys() - set_of(self.gone)) if self.gone else sorted(self.versions)
 
     def tell_time(self, text: str | None) -> None:
-        """Note `text` as `ts`, shorter where it is the usual one."""
+        """Note `text` as `ts`, shorter where it is the usual one: what `iso_of` writes."""
         try:
-            at_us = (datetime.fromisoformat(text or "") - _EPOCH) // timedelta(microseconds=1)
-        except (ValueError, TypeError, OverflowError):
+            at = datetime.fromisoformat(text or "")
+        except (ValueError, TypeError):
             self.ts = text
             return
-        self.at_us, self.ts = (at_us, None) if _iso(at_us) == text else (None, text)
+        if at.tzinfo is UTC and at.isoformat() == text:
+            since = at - _EPOCH
+            self.at_us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+        else:
+            self.ts = text
 
 
 class Kept(Saved, kw_only=True):

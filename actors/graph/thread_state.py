@@ -75,13 +75,14 @@ class Write(msgspec.Struct, frozen=True):
 
 class Checkpoint(msgspec.Struct, gc=True):
     """One checkpoint. metadata and rest hold packed JSON. home: version of the event that brought it into the stream: its own, or the one
-    by which the thread became a copy of another. order: they were recorded in this order."""
+    by which the thread became a copy of another. order: they were recorded in this order. at_us, text: `recorded.Saved.at_us` and `ts`."""
 
     id: str
     ns: str
     parent: str | None
     v: int
-    ts: str | None
+    at_us: int | None
+    text: str | None
     values: dict[str, Value]
     versions: Versions
     seen: dict[str, Versions]
@@ -91,6 +92,11 @@ class Checkpoint(msgspec.Struct, gc=True):
     home: int
     order: int
     shown: bool = True
+
+    @property
+    def ts(self) -> str | None:
+        """LangGraph's field of that name; None if there was none."""
+        return self.text if self.at_us is None else recorded.iso_of(self.at_us)
 
 
 class ThreadState(Folded):
@@ -102,6 +108,8 @@ class ThreadState(Folded):
         self.life = 0
         """How often it began anew: it was deleted, or told anew as what is left of it."""
         self._recorded = 0
+        self._held = 0
+        """How many checkpoints are in memory."""
         self._checkpoints: dict[str, dict[str, Checkpoint]] = {}
         self._writes: dict[Place, dict[WriteKey, Write]] = {}
         self._homes: dict[int, list[Place]] = {}
@@ -119,7 +127,7 @@ class ThreadState(Folded):
 
     @property
     def bytes(self) -> int:
-        return self.packer.parts.bytes + NODE_BYTES * sum(map(len, self._checkpoints.values()))
+        return self.packer.parts.bytes + NODE_BYTES * self._held
 
     # What there is
 
@@ -191,6 +199,7 @@ class ThreadState(Folded):
 
     def _clear(self) -> None:
         self._checkpoints, self._writes, self._newest, self._homes = {}, {}, {}, {}
+        self._held = 0
         # Not emptied: somebody may be about to unpack what it packed.
         self.packer = self.packer.fresh()
         self.life += 1
@@ -211,7 +220,7 @@ class ThreadState(Folded):
                 raise CorruptLogError(f"{self.stream}: {event.id} appends to {channel!r}, which has no value", stream=self.stream)
             values[channel] = Value(self.packer.resolved(bytes(raw)), self._list(before))
         checkpoint = Checkpoint(
-            event.id, event.ns, parent_id, event.v, event.timestamp(), values,
+            event.id, event.ns, parent_id, event.v, event.at_us, event.ts, values,
             _changed({} if base is None else base.versions, event.versions, event.versions_gone),
             _seen({} if base is None else base.seen, event),
             _changed({} if base is None else base.metadata, {key: bytes(raw) for key, raw in event.metadata.items()}, event.metadata_gone),
@@ -225,6 +234,7 @@ class ThreadState(Folded):
         if former is not None:
             checkpoint.home, checkpoint.order = former.home, former.order
         else:
+            self._held += 1
             self._homes.setdefault(home, []).append((event.ns, event.id))
         self._checkpoints.setdefault(event.ns, {})[event.id] = checkpoint
         self._newest[event.ns] = checkpoint
@@ -255,7 +265,7 @@ class ThreadState(Folded):
 def _seen(before: dict[str, Versions], event: recorded.Saved) -> dict[str, Versions]:
     if not event.seen and not event.seen_gone:
         return before
-    seen = {node: versions for node, versions in before.items() if node not in event.seen_gone}
+    seen = {node: versions for node, versions in before.items() if node not in event.seen_gone} if event.seen_gone else dict(before)
     for node, versions in event.seen.items():
         seen[node] = {**seen.get(node, {}), **versions}
     return seen
@@ -264,6 +274,4 @@ def _seen(before: dict[str, Versions], event: recorded.Saved) -> dict[str, Versi
 def _changed(before: dict[str, T], new: dict[str, T], gone: Sequence[str]) -> dict[str, T]:
     if not new and not gone:
         return before
-    after = {key: item for key, item in before.items() if key not in gone}
-    after.update(new)
-    return after
+    return {**({key: item for key, item in before.items() if key not in gone} if gone else before), **new}

@@ -41,10 +41,11 @@ from events.log_directory import LOG_FILE, create_log
 from events.sqlite.sqlite_library import Durability
 from events.sqlite.threaded_sqlite import ThreadedShard
 from events.store import Append, Base, Committed, Outcome
+from events.submitted import Submitted
 
 T = TypeVar("T")
-Steps = Generator["Future[Any]", Any, T]
-"""Yields futures and is sent their results; returns a T."""
+Steps = Generator["Future[Any] | Submitted[Any]", Any, T]
+"""Yields what is to be waited for and is sent its result; returns a T."""
 Said = Sequence[tuple[msgspec.Struct, str | None]]
 Make = Callable[[Any], Sequence[NewEvent]]
 
@@ -92,7 +93,7 @@ async def run_async(steps: Steps[T]) -> T:
         future = next(steps)
         while True:
             try:
-                result = await asyncio.wrap_future(future) if not future.done() else future.result()
+                result = await (future if isinstance(future, Submitted) else asyncio.wrap_future(future))
             except Exception as error:  # noqa: BLE001 - it is the steps' to handle
                 future = steps.throw(error)
             else:
@@ -113,7 +114,7 @@ class _Kept:
 
     def __init__(self, state: Any) -> None:
         self.state = state
-        self.pending: Future[Outcome] | None = None
+        self.pending: Submitted[Outcome] | None = None
         self.broken = False
         self.following = Following()
 
@@ -315,7 +316,7 @@ class Threads:
             if kept is not None:
                 kept.following.announce(ns, checkpoint_id)
 
-    def _submit(self, kept: _Kept, make: Make, then: Callable[[Any], None] | None) -> "Future[Outcome] | None":
+    def _submit(self, kept: _Kept, make: Make, then: Callable[[Any], None] | None) -> Submitted[Outcome] | None:
         state = kept.state
         before = state.bytes
         events = make(state)
@@ -332,7 +333,7 @@ class Threads:
         future.add_done_callback(lambda done: self._ended(state.name, kept, done))
         return future
 
-    def _ended(self, thread_id: str, kept: _Kept, future: "Future[Outcome]") -> None:
+    def _ended(self, thread_id: str, kept: _Kept, future: Submitted[Outcome]) -> None:
         # Also if nobody waits any more: what is in memory must not differ from the log.
         error = future.exception()
         if error is None and isinstance(future.result(), Committed):

@@ -29,6 +29,7 @@ from events.sqlite.reads_sqlite import FoundHead
 from events.sqlite.sqlite_library import Durability, SqliteConnection, SqliteError, open_reader, open_writer, translated
 from events.sqlite.writer_sqlite import ShardWriter
 from events.store import Append, Outcome, Ownership
+from events.submitted import Submitted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,7 +63,7 @@ class ThreadedShard:
         self._reading: SqliteConnection | None = None
         self._on_writer = ThreadPoolExecutor(1, f"cuebook-writer-{shard}")
         self._on_reader = ThreadPoolExecutor(1, f"cuebook-reader-{shard}")
-        self._queue: deque[tuple[Append, Future[Outcome], int]] = deque()
+        self._queue: deque[tuple[Append, Submitted[Outcome], int]] = deque()
         self._guard = threading.Lock()
         self._pumping = False
         self._closed = False
@@ -166,45 +167,44 @@ class ThreadedShard:
                 outcomes, _ = self._writer.alone(self._connection(), self._writer.commit, groups, (), ())
             except Exception as error:  # noqa: BLE001 - whatever it is must reach those who wait, and leave the writer running
                 self._look_again()
-                for _, future in batch:
-                    future.set_exception(_failure(error))
+                for _, submitted in batch:
+                    submitted.set_exception(_failure(error))
                 continue
             self._commits += 1
             self._groups += len(groups)
             self._events += sum(len(group.events) for group in groups)
             self._largest = max(self._largest, len(groups))
-            for (_, future), outcome in zip(batch, outcomes, strict=True):
-                future.set_result(outcome)
+            for (_, submitted), outcome in zip(batch, outcomes, strict=True):
+                submitted.set_result(outcome)
 
-    def _next_batch(self) -> list[tuple[Append, "Future[Outcome]"]]:
-        batch: list[tuple[Append, Future[Outcome]]] = []
+    def _next_batch(self) -> list[tuple[Append, Submitted[Outcome]]]:
+        batch: list[tuple[Append, Submitted[Outcome]]] = []
         size = 0
         with self._guard:
             while self._queue and len(batch) < COMMIT_TURNS_MAX and (not batch or size + self._queue[0][2] <= COMMIT_BYTES_MAX):
-                group, future, bytes_ = self._queue.popleft()
-                batch.append((group, future))
+                group, submitted, bytes_ = self._queue.popleft()
+                batch.append((group, submitted))
                 size += bytes_
             self._pumping = bool(batch)
         return batch
 
     # From any thread
 
-    def submit(self, group: Append) -> "Future[Outcome]":
-        """Queue `group`; groups are committed in the order of submission. The future cannot be cancelled: it is running.
+    def submit(self, group: Append) -> Submitted[Outcome]:
+        """Queue `group`; groups are committed in the order of submission.
 
         It ends with the outcome when that is durable, or with what `ShardStore.append` raises.
         """
-        future: Future[Outcome] = Future()
-        future.set_running_or_notify_cancel()
+        submitted: Submitted[Outcome] = Submitted()
         size = sum(len(event.payload) for event in group.events)
         with self._guard:
             if self._closed:
                 raise InvariantError(f"shard {self.shard} is closed", shard=self.shard)
-            self._queue.append((group, future, size))
+            self._queue.append((group, submitted, size))
             if not self._pumping:
                 self._pumping = True
                 self._on_writer.submit(self._pump)
-        return future
+        return submitted
 
     def write(self, fn: Callable[[ShardWriter, SqliteConnection], T]) -> "Future[T]":
         """Run `fn` alone on the writing thread, behind what was submitted before."""
