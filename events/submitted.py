@@ -23,12 +23,11 @@ class Submitted(Generic[T]):
     ``await submitted`` on an event loop, ``submitted.result()`` in a thread.
     """
 
-    __slots__ = ("_callbacks", "_error", "_guard", "_result")
+    __slots__ = ("_callbacks", "_error", "_has_ended", "_result")
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._callbacks: list[Callable[[Submitted[T]], object]] | None = []
-        """None once it has ended."""
+        self._callbacks: list[Callable[[Submitted[T]], object]] = []
+        self._has_ended = False
         self._result: T | None = None
         self._error: BaseException | None = None
 
@@ -43,37 +42,44 @@ class Submitted(Generic[T]):
         self._end(None, error)
 
     def _end(self, result: T | None, error: BaseException | None) -> None:
-        with self._guard:
-            callbacks = self._callbacks
-            if callbacks is None:
-                raise InvariantError("it has ended already")
-            self._result, self._error, self._callbacks = result, error, None
-        for callback in callbacks:
+        if self._has_ended:
+            raise InvariantError("it has ended already")
+        self._result, self._error = result, error
+        self._has_ended = True
+        self._call()
+
+    def _call(self) -> None:
+        """Without a lock: whoever adds looks behind it whether it has ended, whoever ends looks behind that who was added, and what one of
+        both takes out of the list the other one does not find."""
+        callbacks = self._callbacks
+        while callbacks:
+            try:
+                callback = callbacks.pop(0)
+            except IndexError:
+                return
             callback(self)
 
     # Of whoever waits
 
     def done(self) -> bool:
         """Whether it has ended."""
-        return self._callbacks is None
+        return self._has_ended
 
     def add_done_callback(self, callback: Callable[["Submitted[T]"], object]) -> None:
         """Call `callback(self)` when it has ended: on the thread that ends it, or at once. It must not raise."""
-        with self._guard:
-            if self._callbacks is not None:
-                self._callbacks.append(callback)
-                return
-        callback(self)
+        self._callbacks.append(callback)
+        if self._has_ended:
+            self._call()
 
     def exception(self) -> BaseException | None:
         """Its error, or None. Raises InvariantError: it has not ended."""
-        if self._callbacks is not None:
+        if not self._has_ended:
             raise InvariantError("it has not ended")
         return self._error
 
     def result(self) -> T:
         """Its result, or its error is raised; blocks until it has ended."""
-        if self._callbacks is not None:
+        if not self._has_ended:
             ended = threading.Event()
             self.add_done_callback(lambda _: ended.set())
             ended.wait()
@@ -82,7 +88,7 @@ class Submitted(Generic[T]):
         return self._result  # type: ignore[return-value]  # None only where T is
 
     def __await__(self) -> Generator[Any, None, T]:
-        if self._callbacks is not None:
+        if not self._has_ended:
             loop = asyncio.get_running_loop()
             waiter: asyncio.Future[None] = loop.create_future()
             wakes = _wakes_of(loop)

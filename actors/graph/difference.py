@@ -47,7 +47,7 @@ def write(state: Folded, build: Callable[[], Sequence[tuple[msgspec.Struct, str 
         said = build()
         events: list[NewEvent] = []
         for struct, summary in said:
-            if isinstance(struct, recorded._Recorded):
+            if isinstance(struct, recorded._Recorded) and len(state.packer.parts) > mark:
                 for some in parts_before(struct, state.packer.parts.since(mark), mark):
                     events.append(event_of(some, None))
                 mark = len(state.packer.parts)
@@ -59,7 +59,8 @@ def write(state: Folded, build: Callable[[], Sequence[tuple[msgspec.Struct, str 
     for number, (struct, _) in enumerate(said, 1):
         state.apply(struct, version + number)
     state.version += len(events)
-    state.said += sum(len(event.payload) for event in events)
+    for event in events:
+        state.said += len(event.payload)
     return events
 
 

@@ -209,6 +209,8 @@ def load(connection: SqliteConnection, shard: int, stream: StreamId, head: Found
             found = find_head(connection, stream)  # it began anew meanwhile, and what it said up to there is gone
         return _load(connection, shard, stream, found, None, None)
 
+    if head is None and is_owner and flushed_head(connection, stream) is None:
+        return 0, []  # a new thread: nothing of it can have been written meanwhile, and one statement says so
     loaded: tuple[int, Events] = in_snapshot(connection, read)
     return loaded
 

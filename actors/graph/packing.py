@@ -149,15 +149,15 @@ class Packer:
             UnregisteredTypeError: it holds something of a type without a kind.
             EncodingError: it is nested too deep (S13).
         """
-        self._depth = 0
-        # Most of what there is: it stands for itself.
-        if type(value) is str and len(value) < PART_BYTES and value.isascii():
+        if _stands_for_itself(value):
             return _json.encode(value)
+        self._depth = 0
         return _json.encode(self._walk(value))
 
     def shared(self, value: Any) -> bytes:
         """As `text`, but a reference if it is large: a second copy of it costs nothing."""
-        return self.reference(self.text(value))
+        text = self.text(value)
+        return text if len(text) < PART_BYTES else self.reference(text)
 
     def reference(self, text: bytes) -> bytes:
         """`text`, or a reference to it if it is large."""
@@ -189,7 +189,7 @@ class Packer:
             return value if math.isfinite(value) else self._tagged(FLOAT, value)
         if cls is list:
             self._enter(1)
-            items = [self._walk(item) for item in value]
+            items = [item if _stands_for_itself(item) else self._walk(item) for item in value]
             self._depth -= 1
             return items
         if cls is dict:
@@ -218,7 +218,7 @@ class Packer:
             if type(key) is not str or key == KEY or not _is_text(key):
                 return self._tagged(PAIRS, value)
         self._enter(1)
-        packed = {key: self._walk(item) for key, item in value.items()}
+        packed = {key: item if _stands_for_itself(item) else self._walk(item) for key, item in value.items()}
         self._depth -= 1
         return packed
 
@@ -274,6 +274,11 @@ class Packer:
             return kind.unpack(packed, self._unwalk)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UnregisteredTypeError(f"a stored value of kind {name!r} cannot be read: {error}", kind=name) from error
+
+
+def _stands_for_itself(value: Any) -> bool:
+    """Most of what there is: packing changes nothing about it."""
+    return value is None or (type(value) is str and len(value) < PART_BYTES and value.isascii()) or type(value) is bool
 
 
 def _is_text(value: str) -> bool:

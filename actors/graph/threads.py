@@ -114,6 +114,8 @@ class _Kept:
 
     def __init__(self, state: Any) -> None:
         self.state = state
+        self.bytes: int = state.bytes
+        """What it counts for in `Threads`."""
         self.pending: Submitted[Outcome] | None = None
         self.broken = False
         self.following = Following()
@@ -196,26 +198,29 @@ class Threads:
             # Another caller may have read it meanwhile, and written it.
             kept = self._kept.setdefault(thread_id, _Kept(state))
             if kept.state is state:
-                self._bytes += state.bytes
+                self._bytes += kept.bytes
                 self._make_room()
             return kept
 
     def _make_room(self) -> None:
         if len(self._kept) <= THREADS_MAX and self._bytes <= THREADS_BYTES_MAX:
             return
-        self._bytes = sum(kept.state.bytes for kept in self._kept.values())
+        self._bytes = sum(kept.bytes for kept in self._kept.values())
+        # More than needed, so that not every new thread looks through all of them.
+        least, least_bytes = THREADS_MAX * 3 // 4, THREADS_BYTES_MAX * 3 // 4
         for thread_id, kept in list(self._kept.items())[:-1]:
-            if len(self._kept) <= THREADS_MAX and self._bytes <= THREADS_BYTES_MAX:
+            if len(self._kept) <= least and self._bytes <= least_bytes:
                 break
             if kept.is_idle:
                 del self._kept[thread_id]
-                self._bytes -= kept.state.bytes
+                self._bytes -= kept.bytes
 
     def forget(self, thread_id: str) -> None:
         """Read the thread again when it is next needed."""
         with self.guard:
             kept = self._kept.pop(thread_id, None)
             if kept is not None:
+                self._bytes -= kept.bytes
                 kept.broken = True
 
     def settled(self, thread_id: str) -> Steps[Any]:
@@ -243,6 +248,7 @@ class Threads:
         with self.guard:
             self._is_owner = False
             self._kept.clear()
+            self._bytes = 0
 
     def _superseded(self, error: SupersededError, thread_id: str | None) -> StaleWriteOwnerError:
         self._lost()
@@ -254,6 +260,7 @@ class Threads:
             kept.broken = True
             if self._kept.get(thread_id) is kept:
                 del self._kept[thread_id]
+                self._bytes -= kept.bytes
 
     # Writing
 
@@ -318,13 +325,14 @@ class Threads:
 
     def _submit(self, kept: _Kept, make: Make, then: Callable[[Any], None] | None) -> Submitted[Outcome] | None:
         state = kept.state
-        before = state.bytes
         events = make(state)
         if not events:
             return kept.pending
         if then is not None:
             then(state)
-        self._bytes += state.bytes - before
+        bytes_ = state.bytes
+        self._bytes += bytes_ - kept.bytes
+        kept.bytes = bytes_
         group = Append(
             stream=StreamId(state.stream), expected_version=Version(state.version - len(events)), command_id=None, events=events,
             branch=state.branch, parent=state.parent,

@@ -30,7 +30,7 @@ from events.limits import STREAM_PAGE_VERSIONS
 from events.sqlite.event_rows_sqlite import PLAIN_EXTRAS
 from events.sqlite.heads import PAIRS_MAX, InboxKey, PairKey, ShardMemory, flush_is_due, read_pair
 from events.sqlite.pending_sqlite import PendingRows
-from events.sqlite.reads_sqlite import FoundHead, flushed_head
+from events.sqlite.reads_sqlite import FoundHead, flushed_head, flushed_heads
 from events.sqlite.rows import (
     SELECT_INBOX,
     InboxRow,
@@ -85,6 +85,9 @@ class Draft:
         self._next_inbox = memory.next_inbox
         self._next_stream = memory.next_stream
         self._heads: dict[str, FoundHead] = {}
+        self._expected: Sequence[Append] = ()
+        self._nameless: set[str] = set()
+        """Streams that were looked up together and have no row."""
         self._new_formats: set[tuple[str, str, int]] = set()
         self._last_type = ("", 0)
         """The tag and schema version that were noted last: nearly always the next event's too."""
@@ -287,15 +290,33 @@ class Draft:
         sql = "SELECT 1 FROM timers WHERE stream = ? AND timer_id = ?"
         return bool(self._connection.execute(sql, (stream, timer_id)).fetchall())
 
+    def expect(self, groups: Sequence[Append]) -> None:
+        """These come next: once the stream of one has to be looked up, those of all of them are, in one statement."""
+        self._expected = groups
+
     def _head(self, stream: str) -> FoundHead | None:
         head = self._heads.get(stream) or self._memory.heads.get(stream)
-        if head is None:
+        if head is None and self._expected:
+            expected, self._expected = self._expected, ()
+            self._look_up({group.stream for group in expected})
+            head = self._memory.heads.get(stream)
+        if head is None and stream not in self._nameless:
             head = flushed_head(self._connection, stream)
             if head is not None:
-                head.version = max(head.version, head.base_version)
-                head.hash = head.hash if head.position else head.base_hash
-                self._memory.heads.remember(stream, head)
+                self._remember(stream, head)
         return head
+
+    def _look_up(self, streams: set[StreamId]) -> None:
+        unknown = [stream for stream in streams if self._heads.get(stream) is None and self._memory.heads.get(stream) is None]
+        found = flushed_heads(self._connection, unknown)
+        for stream, head in found.items():
+            self._remember(stream, head)
+        self._nameless.update(stream for stream in unknown if stream not in found)
+
+    def _remember(self, stream: str, head: FoundHead) -> None:
+        head.version = max(head.version, head.base_version)
+        head.hash = head.hash if head.position else head.base_hash
+        self._memory.heads.remember(stream, head)
 
     def version_of(self, stream: StreamId) -> Version:
         """Where `stream` stands in this draft."""

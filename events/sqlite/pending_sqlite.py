@@ -33,7 +33,6 @@ from events.store import PendingSend, Snapshot, TimerEntry, WaitEntry
 _STREAM_COLUMNS: Final = (
     "id", "name", "type", "key", "head_version", "head_position", "head_hash", "base_version", "base_hash", "row_check",
 )  # fmt: skip
-_INSERT_STREAM: Final = insert_sql("streams", _STREAM_COLUMNS)
 _UPSERT_SENT: Final = insert_sql("sent_heads", PAIR_COLUMNS, ("sender", "receiver", "incarnation"))
 _UPSERT_RECEIVED: Final = insert_sql("received_heads", PAIR_COLUMNS, ("sender", "receiver", "incarnation"))
 
@@ -94,10 +93,10 @@ class PendingRows:
         )  # fmt: skip
 
     def _write_others(self, connection: SqliteConnection) -> None:
+        insert_rows(connection, "streams", _STREAM_COLUMNS, self.streams)
         insert_rows(connection, "outbox", OUTBOX_COLUMNS, map(outbox_values, self.outbox))
         update_rows(connection, "inbox", INBOX_CHANGES, [inbox_update_values(row) for row in self.inbox.values() if not row.is_new])
         for sql, values in (
-            (_INSERT_STREAM, self.streams),
             ("INSERT INTO formats VALUES (?, ?, ?, ?)", self.formats),
             ("INSERT INTO stream_pages VALUES (?, ?, ?)", self.pages),
             (_UPSERT_SENT, [(*key, n, pair_check(*key, n)) for key, n in self.sent.items()]),

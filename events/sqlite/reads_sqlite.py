@@ -1,7 +1,7 @@
 """Reads of one shard file, each one short read transaction on the connection's thread. Shared by the writer's adapter
 and by readers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -74,13 +74,22 @@ def flushed_head(connection: SqliteConnection, stream: str) -> FoundHead | None:
     Raises:
         CorruptLogError: the row's checksum does not hold. A wrong head would let an append branch off in the middle of its stream.
     """
-    rows = connection.execute(
-        "SELECT id, head_version, head_position, head_hash, status, base_version, base_hash, row_check FROM streams WHERE name = ?",
-        (stream,),
-    ).fetchall()
-    if not rows:
-        return None
-    stream_id, version, position, hash_, status, base_version, base_hash, check = rows[0]
+    rows = connection.execute(f"SELECT {_HEAD} FROM streams WHERE name = ?", (stream,)).fetchall()
+    return _found_head(rows[0]) if rows else None
+
+
+def flushed_heads(connection: SqliteConnection, streams: Iterable[str]) -> dict[str, FoundHead]:
+    """`flushed_head` of each of `streams` that has one, in one statement. Raises as that."""
+    names = msgspec.json.encode(list(streams)).decode()
+    rows = connection.execute(f"SELECT {_HEAD} FROM streams WHERE name IN (SELECT value FROM json_each(?))", (names,)).fetchall()
+    return {row[0]: _found_head(row) for row in rows}
+
+
+_HEAD: Final = "name, id, head_version, head_position, head_hash, status, base_version, base_hash, row_check"
+
+
+def _found_head(row: Any) -> FoundHead:
+    stream, stream_id, version, position, hash_, status, base_version, base_hash, check = row
     if stream_check(stream_id, stream, status, version, position, hash_, base_version, base_hash) != check:
         raise CorruptLogError(f"the row of {stream} in table streams is damaged. Run: cuebook verify", table="streams", stream=stream)
     return FoundHead(stream_id, version, position, hash_, status, base_version, base_hash or GENESIS_HASH)

@@ -196,7 +196,9 @@ class ThreadedShard:
         It ends with the outcome when that is durable, or with what `ShardStore.append` raises.
         """
         submitted: Submitted[Outcome] = Submitted()
-        size = sum(len(event.payload) for event in group.events)
+        size = 0
+        for event in group.events:
+            size += len(event.payload)
         with self._guard:
             if self._closed:
                 raise InvariantError(f"shard {self.shard} is closed", shard=self.shard)

@@ -25,7 +25,7 @@ from events.errors import (
     SupersededError,
     TransientError,
 )
-from events.ids import StreamId
+from events.ids import StreamId, Version
 from events.limits import INBOX_KEPT_S, WRITE_LOCK_S
 from events.log_directory import LogIdentity, check_identity
 from events.sqlite.anchor import AnchorFile, read_anchor
@@ -410,6 +410,7 @@ def _decide_together(
 ) -> tuple[list[Outcome], list[Accepted]]:
     """The fast way: all is decided, then written with one executemany per table."""
     accepted = [draft.take_arrival(arrival) for arrival in arrivals]
+    draft.expect(groups)
     outcomes = [draft.decide(group) for group in groups]
     draft.write()
     return outcomes, accepted
@@ -436,7 +437,11 @@ def _decide_one_by_one(
         return result
 
     def conflict(group: Append, reason: str) -> Outcome:
-        return Conflict(actual=draft.version_of(group.stream), reason=f"it cannot be stored: {reason}")
+        try:
+            actual = draft.version_of(group.stream)
+        except CorruptLogError:
+            actual = Version(0)  # its row is damaged, so nobody knows: that is the reason, and no matter of the other groups (I-20)
+        return Conflict(actual=actual, reason=f"it cannot be stored: {reason}")
 
     def refusal(reason: str) -> Accepted:
         return Accepted(result="refused")

@@ -96,3 +96,17 @@ def inserted(rows: list[tuple[Any, ...]]) -> Counting:
 
 def stored(connection: Counting) -> list[tuple[Any, ...]]:
     return connection.execute(f"SELECT {', '.join(EVENT_COLUMNS)} FROM events ORDER BY position").fetchall()
+
+
+@pytest.mark.parametrize("count", [5, 64, 150, 1_000])
+def test_rows_that_alternate_share_their_statements(count: int) -> None:
+    """As a graph's checkpoints, which have a summary, and its writes, which have none: a statement each gave up the GIL each (2026-11)."""
+    expected = [row(position, **({"duration_us": position} if position % 2 else {})) for position in range(1, count + 1)]
+    rows = EventRows()
+    for values in expected:
+        add(rows, values)
+    connection = table()
+    writer: SqliteConnection = connection
+    rows.write(writer)
+    assert connection.statements <= count // 64 + 9
+    assert stored(connection) == stored(inserted(expected))

@@ -47,3 +47,16 @@ def test_an_update_leaves_other_rows_alone() -> None:
     insert_rows(writer, "things", COLUMNS, [(n, "a", n, None) for n in range(1, 9)])
     update_rows(writer, "things", ("name",), [(3, "b"), (99, "nobody"), (7, "c")])
     assert connection.execute("SELECT group_concat(name, '') FROM things").fetchall() == [("aabaaaca",)]
+
+
+@pytest.mark.parametrize(("width", "shared"), [(1, True), (30, False)])
+def test_rows_share_statements_where_their_nulls_cost_less(width: int, shared: bool) -> None:
+    """width: how many columns only every second row fills."""
+    columns = ("id", *(f"c{number}" for number in range(width)), "last")
+    connection = sqlite3.connect(":memory:", factory=Counting)
+    connection.execute(f"CREATE TABLE things ({', '.join(columns)})")
+    rows = [(n, *([n] * width if n % 2 else [None] * width), n) for n in range(1, 101)]
+    writer: SqliteConnection = connection
+    insert_rows(writer, "things", columns, rows)
+    assert connection.execute("SELECT * FROM things ORDER BY id").fetchall() == rows
+    assert connection.statements == (64 // 64 + 36 // 16 + 4 // 4 if shared else 100)
