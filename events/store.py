@@ -4,7 +4,7 @@
 Both adapters pass the one contract suite in ``tests/contract``. Nothing here runs: records and Protocols only.
 """
 
-from collections.abc import AsyncIterator, Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -474,12 +474,14 @@ class LogReader(Protocol):
 class ScanReader(LogReader, Protocol):
     """A reader beside the files, which can give a whole shard."""
 
-    def scan(self, shard: int, plain: Container[str]) -> AsyncIterator[Sequence[Fact]]:
-        """The state events and forks of a whole shard, in order, verified as everywhere: for folding all of it at a third of the price of
-        `read`.
+    async def scan(self, shard: int, plain: Container[str], take: Callable[[Sequence[Fact]], None]) -> None:
+        """Hand the state events and forks of a whole shard to `take`, in order, page by page, verified as everywhere: for folding all of it
+        at a third of the price of `read`.
 
-        plain: the ``tag:schema version`` of which the payload alone is enough; any other comes without it, as do sealed and erased events
-        and all of a fork (S33), also of one at version 0: its state begins with what its first event says.
+        Args:
+            plain: the ``tag:schema version`` of which the payload alone is enough; any other comes without it, as do sealed and erased
+                events and all of a fork (S33), also of one at version 0: its state begins with what its first event says.
+            take: called on any thread, never twice at once; what it raises ends the scan. Cancelled: a call that runs is not cut off.
         """
         ...
 

@@ -1,6 +1,6 @@
 """The reader of a log in memory: `store.LogReader` over `store_memory.MemoryLog`."""
 
-from collections.abc import AsyncIterator, Container, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from events.appending import TIME_DIGITS
 from events.envelope import Kind, RecordedEvent
@@ -27,15 +27,17 @@ class MemoryLogReader:
     async def read(self, shard: int, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         return self._log.content(shard).events[max(0, after) :][: _page(limit)]
 
-    async def scan(self, shard: int, plain: Container[str]) -> AsyncIterator[Sequence[Fact]]:
+    async def scan(self, shard: int, plain: Container[str], take: Callable[[Sequence[Fact]], None]) -> None:
         position = 0
         while events := await self.read(shard, after=position):
             position = events[-1].position
-            yield [
-                fact_of(event, plain, self._of(event.stream).streams[event.stream][0])
-                for event in events
-                if event.kind is Kind.STATE or event.type == FORKED
-            ]
+            take(
+                [
+                    fact_of(event, plain, self._of(event.stream).streams[event.stream][0])
+                    for event in events
+                    if event.kind is Kind.STATE or event.type == FORKED
+                ]
+            )
 
     async def read_stream(self, stream: StreamId, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         return after_version(self._of(stream).streams.get(stream, []), after)[: _page(limit)]

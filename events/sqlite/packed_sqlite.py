@@ -25,7 +25,7 @@ _PACKED: Final = """
 class Packed(msgspec.Struct, gc=False):
     """Rows in the order in which they were read. numbers: the column that was asked for. sizes: bytes of each body, salt and payload in
     one; -1 where they say too little (sealed, erased, not `only_if`). hashes, bodies: one behind the other. tags: ``tag:schema version`` of
-    a state event, else empty. covered: what the hash covers behind the stream's name, less the payload's digest at its end."""
+    a state event, else empty. covered: what the hash covers between the stream's name and the payload's digest, ``<version>,...,"``."""
 
     positions: list[int]
     numbers: list[int]
@@ -60,7 +60,7 @@ def packed(number: str, source: str, prefix: str = "", only_if: str = "1") -> st
         f"SELECT {prefix}position AS position, {number} AS number, {prefix}hash AS hash, "
         f"CASE WHEN {clear} THEN {PAYLOAD_AT} + octet_length({prefix}payload) ELSE -1 END AS size, "
         f"CASE WHEN {clear} THEN {prefix}salt || {prefix}payload ELSE '' END AS body, "
-        f"coalesce({state_tag(prefix)}, '') AS tag, trim(json_array({array}), '[]') AS covered FROM {source}"
+        f"coalesce({state_tag(prefix)}, '') AS tag, trim(json_array({array}), '[]') || ',\"' AS covered FROM {source}"
     )
 
 

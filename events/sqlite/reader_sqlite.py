@@ -4,7 +4,7 @@ of a read.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -144,17 +144,17 @@ class SqliteLogReader:
     async def read(self, shard: int, *, after: int = 0, limit: int = 1_000) -> Sequence[RecordedEvent]:
         return await self._shard(shard).run(reads.read_page, shard, after, limit)
 
-    async def scan(self, shard: int, plain: Container[str]) -> AsyncIterator[Sequence[Fact]]:
+    async def scan(self, shard: int, plain: Container[str], take: Callable[[Sequence[Fact]], None]) -> None:
         scan, readers = ShardScan(shard, plain), self._shard(shard)
         rows = await readers.run(scan.fetch)
         while rows is not None:
             if rows == "by rows":
-                yield await readers.run(scan.by_rows)
+                take(await readers.run(scan.by_rows))
                 rows = await readers.run(scan.fetch)
                 continue
-            # While SQLite puts the next page together, which needs no interpreter, another thread verifies this one.
+            # While SQLite puts the next page together, which needs no interpreter, another thread verifies and takes this one.
             scan.expect_fetch()
-            verifying = asyncio.get_running_loop().run_in_executor(None, scan.verify, rows)
+            verifying = asyncio.get_running_loop().run_in_executor(None, scan.hand_over, rows, take)
             failure: CuebookError | None = None
             try:
                 rows = await readers.run(scan.fetch)
@@ -163,7 +163,7 @@ class SqliteLogReader:
             page = await verifying
             if page.doubtful:
                 await readers.run(scan.check, page)
-            yield page.facts
+                take(page.facts)
             if failure is not None:
                 raise failure
 

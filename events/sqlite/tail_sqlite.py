@@ -71,7 +71,7 @@ def _read_tail(
     values = {"start": head.position, "lowest": lowest, "stream_id": head.stream_id}
     rows = _packed_rows(connection, values) if _PACKED_MIN <= head.version - after <= _PACKED_MAX else None
     if rows is None:
-        rows = [(*row[:5], row[5][1:-4]) for row in connection.execute(_TAIL, values).fetchall()]
+        rows = [(*row[:5], row[5][1:-2]) for row in connection.execute(_TAIL, values).fetchall()]
     rows.reverse()
     previous = head.base_hash
     if after > head.base_version and rows and rows[0][1] == after:
@@ -88,7 +88,7 @@ def _read_tail(
         if tag in plain and body is not None:
             digest = sha256(body).hexdigest().encode()
             # ["<stream>",<version>,...,"<branch>","<payload's digest>"]
-            sound = sha256(join((previous, opening, covered, b',"', digest, b'"]'))).digest() == hash_
+            sound = sha256(join((previous, opening, covered, digest, b'"]'))).digest() == hash_
         else:
             sound = False
         if sound:

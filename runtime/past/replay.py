@@ -1,11 +1,12 @@
 """All of a shard folded at once: the state of every actor in it (replay, not re-run: no effects)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from actors.registry import ActorType, Registry
+from events.facts import Fact
 from events.ids import StreamId, parse_stream_id
 from events.limits import PAGE_EVENTS_MAX
 from events.store import LogReader, ScanReader
@@ -26,7 +27,8 @@ async def fold_shard(reader: ScanReader, registry: Registry, shard: int) -> dict
     states: dict[StreamId, Any] = {}
     apart: dict[StreamId, ActorType[Any]] = {}
     """Streams that take more than their payloads: older schema versions, sealed or erased events, a beginning elsewhere."""
-    async for facts in reader.scan(shard, plain):
+
+    def take(facts: Sequence[Fact]) -> None:
         for _, stream, tag, payload in facts:
             state = states.get(stream)
             if state is None:
@@ -42,6 +44,8 @@ async def fold_shard(reader: ScanReader, registry: Registry, shard: int) -> dict
                 apart[stream] = registry.types[parse_stream_id(stream)[0]]
             elif not apart or stream not in apart:
                 fact.apply(state)
+
+    await reader.scan(shard, plain, take)
     for stream, kind in apart.items():
         states[stream] = await _folded(reader, kind, stream)
     return states

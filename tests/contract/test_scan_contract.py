@@ -32,7 +32,9 @@ PLAIN = {"account.deposited:1"}
 
 
 async def scanned(reader: ScanReader) -> list[Fact]:
-    return [fact for page in [page async for page in reader.scan(0, PLAIN)] for fact in page]
+    facts: list[Fact] = []
+    await reader.scan(0, PLAIN, facts.extend)
+    return facts
 
 
 async def test_it_gives_the_state_events_of_the_shard_in_order_over_pages(log: LogUnderTest) -> None:
@@ -107,13 +109,8 @@ async def test_i20_of_two_damaged_rows_the_first_is_named_although_the_next_page
     as_bytes(path, "type", FIRST_ROWS + 10)
     given: list[Fact] = []
     reader = await sqlite_log.reader()
-
-    async def scan() -> None:
-        async for page in reader.scan(0, PLAIN):
-            given.extend(page)
-
     with pytest.raises(CorruptLogError) as found:
-        await scan()
+        await reader.scan(0, PLAIN, given.extend)
     assert found.value.fields["position"] == FIRST_ROWS + 10
     assert [position for position, *_ in given] == list(range(1, FIRST_ROWS + 1))
     without_guards(path, """UPDATE events SET payload = '{"cents":9}' WHERE position = 3""")
