@@ -116,7 +116,7 @@ def load(verb: Verb) -> Callable[..., Any]:
 
 def own_version() -> str:
     """Return the version of the installed distribution."""
-    from ops.commands.version import distribution_version
+    from ops.versions import distribution_version
 
     return distribution_version("cuebook") or "not installed"
 

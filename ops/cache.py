@@ -11,9 +11,9 @@ from events.clock import Clock, SystemClock
 from events.log_directory import read_identity
 from ops.cache_connection import CachePlace, cache_place, make_secrets
 from ops.cache_server import CacheServer
-from ops.commands.version import distribution_version
 from ops.exits import StartError
 from ops.settings import Settings
+from ops.versions import distribution_version
 from projections.cache.step_cache import TieredStepCache
 from projections.cache.values import Values
 from runtime.tasks import Tasks, end

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from ops.commands.version import distribution_version
 from ops.exits import StartError
 from ops.private_files import make_private_folder, write_private
 from ops.settings import Settings
+from ops.versions import distribution_version
 from projections.cache.address import ServerAddress
 
 USER = "cuebook"

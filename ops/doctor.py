@@ -101,7 +101,7 @@ def _workers(settings: Settings, cores: int | None = None) -> Iterator[Finding]:
 
 
 def _nats_program(settings: Settings) -> Finding:
-    from ops.commands.version import nats_server_version
+    from ops.versions import nats_server_version
 
     if settings.nats_url is not None:
         return Finding(check="nats-server", ok=True, found="an outside one is configured")

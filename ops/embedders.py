@@ -3,8 +3,8 @@
 from typing import Final, Literal
 
 from events.embedding import Embedder
-from ops.commands.version import distribution_version
 from ops.exits import StartError
+from ops.versions import distribution_version
 from projections.embedding.batching import BatchingEmbedder
 from projections.embedding.hashing import HashEmbedder
 

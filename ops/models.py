@@ -19,9 +19,9 @@ from actors.models.provider import Provider
 from actors.models.records import Answer, Failure, Request
 from actors.models.registry import Configured, ProviderRegistry
 from events.errors import ConfigurationError
-from ops.commands.version import distribution_version
 from ops.exits import StartError
 from ops.settings import ModelSettings, Settings
+from ops.versions import distribution_version
 from runtime.app import App
 from runtime.tasks import Tasks
 

@@ -25,7 +25,7 @@ def run_projector(settings: Settings, name: str, *, quiet: bool = False) -> int:
 
 
 async def _main(settings: Settings, name: str, app: App) -> int:
-    from ops.commands.version import distribution_version
+    from ops.versions import distribution_version
     from ops.views import open_views
     from ops.views_nats import ProjectorService, connected, listening, serving
     from projections.hints import watch_files

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from ops.cache_health import mode as cache_mode
-from ops.commands.version import sqlite_version, versions
 from ops.embedders import vectors_mode
 from ops.event_loop import loop_name
 from ops.exits import CommandError, Exit
@@ -15,6 +14,7 @@ from ops.in_process import in_process
 from ops.nats_connection import connection_of
 from ops.settings import Settings
 from ops.up_state import UpState, read_up
+from ops.versions import sqlite_version, versions
 
 
 class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):

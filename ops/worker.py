@@ -64,7 +64,7 @@ def run_worker(settings: Settings, name: str, *, quiet: bool = False) -> int:
 async def _main(settings: Settings, name: str, app: App) -> int:
     from events.log_directory import create_log
     from ops.cache import open_step_cache
-    from ops.commands.version import distribution_version, sqlite_version
+    from ops.versions import distribution_version, sqlite_version
     from runtime.node import Node, NodeConfig
     from runtime.passivation import LiveBounds
 

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from ops.bench.measure import Cases, Setting, Unavailable
 from ops.cache_connection import INSTALL
 from ops.cache_server import find_program
-from ops.commands.version import distribution_version
 from ops.exits import StartError
+from ops.versions import distribution_version
 
 
 @asynccontextmanager

@@ -96,8 +96,8 @@ def bench_folder(data: Path) -> Iterator[Path]:
 def machine_facts(folder: Path) -> dict[str, object]:
     """What the figures depend on. load: the average of the last minute as the bench begins."""
     from ops.bench.limits import fsync_us
-    from ops.commands.version import distribution_version, nats_server_version, sqlite_version
     from ops.event_loop import loop_name
+    from ops.versions import distribution_version, nats_server_version, sqlite_version
 
     return {
         "cpu": cpu_name(),

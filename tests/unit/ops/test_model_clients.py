@@ -12,10 +12,10 @@ from actors.models import langchain_models
 from actors.models.port import OnText
 from actors.models.records import Answer, Failure, Message, Request
 from ops import models
-from ops.commands.version import distribution_version
 from ops.exits import StartError
 from ops.models import open_models
 from ops.settings import ModelSettings, Settings
+from ops.versions import distribution_version
 
 pytestmark = pytest.mark.skipif(distribution_version("langchain-perplexity") is None, reason="needs cuebook[models]")
 ASKED = Request(messages=(Message(role="user", content="?"),))
