@@ -13,7 +13,7 @@ import msgspec
 from events.appending import continues
 from events.closing import CLOSED_BY, Closed, Erasure
 from events.envelope import RecordedEvent
-from events.errors import CorruptLogError, UnreadablePayloadError
+from events.errors import CorruptLogError, CuebookError, UnreadablePayloadError
 from events.facts import PlainEvent, in_full
 from events.ids import CommandId, StreamId, Version, parse_stream_id, shard_of
 from events.letters import Letter, StoppedActor
@@ -126,7 +126,11 @@ class SealedShard:
         return row_key if continues(self._inbox(outcome.entry), group.inbox) else None
 
     async def _again(self, group: Append, key_id: str) -> Outcome:
-        (outcome,), _ = await self._store.commit([await self._sealed_group(group, key_id)])
+        try:
+            (outcome,), _ = await self._store.commit([await self._sealed_group(group, key_id)])
+        except CuebookError as error:
+            # The others of its batch are committed. This one is decided again, and finds what has become of it.
+            return Conflict(actual=Version(0), reason=error.message)
         return outcome
 
     async def append(self, groups: Sequence[Append]) -> Sequence[Outcome]:
