@@ -392,7 +392,10 @@ async def test_s33_a_copy_beside_a_rebase_holds_what_was_there_before_it_or_afte
             assert held[f"c{number}"] in (ids[::-1], ids[-1:])
             assert [each.checkpoint["id"] for each in await listed(saver, f"s{number}")] == ids[-1:]
         assert {len(each) for each in held.values()} == {1, 8}, "both orders were met"
-        assert types(tmp_path).count("graph.rebased") == 20
+        # Where the copy came before the prune looked, nothing would be given back: then the prune only says what is not shown.
+        said = [each for each in types(tmp_path) if each in ("graph.rebased", "graph.removed")]
+        assert len(said) == 20
+        assert said.count("graph.rebased") >= sum(len(each) == 1 for each in held.values())
         await saver.aprune([f"s{number}" for number in range(20)], strategy="delete")
     async with EventLogSaver.open(tmp_path, durability="process") as saver:
         assert {name: [each.checkpoint["id"] for each in await listed(saver, name)] for name in held} == held
