@@ -1,7 +1,8 @@
 """The cache of one process, put together: settings to a `StepCache` for a worker, and to the view that a projector keeps."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,10 @@ from ops.cache_server import CacheServer
 from ops.exits import StartError
 from ops.settings import Settings
 from ops.versions import distribution_version
-from projections.cache.step_cache import TieredStepCache
+from projections.cache.address import ServerAddress
+from projections.cache.step_cache import Server, TieredStepCache
 from projections.cache.values import Values
+from projections.cache.when_asked import ServerWhenAsked
 from runtime.tasks import Tasks, end
 
 log = structlog.get_logger("cuebook.cache")
@@ -38,10 +41,10 @@ async def open_step_cache(settings: Settings, clock: Clock | None = None) -> Asy
     if place.address is None:
         yield TieredStepCache(values, clock)
         return
-    from projections.cache.server_redis import RedisCacheServer
-
     tasks = Tasks()
-    server = RedisCacheServer(place.address, tasks.spawn)
+    load = partial(_client, place.address, tasks)
+    # A server of yours is reached by a URL, which is looked at before anything is served.
+    server: Server = ServerWhenAsked(load, tasks.spawn) if place.embedded else load()()
     try:
         yield TieredStepCache(values, clock, server)
     finally:
@@ -83,6 +86,13 @@ def cache_view(settings: Settings, clock: Clock | None = None) -> "RedisCacheVie
     from projections.cache.view_redis import RedisCacheView
 
     return RedisCacheView(place.address, _values(settings, place), clock or SystemClock())
+
+
+def _client(address: ServerAddress, tasks: Tasks) -> Callable[[], Server]:
+    """What makes the client of the server; the import is what takes its time."""
+    from projections.cache.server_redis import RedisCacheServer
+
+    return partial(RedisCacheServer, address, tasks.spawn)
 
 
 def _values(settings: Settings, place: CachePlace) -> Values:

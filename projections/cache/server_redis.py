@@ -5,7 +5,7 @@ an outage costs those steps one timeout that were waiting when it began, and eve
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 
 from projections.cache.address import ServerAddress
 from projections.cache.connection_redis import FAILURES, open_client
+from projections.cache.step_cache import CacheServerStatistics, Spawn
 
 log = structlog.get_logger("cuebook.cache")
 TIMEOUT_S: Final = 0.25
@@ -22,29 +23,10 @@ AT_ONCE_MAX: Final = 128
 _TRY_FIRST_S: Final = 0.1
 _TRY_MAX_S: Final = 5.0
 
-Spawn = Callable[..., "asyncio.Task[Any]"]
-"""``spawn(coroutine, name=...)``: `runtime.tasks.Tasks.spawn`, handed in by `ops`."""
-
-
 class _Asked(NamedTuple):
     name: str
     bytes_max: int
     answer: "asyncio.Future[bytes | None]"
-
-
-class CacheServerStatistics(msgspec.Struct, kw_only=True):
-    """What a process asked of the server.
-
-    pipelines: how many trips carried the `gets`. passed_over: lookups while the server was away, which cost nothing. wrong: answers that
-    are no value, such as another type under the name. outages: how often it went away.
-    """
-
-    away: bool = False
-    gets: int = 0
-    pipelines: int = 0
-    passed_over: int = 0
-    wrong: int = 0
-    outages: int = 0
 
 
 class RedisCacheServer:

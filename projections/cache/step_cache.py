@@ -4,7 +4,8 @@ Satisfies `actors.step_cache.StepCache`, which this package may not import.
 """
 
 import asyncio
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import msgspec
 
@@ -15,6 +16,24 @@ from events.limits import CACHE_VALUE_BYTES_MAX
 from projections.cache.recent import Recent
 from projections.cache.values import STORED_BYTES_MAX, Values
 
+Spawn = Callable[..., "asyncio.Task[Any]"]
+"""``spawn(coroutine, name=...)``: `runtime.tasks.Tasks.spawn`, handed in by `ops`."""
+
+
+class CacheServerStatistics(msgspec.Struct, kw_only=True):
+    """What a process asked of the server.
+
+    pipelines: how many trips carried the `gets`. passed_over: lookups while the server was away, which cost nothing. wrong: answers that
+    are no value, such as another type under the name. outages: how often it went away.
+    """
+
+    away: bool = False
+    gets: int = 0
+    pipelines: int = 0
+    passed_over: int = 0
+    wrong: int = 0
+    outages: int = 0
+
 
 class Server(Protocol):
     """What is asked behind this process. Adapter: `server_redis`."""
@@ -23,8 +42,12 @@ class Server(Protocol):
         """The first `bytes_max` bytes under `name`. None: there is nothing, or nothing of use, or no server; never raises for these."""
         ...
 
-    def statistics(self) -> msgspec.Struct:
+    def statistics(self) -> CacheServerStatistics:
         """What was asked of it by this process."""
+        ...
+
+    async def close(self) -> None:
+        """Answer who waits with a miss, and disconnect. Idempotent."""
         ...
 
 
@@ -50,7 +73,7 @@ class StepCacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
     namespaces: dict[str, NamespaceStatistics]
     entries: int
     size_bytes: int
-    server: msgspec.Struct | None = None
+    server: CacheServerStatistics | None = None
     """What was asked of the server; None where there is none."""
 
 
