@@ -123,25 +123,30 @@ class ScriptedModel:
 
     async def _whole(self, writer: asyncio.StreamWriter, status: int, body: bytes, more: Headers) -> None:
         headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close", **more}
-        writer.write(f"HTTP/1.1 {status} X\r\n".encode() + b"".join(f"{k}: {v}\r\n".encode() for k, v in headers.items()) + b"\r\n" + body)
-        await writer.drain()
+        head = f"HTTP/1.1 {status} X\r\n".encode() + b"".join(f"{k}: {v}\r\n".encode() for k, v in headers.items())
+        await _send(writer, head + b"\r\n" + body)
 
     async def _stream(self, writer: asyncio.StreamWriter, events: list[bytes], say: Say) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n")
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+        await _send(writer, head)
         for number, event in enumerate(events):
-            if writer.is_closing():
-                raise ConnectionResetError("the client is gone")  # uvloop would raise RuntimeError
             if number == say.hold_after:
                 await self.go.wait()
             if say.cut_after is not None and number >= say.cut_after:
                 await writer.drain()
                 return
-            writer.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
-            await writer.drain()
+            await _send(writer, f"{len(event):x}\r\n".encode() + event + b"\r\n")
             if say.pause_s:
                 await asyncio.sleep(say.pause_s)
-        writer.write(b"0\r\n\r\n")
-        await writer.drain()
+        await _send(writer, b"0\r\n\r\n")
+
+
+async def _send(writer: asyncio.StreamWriter, block: bytes) -> None:
+    if writer.is_closing():
+        # uvloop raises RuntimeError where asyncio's own transports say nothing.
+        raise ConnectionResetError("the client is gone")
+    writer.write(block)
+    await writer.drain()
 
 
 def _pieces(text: str) -> list[str]:
