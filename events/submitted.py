@@ -106,6 +106,9 @@ class _Wakes:
 
     def wake(self, loop: asyncio.AbstractEventLoop, waiter: "asyncio.Future[None]") -> None:
         """From any thread. loop: passed, since it is kept only as long as somebody waits on it."""
+        if asyncio._get_running_loop() is loop:
+            _end(waiter)
+            return
         self._waiters.append(waiter)
         if not self._is_called:
             self._is_called = True
@@ -116,9 +119,12 @@ class _Wakes:
         # First, so that what is appended while this loop runs dry calls again.
         self._is_called = False
         while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
+            _end(self._waiters.popleft())
+
+
+def _end(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 _wakes: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Wakes]] = WeakKeyDictionary()

@@ -5,6 +5,7 @@ the thread already is a reference.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import is_
 from typing import Any, Final
 
 import msgspec
@@ -178,7 +179,7 @@ def tell_seen(event: recorded.Saved, before: Mapping[str, Versions], seen: Mappi
         if known is None:
             event.seen[node] = dict(versions)
             continue
-        if known == versions and list(map(type, known.values())) == list(map(type, versions.values())):
+        if known == versions and (all(map(is_, known.values(), versions.values())) or _types(known) == _types(versions)):
             continue  # nearly all of them
         new, gone = different(known, versions)
         if gone:
@@ -188,6 +189,10 @@ def tell_seen(event: recorded.Saved, before: Mapping[str, Versions], seen: Mappi
             event.seen[node] = new
     if not before.keys() <= seen.keys():
         event.seen_gone += [node for node in before if node not in seen]
+
+
+def _types(versions: Mapping[str, Any]) -> list[type]:
+    return list(map(type, versions.values()))
 
 
 def different(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -27,49 +27,49 @@ class Following:
         self._guard = threading.RLock()
         self._announced: dict[str, str] = {}
         """Per namespace, the newest checkpoint that something was written on and that was not put yet."""
-        self._waiting: dict[Place, tuple[Submitted[Any], Submitted[Any]]] = {}
-        """Puts under way: the commit, and what their caller waits for."""
+        self._waiting: dict[Submitted[Any], tuple[Place, Submitted[Any]]] = {}
+        """What callers wait for, each with what was put and its commit."""
         self._let_go: set[Submitted[Any]] = set()
 
     def announce(self, ns: str, checkpoint_id: str) -> None:
         """Something was written on that checkpoint, which was not put yet."""
         with self._guard:
             self._announced[ns] = max(checkpoint_id, self._announced.get(ns, ""))
-            for place in [place for place in self._waiting if place[0] == ns and place[1] < checkpoint_id]:
-                self._release(*self._waiting.pop(place))
+            # Those of a commit that is done are about to end with it.
+            for waited, (place, commit) in list(self._waiting.items()):
+                if place[0] == ns and place[1] < checkpoint_id and not commit.done():
+                    del self._waiting[waited]
+                    self._let_go.add(commit)
+                    waited.set_result(FOLLOWED)
 
-    def waited(self, place: Place, future: Submitted[Any]) -> Submitted[Any]:
-        """What the put of `place` waits for, in place of its commit `future`."""
+    def waited(self, place: Place, commit: Submitted[Any]) -> Submitted[Any] | None:
+        """What the put of `place` waits for, in place of its commit; None: for nothing."""
         with self._guard:
             announced = self._announced.get(place[0], "")
             if announced == place[1]:
                 del self._announced[place[0]]
-            waited: Submitted[Any] = Submitted()
-            self._waiting[place] = (future, waited)
-            future.add_done_callback(lambda done: self._committed(place, done, waited))
+            if commit.done():
+                return commit
             if place[1] < announced:
-                self._release(future, waited)
+                self._let_go.add(commit)
+                return None
+            waited: Submitted[Any] = Submitted()
+            self._waiting[waited] = (place, commit)
             return waited
 
-    def was_let_go(self, future: Submitted[Any]) -> bool:
-        """Whether the caller does not wait for that commit."""
+    def was_let_go(self, commit: Submitted[Any]) -> bool:
+        """Whether a caller does not wait for that commit."""
         with self._guard:
-            return future in self._let_go
+            return commit in self._let_go
 
-    def _release(self, future: Submitted[Any], waited: Submitted[Any]) -> None:
-        if not future.done():  # else its callback is about to end `waited`
-            self._let_go.add(future)
-            waited.set_result(FOLLOWED)
-
-    def _committed(self, place: Place, future: Submitted[Any], waited: Submitted[Any]) -> None:
+    def ended(self, commit: Submitted[Any]) -> None:
+        """That commit has ended: so do those who wait for it."""
         with self._guard:
-            if self._waiting.get(place) == (future, waited):
-                del self._waiting[place]
-            self._let_go.discard(future)
-            if waited.done():
-                return
-            error = future.exception()
-            if error is None:
-                waited.set_result(future.result())
-            else:
-                waited.set_exception(error)
+            self._let_go.discard(commit)
+            for waited in [waited for waited, (_, waits_for) in self._waiting.items() if waits_for is commit]:
+                del self._waiting[waited]
+                error = commit.exception()
+                if error is None:
+                    waited.set_result(commit.result())
+                else:
+                    waited.set_exception(error)

@@ -277,6 +277,12 @@ def owner_epoch(connection: SqliteConnection) -> int:
     return epoch
 
 
+def stream_names(connection: SqliteConnection, most: int) -> list[str] | None:
+    """The names of all streams; None if there are more than `most`."""
+    found = connection.execute("SELECT name FROM streams LIMIT ?", (most + 1,)).fetchall()
+    return None if len(found) > most else [row[0] for row in found]
+
+
 def thread_rows(connection: SqliteConnection, after: str, limit: int) -> list[tuple[str, str | None]]:
     """(stream, the thread's own id if it is another) of threads by name of the stream."""
     found = connection.execute(

@@ -278,7 +278,10 @@ class Packer:
 
 def _stands_for_itself(value: Any) -> bool:
     """Most of what there is: packing changes nothing about it."""
-    return value is None or (type(value) is str and len(value) < PART_BYTES and value.isascii()) or type(value) is bool
+    cls = type(value)
+    if cls is str:
+        return len(value) < PART_BYTES and value.isascii()
+    return value is None or cls is bool or (cls is int and plain_int(value))
 
 
 def _is_text(value: str) -> bool:

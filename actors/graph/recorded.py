@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from actors.journal import Forked
+from events.memo import memo
 
 SAVED: Final = "graph.saved"
 WRITES: Final = "graph.writes"
@@ -26,14 +27,35 @@ ITEMS: Final = "store.changed"
 FORKED: Final = "stream.forked"
 
 
-set_of = frozenset
-"""For a class that has a field called `set`."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def iso_of(at_us: int) -> str:
     """Microseconds since 1970 as LangGraph writes a time."""
     return (_EPOCH + timedelta(microseconds=at_us)).isoformat()
+
+
+def _us_of(text: str | None) -> int | None:
+    """The number of which `text` is the `iso_of`; None if there is none."""
+    if type(text) is not str:
+        return None
+    if not text.isascii() or text[19:20] != "." or text[26:] != "+00:00":
+        return _second_us(text, "")
+    # Nearly all: a second that was there a moment ago, and a fraction, which is there where it is not 0.
+    second_us, fraction = _second_us(text[:19], text[26:]), text[20:26]
+    return second_us + int(fraction) if second_us is not None and fraction.isdigit() and fraction != "000000" else None
+
+
+@memo("seconds of checkpoints", 64)
+def _second_us(text: str, zone: str) -> int | None:
+    try:
+        at = datetime.fromisoformat(f"{text}{zone}")
+    except ValueError:
+        return None
+    if at.tzinfo is not UTC or at.isoformat() != f"{text}{zone}":
+        return None
+    since = at - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 class _Recorded(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -73,20 +95,16 @@ class Saved(_Recorded, kw_only=True):
         """LangGraph's field of that name."""
         if self.updated is not UNSET:
             return self.updated
-        return sorted(self.versions.keys() - set_of(self.gone)) if self.gone else sorted(self.versions)
+        gone = self.gone
+        return sorted([channel for channel in self.versions if channel not in gone]) if gone else sorted(self.versions)
 
     def tell_time(self, text: str | None) -> None:
         """Note `text` as `ts`, shorter where it is the usual one: what `iso_of` writes."""
-        try:
-            at = datetime.fromisoformat(text or "")
-        except (ValueError, TypeError):
+        at_us = _us_of(text)
+        if at_us is None:
             self.ts = text
-            return
-        if at.tzinfo is UTC and at.isoformat() == text:
-            since = at - _EPOCH
-            self.at_us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
         else:
-            self.ts = text
+            self.at_us = at_us
 
 
 class Kept(Saved, kw_only=True):

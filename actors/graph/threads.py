@@ -29,6 +29,7 @@ from actors.graph.folding import Folded
 from actors.graph.following import FOLLOWED, Following, Place
 from actors.graph.kinds import Kinds
 from actors.graph.kinds_langgraph import BY_TYPE, fingerprint
+from actors.graph.known_streams import STREAMS_MAX, KnownStreams
 from actors.graph.packing import Packer
 from actors.graph.thread_state import ThreadState
 from actors.journal import Forked
@@ -39,7 +40,7 @@ from events.ids import StreamId, Version
 from events.limits import MIB
 from events.log_directory import LOG_FILE, create_log
 from events.sqlite.sqlite_library import Durability
-from events.sqlite.threaded_sqlite import ThreadedShard
+from events.sqlite.threaded_sqlite import Queued, ThreadedShard
 from events.store import Append, Base, Committed, Outcome
 from events.submitted import Submitted
 
@@ -110,13 +111,13 @@ class _SourceChangedError(Exception):
 
 
 class _Kept:
-    """A thread in memory. pending: the newest of its writes that was submitted. broken: one of them failed."""
+    """A thread in memory. pending: the newest of its writes, if that is not committed yet. broken: one of them failed."""
 
     def __init__(self, state: Any) -> None:
         self.state = state
         self.bytes: int = state.bytes
         """What it counts for in `Threads`."""
-        self.pending: Submitted[Outcome] | None = None
+        self.pending: Queued | None = None
         self.broken = False
         self.following = Following()
 
@@ -128,8 +129,11 @@ class _Kept:
 class Threads:
     """See the module. Safe to be used from any thread and any event loop at once."""
 
-    def __init__(self, shard: ThreadedShard, kinds: Kinds, clock: Clock, make: "Callable[[str, Packer], Any]") -> None:
+    def __init__(
+        self, shard: ThreadedShard, kinds: Kinds, clock: Clock, streams: KnownStreams, make: "Callable[[str, Packer], Any]"
+    ) -> None:
         self._make = make
+        self._streams = streams
         self.shard = shard
         self.kinds = kinds
         self._clock = clock
@@ -162,11 +166,16 @@ class Threads:
             path, 0, worker=f"langgraph-{os.getpid()}", durability=durability, companion=index.GraphIndex(),
             before=index.only_ours, clock=clock,
         )  # fmt: skip
-        return cls(shard, kinds, clock, thread_state)
+        try:
+            names = shard.read(index.stream_names, STREAMS_MAX).result()
+        except BaseException:
+            shard.close()
+            raise
+        return cls(shard, kinds, clock, KnownStreams(names), thread_state)
 
     def beside(self, make: "Callable[[str, Packer], Folded]") -> "Threads":
         """Something else than threads, in the same folder."""
-        return Threads(self.shard, self.kinds, self._clock, make)
+        return Threads(self.shard, self.kinds, self._clock, self._streams, make)
 
     def wall_us(self) -> int:
         """Microseconds since 1970."""
@@ -187,11 +196,14 @@ class Threads:
             return kept
         state = self._make(thread_id, Packer(self.kinds, fingerprint))
         stream = StreamId(state.stream)
-        version, events = yield self.shard.read(index.load, 0, stream, self.shard.head(stream), self._is_owner)
-        state.fold(events)
-        state.version = version
-        if events and (first := next((event for event, home in events if event.stream == stream), None)) is not None:
-            state.branch, state.parent = first.branch, first.parent
+        with self.guard:
+            is_new = self._is_owner and not self._streams.may_hold(stream)
+        if not is_new:
+            version, events = yield self.shard.read(index.load, 0, stream, self.shard.head(stream), self._is_owner)
+            state.fold(events)
+            state.version = version
+            if events and (first := next((event for event, home in events if event.stream == stream), None)) is not None:
+                state.branch, state.parent = first.branch, first.parent
         with self.guard:
             if not self._is_owner:
                 return _Kept(state)  # somebody else writes it now, so nothing is kept
@@ -295,7 +307,7 @@ class Threads:
                 if kept.broken:
                     continue
                 future = self._submit(kept, make, then)
-                waited = future if future is None or put is None else kept.following.waited(put, future)
+                waited: Submitted[Any] | None = future if future is None or put is None else kept.following.waited(put, future)
             if waited is None:
                 return
             attempts += 1
@@ -323,7 +335,7 @@ class Threads:
             if kept is not None:
                 kept.following.announce(ns, checkpoint_id)
 
-    def _submit(self, kept: _Kept, make: Make, then: Callable[[Any], None] | None) -> Submitted[Outcome] | None:
+    def _submit(self, kept: _Kept, make: Make, then: Callable[[Any], None] | None) -> Queued | None:
         state = kept.state
         events = make(state)
         if not events:
@@ -333,10 +345,14 @@ class Threads:
         bytes_ = state.bytes
         self._bytes += bytes_ - kept.bytes
         kept.bytes = bytes_
+        pending = kept.pending
+        if pending is not None and self.shard.join(pending, events):
+            return pending
         group = Append(
             stream=StreamId(state.stream), expected_version=Version(state.version - len(events)), command_id=None, events=events,
             branch=state.branch, parent=state.parent,
         )  # fmt: skip
+        self._streams.add(state.stream)
         future = kept.pending = self.shard.submit(group)
         future.add_done_callback(lambda done: self._ended(state.name, kept, done))
         return future
@@ -344,14 +360,17 @@ class Threads:
     def _ended(self, thread_id: str, kept: _Kept, future: Submitted[Outcome]) -> None:
         # Also if nobody waits any more: what is in memory must not differ from the log.
         error = future.exception()
-        if error is None and isinstance(future.result(), Committed):
-            return
-        self._drop(thread_id, kept)
+        if error is not None or not isinstance(future.result(), Committed):
+            self._drop(thread_id, kept)
+            with self.guard:
+                if kept.following.was_let_go(future):
+                    if error is None:
+                        error = _unwritten(thread_id, future.result())
+                    self._owed[thread_id] = self._superseded(error, thread_id) if isinstance(error, SupersededError) else error
         with self.guard:
-            if kept.following.was_let_go(future):
-                if error is None:
-                    error = _unwritten(thread_id, future.result())
-                self._owed[thread_id] = self._superseded(error, thread_id) if isinstance(error, SupersededError) else error
+            if kept.pending is future:
+                kept.pending = None  # a thread that nobody writes does not hold what was written last
+        kept.following.ended(future)
 
     def fork(self, source_id: str, target_id: str) -> Steps[None]:
         """Make `target_id` a copy of `source_id`: of its size is only what it does later (S33).
@@ -418,6 +437,7 @@ class Threads:
         )  # fmt: skip
         with self.guard:
             check()
+            self._streams.add(target.stream)
             submitted = self.shard.submit(group)
         try:
             outcome = yield submitted

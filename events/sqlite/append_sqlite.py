@@ -174,26 +174,26 @@ class Draft:
             entropy = self._entropy[start : start + ENTROPY_PER_EVENT]
             fact, salt, previous = record(group, event, place.shard, position, version, time, now_us, epoch, entropy, previous)
             self.rolling = rolling_hash(self.rolling, previous)
-            tag, schema_version, kind, payload = event.type, event.schema_version, event.kind._value_, event.payload.decode()
-            extras = causation_id, traceparent, sender, parent, duration_us, summary, error, key_id, state_hash = (
+            tag, schema_version, kind, summary = event.type, event.schema_version, event.kind._value_, event.summary
+            extras = causation_id, traceparent, sender, parent, duration_us, error, key_id, state_hash = (
                 group.causation_id, group.traceparent, group.sender, group.parent,
-                event.duration_us, event.summary, event.error, event.key_id, event.state_hash,
+                event.duration_us, event.error, event.key_id, event.state_hash,
             )  # fmt: skip
             check = event_check(
                 position, prev_position, epoch, duration_us, summary, error, traceparent, parent, code_version, key_id, state_hash
             )
             # A bytearray, because Python's sqlite3 looks for an adapter of bytes.
             if extras == PLAIN_EXTRAS:
-                values = pending.events.plain((now_us, epoch, group.branch, code_version))
-                values += (
-                    position, stream_id, prev_position, time, version, fact.event_id, tag, schema_version, group.command_id, correlation_id,
-                    kind, bytearray(salt), bytearray(previous), check, payload,
+                own = (
+                    position, stream_id, prev_position, time, version, fact.event_id, tag, schema_version, kind, bytearray(salt),
+                    bytearray(previous), check, event.payload.decode(),
                 )  # fmt: skip
+                pending.events.plain((now_us, epoch, group.branch, code_version), own, group.command_id, correlation_id, summary)
             else:
                 pending.events.append((
                     position, stream_id, prev_position, time, version, fact.event_id, tag, schema_version, now_us, group.command_id,
                     causation_id, correlation_id, traceparent, sender, group.branch, parent, kind, epoch, code_version, duration_us,
-                    summary, error, bytearray(salt), key_id, state_hash, bytearray(previous), check, None, payload,
+                    summary, error, bytearray(salt), key_id, state_hash, bytearray(previous), check, None, event.payload.decode(),
                 ))  # fmt: skip
             recorded.append(fact)
             if (tag, schema_version) != self._last_type:
@@ -202,8 +202,8 @@ class Draft:
                 pending.pages.append((stream_id, version, position))
             prev_position = position
         self.position, self.time, self.event_hash = position, time, previous
-        head = self._heads[group.stream] = FoundHead(stream_id, version, position, previous, "live", head.base_version, head.base_hash)
-        return recorded, head
+        self._heads[group.stream] = FoundHead(stream_id, version, position, previous, "live", head.base_version, head.base_hash)
+        return recorded, self._heads[group.stream]
 
     def _send(self, group: Append) -> tuple[list[InboxEntry], list[PendingSend]]:
         """A send inside the shard becomes an inbox row at once, another an outbox row (S25)."""

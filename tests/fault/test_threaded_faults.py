@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from actors.graph import EventLogSaver
 from events.envelope import NewEvent
 from events.errors import AppendOutcomeUnknownError, LogFullError
 from events.ids import StreamId, Version
+from events.limits import COMMIT_BYTES_MAX, COMMIT_TURNS_MAX
 from events.log_directory import create_log
 from events.sqlite.threaded_sqlite import ThreadedShard
-from events.store import Append, Committed
+from events.store import Append, Committed, Conflict
 from tests.fault.test_sqlite_faults import Failing
 
 A = StreamId("thread/a")
@@ -57,6 +59,17 @@ def fail_once(shard: ThreadedShard, at: str, *, after: bool) -> None:
     shard.write(act).result()
 
 
+@contextmanager
+def held(shard: ThreadedShard) -> Iterator[None]:
+    """Nothing is committed meanwhile: what is submitted waits."""
+    go = threading.Event()
+    shard.write(lambda *_: go.wait())
+    try:
+        yield
+    finally:
+        go.set()
+
+
 def test_s18_a_full_file_refuses_the_append_whole_and_takes_it_when_there_is_room(shard: ThreadedShard) -> None:
     assert isinstance(shard.submit(group(0)).result(), Committed)
     limit_pages(shard, 2)
@@ -93,6 +106,45 @@ def test_s18_a_commit_of_unknown_outcome_is_said_to_be_so_and_the_file_tells_whi
     expected = 2 if after else 1
     assert isinstance(shard.submit(group(expected)).result(), Committed)
     assert versions(shard) == list(range(1, expected + 2))
+
+
+def test_s18_what_joined_a_group_is_recorded_with_it_or_not_at_all(shard: ThreadedShard) -> None:
+    """And in its order; nothing joins a group that a commit has taken, or one that would be too large for a commit."""
+    more = group(1, "y").events
+    with held(shard):
+        first = shard.submit(group(0))
+        assert shard.join(first, more)
+        assert not shard.join(first, [NewEvent(type="said", payload=b'"%s"' % (b"z" * COMMIT_BYTES_MAX))])
+        assert shard.join(first, more)
+    assert isinstance(first.result(), Committed)
+    assert not shard.join(first, more)
+    assert versions(shard) == [1, 2, 3]
+    with held(shard):
+        conflicting, behind = shard.submit(group(1)), shard.submit(group(3))
+        assert shard.join(conflicting, more)
+    assert isinstance(conflicting.result(), Conflict)
+    assert isinstance(behind.result(), Committed)
+    fail_once(shard, "COMMIT", after=False)
+    with held(shard):
+        lost = shard.submit(group(4))
+        assert shard.join(lost, more)
+    with pytest.raises(AppendOutcomeUnknownError):
+        lost.result()
+    assert versions(shard) == [1, 2, 3, 4]
+
+
+def test_s12_a_commit_takes_no_more_than_its_limit_however_many_joined(shard: ThreadedShard) -> None:
+    events = group(0).events
+    with held(shard):
+        first = shard.submit(group(0))
+        joined = sum(shard.join(first, events) for _ in range(2 * COMMIT_TURNS_MAX))
+        other = shard.submit(Append(stream=StreamId("thread/b"), expected_version=Version(0), command_id=None, events=events))
+        before = shard.statistics()
+    assert isinstance(first.result(), Committed)
+    assert isinstance(other.result(), Committed)
+    assert joined == COMMIT_TURNS_MAX - 1
+    assert shard.statistics().commits == before.commits + 2
+    assert versions(shard)[-1] == 1
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -45,11 +45,12 @@ def add(rows: EventRows, values: tuple[Any, ...]) -> None:
     if any(of[name] is not None for name in ("causation_id", "sender", "traceparent", "duration_us", "error", "state_hash")):
         rows.append(values)
         return
-    flat = rows.plain((of["recorded_at_us"], of["owner_epoch"], of["branch"], of["code_version"]))
-    flat += (
+    own = (
         of["position"], of["stream_id"], of["prev_position"], of["time"], of["version"], of["event_id"], of["type"], of["schema_version"],
-        of["command_id"], of["correlation_id"], of["kind"], of["salt"], of["hash"], of["row_check"], of["payload"],
+        of["kind"], of["salt"], of["hash"], of["row_check"], of["payload"],
     )  # fmt: skip
+    shared = (of["recorded_at_us"], of["owner_epoch"], of["branch"], of["code_version"])
+    rows.plain(shared, own, of["command_id"], of["correlation_id"], of["summary"])
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 63, 65, 150, 1_000])
@@ -71,7 +72,7 @@ def test_rows_of_all_kinds_are_inserted_in_order() -> None:
     odd: list[dict[str, Any]] = [
         {"sender": "account/1", "causation_id": "c0"}, {"traceparent": "00-1-1-01"}, {"state_hash": "ab"},
         {"error": "no", "duration_us": 5}, {"branch": "fork"}, {"code_version": None}, {"command_id": None, "correlation_id": None},
-        {"kind": "control", "type": "turn.started"},
+        {"kind": "control", "type": "turn.started"}, {"summary": "said"}, {"summary": "said", "command_id": None, "correlation_id": None},
     ]  # fmt: skip
     expected = [row(position, **(odd[position // 3 % len(odd)] if position % 3 else {})) for position in range(1, 200)]
     rows = EventRows()
@@ -98,10 +99,19 @@ def stored(connection: Counting) -> list[tuple[Any, ...]]:
     return connection.execute(f"SELECT {', '.join(EVENT_COLUMNS)} FROM events ORDER BY position").fetchall()
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"duration_us": 7},
+        # As a graph's checkpoints, which have a summary, and its writes, which have none.
+        {"command_id": None, "correlation_id": None, "summary": "loop 3: answer"},
+        {"summary": "said"},
+    ],
+)
 @pytest.mark.parametrize("count", [5, 64, 150, 1_000])
-def test_rows_that_alternate_share_their_statements(count: int) -> None:
-    """As a graph's checkpoints, which have a summary, and its writes, which have none: a statement each gave up the GIL each (2026-11)."""
-    expected = [row(position, **({"duration_us": position} if position % 2 else {})) for position in range(1, count + 1)]
+def test_rows_that_alternate_share_their_statements(count: int, others: dict[str, Any]) -> None:
+    """A statement each gave up the GIL each (2026-11)."""
+    expected = [row(position, **(others if position % 2 else {})) for position in range(1, count + 1)]
     rows = EventRows()
     for values in expected:
         add(rows, values)

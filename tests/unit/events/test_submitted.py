@@ -118,3 +118,21 @@ def test_a_loop_that_was_closed_meanwhile_hears_nothing_and_hinders_nobody() -> 
     asyncio.run(give_up())
     submitted.set_result(1)
     assert submitted.result() == 1
+
+
+async def test_what_its_own_loop_ends_needs_no_call_as_from_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_soon_threadsafe", lambda *arguments: calls.append(arguments))
+    submitted: Submitted[int] = Submitted()
+
+    async def wait() -> int:
+        return await submitted
+
+    waiting = [asyncio.ensure_future(wait()) for _ in range(3)]
+    await asyncio.sleep(0)
+    gone = waiting.pop()
+    gone.cancel()
+    submitted.set_result(5)
+    assert await asyncio.gather(*waiting) == [5, 5]
+    assert gone.cancelled()
+    assert calls == []

@@ -12,6 +12,7 @@ from langgraph.checkpoint.base import empty_checkpoint
 
 from actors.graph import EventLogSaver
 from events.errors import LogFullError
+from events.keeping.verify import verify
 from events.sqlite.writer_sqlite import ShardWriter
 
 
@@ -107,3 +108,27 @@ async def test_the_failure_of_a_put_that_returned_early_is_told_to_the_next(save
         await put(saver, "2", "1")
     assert [each.checkpoint["id"] async for each in saver.alist(at(None))] == ["0"]
     await put(saver, "2", "0")  # told once; the thread can be written again
+
+
+async def test_a_put_that_is_put_again_while_it_waits_ends_twice(saver: EventLogSaver) -> None:
+    with nothing_commits(saver):
+        both = [put(saver, "1", "0"), put(saver, "1", "0")]
+        await settle()
+        assert not any(each.done() for each in both)
+    await asyncio.wait_for(asyncio.gather(*both), 10)
+
+
+async def test_what_a_thread_writes_while_a_commit_runs_is_one_group(saver: EventLogSaver) -> None:
+    before = saver.statistics()
+    with nothing_commits(saver):
+        tasks = [put(saver, "1", "0"), *(wrote(saver, str(number)) for number in range(2, 9))]
+        await settle()
+    await asyncio.gather(*tasks)
+    after = saver.statistics()
+    assert (after.commits - before.commits, after.groups - before.groups, after.events - before.events) == (1, 1, 8)
+    assert verify(saver._threads.shard.path.parent) == []
+
+
+async def test_what_was_written_last_is_not_held_in_memory(saver: EventLogSaver) -> None:
+    await asyncio.gather(put(saver, "1", "0"), wrote(saver, "1"))
+    assert [kept.pending for kept in saver._threads._kept.values()] == [None]

@@ -384,10 +384,13 @@ async def test_s33_a_copy_beside_a_rebase_holds_what_was_there_before_it_or_afte
     async with EventLogSaver.open(tmp_path, durability="process") as saver:
         for number in range(20):
             ids = await chain(saver, f"s{number}", 8, KB)
-            calls = [saver.acopy_thread(f"s{number}", f"c{number}"), saver.aprune([f"s{number}"])]
             async with asyncio.TaskGroup() as group:
-                for call in calls if number % 2 else reversed(calls):
-                    group.create_task(call)
+                pruned = group.create_task(saver.aprune([f"s{number}"]))
+                if number == 19:
+                    await asyncio.wait([pruned])
+                for _ in range(number * 4):
+                    await asyncio.sleep(0)
+                group.create_task(saver.acopy_thread(f"s{number}", f"c{number}"))
             held[f"c{number}"] = [each.checkpoint["id"] for each in await listed(saver, f"c{number}")]
             assert held[f"c{number}"] in (ids[::-1], ids[-1:])
             assert [each.checkpoint["id"] for each in await listed(saver, f"s{number}")] == ids[-1:]
