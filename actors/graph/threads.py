@@ -190,10 +190,8 @@ class Threads:
                 self._kept.move_to_end(thread_id)
             return kept
 
-    def _thread(self, thread_id: str) -> Steps[_Kept]:
-        kept = self._find(thread_id)
-        if kept is not None:
-            return kept
+    def _read(self, thread_id: str) -> Steps[_Kept]:
+        """A thread that is not in memory."""
         state = self._make(thread_id, Packer(self.kinds, fingerprint))
         stream = StreamId(state.stream)
         with self.guard:
@@ -246,7 +244,7 @@ class Threads:
             if self.shard.ownership is None or epoch != self.shard.ownership.epoch:
                 self._lost()
         while True:
-            kept = yield from self._thread(thread_id)
+            kept = self._find(thread_id) or (yield from self._read(thread_id))
             pending = kept.pending
             if pending is not None:
                 try:
@@ -299,7 +297,7 @@ class Threads:
         they were recorded."""
         attempts = 0
         while True:
-            kept = yield from self._thread(thread_id)
+            kept = self._find(thread_id) or (yield from self._read(thread_id))
             with self.guard:
                 owed = self._owed.pop(thread_id, None)
                 if owed is not None:
