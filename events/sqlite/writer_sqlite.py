@@ -43,6 +43,7 @@ from events.sqlite.sqlite_library import (
     is_full,
     is_statement_fault,
 )
+from events.sqlite.wal_room import keep_room
 from events.store import Accepted, Append, Arrival, Committed, Conflict, Outcome, Ownership
 
 P = ParamSpec("P")
@@ -52,6 +53,10 @@ Send = tuple[StreamId, StreamId, str, int]
 PURGE_ROWS: Final = 32
 """At most so many inbox rows are looked at, and forgotten, per commit."""
 _PURGE_PAUSE_US: Final = 60_000_000
+LONE_GROUPS: Final = 8
+"""A commit of as few is as good as alone: nobody shares what it waits for."""
+ROOM_EVERY: Final = 8
+"""Of such commits one looks whether the write-ahead log has room."""
 
 
 class ShardWriter:
@@ -83,6 +88,7 @@ class ShardWriter:
         self._companion = companion
         self._anchor: AnchorFile | None = None
         self._file: tuple[int, int] = (0, 0)
+        self._lone_commits = 0
 
     def alone(
         self, connection: SqliteConnection, act: Callable[Concatenate[SqliteConnection, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -193,6 +199,7 @@ class ShardWriter:
                 if self._purge_is_due(now_us):
                     self._purge(connection, now_us)
                 draft.finish()
+                self._keep_room(len(groups))
                 reached(CrashPoint.APPEND_READY)
                 connection.execute("COMMIT")
                 break
@@ -308,6 +315,16 @@ class ShardWriter:
         if found != self._file:
             self.lost = f"{self._path} was replaced while it was open: what is written now is not in the file that others see"
             raise SupersededError(self.lost, shard=self.shard, path=str(self._path))
+
+    def _keep_room(self, groups: int) -> None:
+        """Within a transaction of so many groups. Raises as `_check_file`."""
+        if groups > LONE_GROUPS:
+            return
+        self._lone_commits += 1
+        if self._lone_commits % ROOM_EVERY == 0:
+            with suppress(OSError), Path(f"{self._path}-wal").open("r+b", buffering=0) as wal:
+                self._check_file()  # so it is the log of the file that we write, and not of another in its place
+                keep_room(wal.fileno())
 
     def _note_anchor(self, memory: ShardMemory) -> None:
         if self._anchor is None or self.ownership is None:
