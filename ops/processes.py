@@ -28,9 +28,11 @@ from runtime.tasks import Tasks
 from runtime.wire import iso_time
 
 RESTART_DELAY_MIN_S, RESTART_DELAY_MAX_S = 0.1, 10.0
-# A process takes more than half a second of a processor to start. Several at once would take it from those who live and serve what the
-# dead ones left, at the moment when they need it most; where nobody lives, the first is there the sooner.
-RESTART_GAP_S = 0.8
+# A process takes more than half a second of a processor to start, and then a share of the shards from those who serve them. Several at once
+# would disturb those who live at the moment when they have just taken what the dead ones left; where nobody lives, the first is there the
+# sooner. A sixth of the processors may start: with 0.8 s between two on two processors, three of four killed workers held the one that was
+# left down for 3 to 4 s (2026-11).
+RESTART_GAP_S = 4.0 / (os.cpu_count() or 1)
 HEALTHY_AFTER_S = 30.0
 TOLD_WITHIN_S = 2.0
 """The longest that a start waits for `on_child_reaped`."""
